@@ -88,9 +88,7 @@ def check_api_host(host: str, login_host: str) -> str:
     """
     allowed = API_HOSTS if login_host == GITHUB else {f"copilot-api.{login_host}"}
     if host not in allowed:
-        raise InvalidInput(
-            f"{host[:80]!r} is not a Copilot API host of {login_host}: {', '.join(sorted(allowed))}"
-        )
+        raise InvalidInput(f"{host[:80]!r} is not a Copilot API host of {login_host}: {', '.join(sorted(allowed))}")
     return host
 
 
@@ -102,9 +100,7 @@ def check_token(token: str) -> str:
 
     """
     if not _TOKEN.fullmatch(token):
-        raise InvalidInput(
-            "this is not a token: 8 to 4096 printable ASCII characters without spaces are expected"
-        )
+        raise InvalidInput("this is not a token: 8 to 4096 printable ASCII characters without spaces are expected")
     return token
 
 
