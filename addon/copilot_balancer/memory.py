@@ -23,7 +23,7 @@ class Cooldown:
     model: str | None = None
     """None: the whole account rests; else only for this model."""
     source: str = "ladder"
-    """Who named the time: ``server`` (a hint of this answer), ``reset`` (a quota's reset) or ``ladder`` (our default)."""
+    """Who named the time: ``server`` (a hint), ``reset`` (a quota's reset) or ``ladder`` (our default)."""
     told_until: float | None = None
     """The server's own deadline, when it lies beyond our cap: shown, and re-checked earlier."""
 
