@@ -92,6 +92,11 @@ def check_api_host(host: str, login_host: str) -> str:
     return host
 
 
+def default_api_host(login_host: str) -> str:
+    """Where an account of `login_host` is sent as long as GitHub has not named a host of its own for it."""
+    return DEFAULT_API_HOST if login_host == GITHUB else f"copilot-api.{login_host}"
+
+
 def check_token(token: str) -> str:
     """Return `token` when it can stand in a header as it is.
 
@@ -107,6 +112,15 @@ def check_token(token: str) -> str:
 def fingerprint(token: str) -> str:
     """Twelve hex digits that name a credential in logs and files without telling it."""
     return hashlib.sha256(token.encode()).hexdigest()[:12]
+
+
+def printable(text: str, limit: int = 120) -> str:
+    r"""`text` as one printable line of at most `limit` characters, for logs and terminals.
+
+    Controls, line breaks, surrogates, and what turns the direction of writing become ``\uXXXX``.
+    """
+    out = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text[: limit + 1])
+    return out if len(out) <= limit else out[: limit - 1] + "…"
 
 
 def matches(model: str, patterns: Iterable[str]) -> bool:

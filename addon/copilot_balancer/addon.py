@@ -1,0 +1,392 @@
+"""class CopilotBalancer: what mitmproxy calls.
+
+Laws of this file:
+
+1. It translates between mitmproxy's hooks and our rooms; it decides nothing about accounts.
+2. Only Copilot hosts are opened: everything else is tunnelled as it is, unseen (design.md 1.5).
+3. Nothing here blocks the event loop: files are read and written in threads.
+4. An exception of ours never lets a request through with anything but what was decided: the stream gets a 502.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import os
+import re
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+from mitmproxy import ctx, http
+from mitmproxy.addonmanager import Loader
+from mitmproxy.connection import Client
+from mitmproxy.exceptions import OptionsError
+from mitmproxy.net.tls import starts_like_tls_record
+from mitmproxy.proxy.layer import NextLayer
+from mitmproxy.proxy.layers import ClientTLSLayer, ServerTLSLayer, TCPLayer
+from mitmproxy.proxy.mode_specs import ReverseMode
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.tls import ClientHelloData
+
+from copilot_balancer import attribution, config, guard
+from copilot_balancer.accounts import Decisions
+from copilot_balancer.attribution import Attribution
+from copilot_balancer.copilot import copilot_hosts, error_body, plain_host
+from copilot_balancer.errors import BalancerError, InvalidInput, StoreError
+from copilot_balancer.exchange import Exchange, Live
+from copilot_balancer.layer import FailoverLayer, Refusal, Send, log_incident
+from copilot_balancer.memory import restored, shifted
+from copilot_balancer.pool import Pool
+from copilot_balancer.store import Paths, Store, paths
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks at accounts.json: a change is in force within a second (features A8)."""
+
+SAVE_EVERY = 2
+"""Looks between two writes of state.json, when there is something to write."""
+
+KEEP_BODIES = 2 * 1024 * 1024
+"""Bytes of a streamed answer kept where a person can look at it, unless `copilot_keep_bodies` says otherwise."""
+
+
+class CopilotBalancer:
+    """The addon. Build a new one each time: mitmproxy runs a script again when it is saved.
+
+    Args:
+        where: the folders of accounts and settings; by default the user's own.
+        project: the folder whose ``.copilot-balancer.toml`` counts; by default where the proxy was started.
+
+    """
+
+    def __init__(self, where: Paths | None = None, project: Path | None = None) -> None:
+        self.where = where or paths(os.environ)
+        self.project = project or Path.cwd()
+        self.store = Store(self.where.state)
+        self.live: Live | None = None
+        """None until the first `configure`; and then what requests share."""
+        self.exchanges: weakref.WeakKeyDictionary[http.HTTPFlow, Exchange] = weakref.WeakKeyDictionary()
+        """Objects stay beside the flow: ``flow.metadata`` takes plain values only."""
+        self._stamp: tuple[int, int, int] | None = None
+        self._saved_version = -1
+        self._complained = ""
+        self._watching: asyncio.Task[None] | None = None
+
+    # --- options and start-up ----------------------------------------------------------------------------------------
+
+    def load(self, loader: Loader) -> None:
+        """Declare the options; listen on loopback unless the user named a host."""
+        for option in config.options():
+            kind: Any = {"int": Optional[int], "list": Sequence[str]}.get(option.kind, Optional[str])
+            loader.add_option(f"copilot_{option.name}", kind, [] if option.kind == "list" else None, option.help)
+        if not ctx.options.listen_host:
+            ctx.options.update(listen_host="127.0.0.1")
+
+    def configure(self, updated: set[str]) -> None:
+        """Read the settings again; a bad one is one clear sentence."""
+        try:
+            self._configure()
+        except BalancerError as error:
+            if self._watching is not None:
+                raise OptionsError(str(error)) from None
+            # at start-up an exception would be logged with its traceback; any ERROR ends mitmproxy there
+            logger.error("copilot: %s", error)  # noqa: TRY400 - a sentence for the user, not a bug
+
+    def _configure(self) -> None:
+        loaded = config.load(self.where.config, self.project, _overrides())
+        for warning in loaded.warnings:
+            logger.warning("copilot: %s", warning)
+        if self.live is None:
+            decisions = self._read_decisions()
+            now_is_wall = time.time()
+            pool = Pool(config.policy(loaded.settings), decisions, now_is_wall)
+            self.live = Live(pool, decisions, loaded.settings, ctx.options, frozenset())
+            pool.remember(self._read_memory(now_is_wall), self.live.now())
+        else:
+            self.live.settings = loaded.settings
+            self.live.pool.set_policy(config.policy(loaded.settings))
+        self._know_hosts()
+        keep = loaded.settings.keep_bodies
+        self.live.keep_bodies = (KEEP_BODIES if _is_looked_at() else 0) if keep is None else keep
+        if not _is_loopback(ctx.options.listen_host):
+            self._check_remote(ctx.options.listen_host)
+        if not ctx.options.validate_inbound_headers:
+            raise InvalidInput("validate_inbound_headers must stay on: without it requests can be smuggled")
+        self.live.off = guard.unsafe_options(ctx.options)
+
+    def _check_remote(self, host: str) -> None:
+        assert self.live is not None
+        if not self.live.settings.allow_remote:
+            raise InvalidInput(
+                f"listening on {host} would lend your accounts to other machines; "
+                "use 127.0.0.1, or set copilot_allow_remote and mitmproxy's proxyauth"
+            )
+        if not ctx.options.proxyauth:
+            raise InvalidInput("copilot_allow_remote needs mitmproxy's proxyauth option: @PATH of an htpasswd file")
+
+    def running(self) -> None:
+        """Look at what really listens; begin to watch the store."""
+        if self.live is None:
+            return
+        for host, *_ in ctx.master.addons.get("proxyserver").listen_addrs():
+            if not _is_loopback(host) and not self.live.settings.allow_remote:
+                self.live.off = f"the proxy listens on {host}"
+                logger.error("copilot: the proxy listens on %s; only loopback is allowed", host)
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
+            self._say_hello()
+
+    def _say_hello(self) -> None:
+        assert self.live is not None
+        decisions = self.live.decisions
+        if self.live.off:
+            logger.error("copilot: no account is used: %s", self.live.off)
+        if not decisions.accounts:
+            logger.warning(
+                "copilot: no account is stored, requests go on as they are; `copilot-balancer accounts import` adds one"
+            )
+            return
+        serving = decisions.serving() if decisions.balancing else ()
+        labels = ", ".join(account.label for account in serving if account.enabled)
+        logger.info("copilot: accounts %s; strategy %s", labels or "none", self.live.settings.strategy)
+        if decisions.terms_missing:
+            logger.warning(
+                "copilot: only %s serves until you have read and accepted GitHub's rules: `copilot-balancer terms accept`",
+                decisions.accounts[0].label,
+            )
+        if not decisions.balancing and decisions.home:
+            logger.warning("copilot: balancing is off: %s serves everything", decisions.home.label)
+
+    async def done(self) -> None:
+        """Write down what was learnt."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await self._save()
+
+    # --- the store ---------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        looks = 0
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            looks += 1
+            try:
+                if self.store.stamp() != self._stamp:
+                    await self._reload()
+                if looks % SAVE_EVERY == 0:
+                    await self._save()
+            except Exception as error:  # noqa: BLE001 - the watch must outlive any fault in it
+                log_incident("the store's watch", error)
+
+    async def _reload(self) -> None:
+        assert self.live is not None
+        try:
+            decisions = await asyncio.to_thread(self._read_decisions)
+        except StoreError as error:
+            self._complain(error)
+            return
+        if decisions != self.live.decisions:
+            self.live.decisions = decisions
+            self.live.pool.replace(decisions, self.live.now())
+            self._know_hosts()
+            logger.info("copilot: accounts.json was read again")
+            self._say_hello()
+
+    async def _save(self) -> None:
+        live = self.live
+        if live is None or live.pool.version == self._saved_version:
+            return
+        now, wall = live.now(), time.time()
+        version = live.pool.version
+        mine = shifted(live.pool.memory(now), wall - now)
+        try:
+            merged = await asyncio.to_thread(self.store.merge_memory, mine)
+        except StoreError as error:
+            self._complain(error)
+            return
+        if merged != mine:
+            live.pool.remember(shifted(merged, now - wall), live.now())
+        self._saved_version = version
+
+    def _read_decisions(self) -> Decisions:
+        self._stamp = self.store.stamp()
+        return self.store.read_decisions()
+
+    def _read_memory(self, wall: float) -> Any:
+        try:
+            return restored(self.store.read_memory(), wall)
+        except StoreError as error:
+            logger.warning("copilot: %s; going on without what was learnt", error)
+            aside = self.store.set_aside_memory()
+            logger.warning("copilot: the unreadable file was moved to %s", aside)
+            return restored(self.store.read_memory(), wall)
+
+    def _complain(self, error: StoreError) -> None:
+        """Say a trouble with the store once, not twice a second."""
+        if str(error) != self._complained:
+            self._complained = str(error)
+            logger.warning("copilot: %s; going on with what is in memory", error)
+
+    def _know_hosts(self) -> None:
+        assert self.live is not None
+        domains = {account.host for account in self.live.decisions.accounts if account.host.endswith(".ghe.com")}
+        self.live.hosts = copilot_hosts({*domains, *self.live.settings.hosts})
+
+    # --- whose connections, and which hosts --------------------------------------------------------------------------
+
+    def client_connected(self, client: Client) -> None:
+        """Second net: whoever listens, only loopback clients are served unless the user opted in."""
+        if self.live is None or (not self.live.settings.allow_remote and not _is_loopback(client.peername[0])):
+            client.error = "copilot-balancer serves this machine only"
+
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        """Take the proxy password, if any, out of the CONNECT."""
+        flow.request.headers.pop("proxy-authorization", None)
+
+    def http_connect_error(self, flow: http.HTTPFlow) -> None:
+        """The Copilot host itself could not be reached: say so in JSON, not in HTML."""
+        if self._is_copilot(flow.request.host, flow.request.port) and flow.response:
+            message = f"copilot-balancer: {flow.request.host} cannot be reached from here"
+            flow.response.content = error_body("", message=message, code="bad_gateway", kind="proxy_error")
+            flow.response.headers["content-type"] = "application/json"
+
+    def next_layer(self, nextlayer: NextLayer) -> None:
+        """Put our layer into Copilot connections; leave every other one closed."""
+        context = nextlayer.context
+        if nextlayer.layer or not context.server.address or isinstance(context.client.proxy_mode, ReverseMode):
+            return
+        host, port = context.server.address[:2]
+        if not self._is_copilot(host, port):
+            if not _is_asked_for(host, port):
+                nextlayer.layer = TCPLayer(context, ignore=True)
+        elif isinstance(context.layers[-1], ClientTLSLayer):
+            if plain_host(context.client.sni or "") == plain_host(host):
+                nextlayer.layer = FailoverLayer(context)
+        elif starts_like_tls_record(nextlayer.data_client()):
+            tls = nextlayer.layer = ServerTLSLayer(context)
+            tls.child_layer = ClientTLSLayer(context)
+        else:
+            nextlayer.layer = TCPLayer(context, ignore=True)
+
+    def tls_clienthello(self, data: ClientHelloData) -> None:
+        """A Copilot tunnel whose client asks for another name inside is none: leave it closed."""
+        address = data.context.server.address
+        if address and self._is_copilot(*address[:2]):
+            if plain_host(data.client_hello.sni or "") != plain_host(address[0]):
+                data.ignore_connection = True
+
+    def server_connect(self, data: ServerConnectionHookData) -> None:
+        """Pin HTTP/1.1: over HTTP/2 mitmproxy never times out, and a graceful GOAWAY cuts streams (security.md 0.7)."""
+        if data.server.address and self._is_copilot(*data.server.address[:2]):
+            data.server.alpn_offers = [b"http/1.1"]
+
+    def _is_copilot(self, host: str, port: int) -> bool:
+        return self.live is not None and port == 443 and plain_host(host) in self.live.hosts
+
+    # --- requests ----------------------------------------------------------------------------------------------------
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Mitmproxy notes the proxy password on the flow: take it away. Other hosts' plain HTTP just streams."""
+        flow.metadata.pop("proxyauth", None)
+        if not self._is_copilot(flow.request.host, flow.request.port):
+            flow.request.stream = not flow.is_replay
+
+    async def failover_choose(self, send: Send) -> None:
+        """With what? Ours, whatever happens: an exception becomes a 502 on this stream alone."""
+        assert self.live is not None
+        try:
+            exchange = self.exchanges.get(send.flow)
+            if exchange is None:
+                exchange = self.exchanges[send.flow] = Exchange(self.live, send.flow)
+            await exchange.choose(send)
+        except Exception as error:  # noqa: BLE001
+            send.flow.response = _incident(send.flow, "the choice of an account", error)
+
+    async def failover_judge(self, refusal: Refusal) -> None:
+        """Again?"""
+        try:
+            await self.exchanges[refusal.flow].judge(refusal)
+        except Exception as error:  # noqa: BLE001
+            refusal.again = False
+            refusal.flow.response = _incident(refusal.flow, "the judgement of a refusal", error)
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Stream a success, hold back a refusal."""
+        exchange = self.exchanges.get(flow)
+        if exchange is None:
+            if flow.response and not self._is_copilot(flow.request.host, flow.request.port):
+                flow.response.stream = not flow.is_replay
+            return
+        try:
+            exchange.head()
+        except Exception as error:  # noqa: BLE001
+            flow.response = _incident(flow, "the head of an answer", error)
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """The answer is complete."""
+        self._end(flow)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """The answer was cut off, or the client has left."""
+        self._end(flow)
+
+    def _end(self, flow: http.HTTPFlow) -> None:
+        exchange = self.exchanges.pop(flow, None)
+        if exchange is None:
+            return
+        try:
+            record = exchange.end()
+        except Exception as error:  # noqa: BLE001 - the client has its answer
+            log_incident("the attribution", error)
+            return
+        self._log(record)
+
+    def _log(self, record: Attribution) -> None:
+        assert self.live is not None
+        wanted = {
+            "all": True,
+            "switches": record.verdict != "served",
+            "errors": record.verdict == "refused",
+            "none": False,
+        }[self.live.settings.log]
+        if wanted:
+            logger.log(logging.WARNING if record.verdict == "refused" else logging.INFO, attribution.log_line(record))
+
+
+def _incident(flow: http.HTTPFlow, where: str, error: Exception) -> http.Response:
+    incident = log_incident(where, error)
+    message = f"copilot-balancer: a fault of ours, incident {incident}; the proxy's log has the details"
+    body = error_body(flow.request.path, message=message, code="proxy_fault", kind="proxy_error")
+    return http.Response.make(502, body, {"content-type": "application/json"})
+
+
+def _overrides() -> Mapping[str, object]:
+    """The options that the user set, by their name in config.toml."""
+    found = {}
+    for option in config.options():
+        value = getattr(ctx.options, f"copilot_{option.name}")
+        if value is not None and value != []:
+            found[option.name] = value
+    return found
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_asked_for(host: str, port: int) -> bool:
+    """Whether mitmproxy's own ``allow_hosts`` says that the user wants to look into this host too."""
+    return any(re.search(pattern, f"{host}:{port}", re.IGNORECASE) for pattern in ctx.options.allow_hosts)
+
+
+def _is_looked_at() -> bool:
+    """Whether somebody may look at bodies: mitmweb or the console, a dump (``-w``) or a HAR file."""
+    options = ctx.options
+    asked = getattr(options, "save_stream_file", None) or getattr(options, "hardump", None)
+    return bool(asked) or ctx.master.addons.get("view") is not None

@@ -1,0 +1,395 @@
+"""One client request to a Copilot host, from the first choice to its attribution.
+
+Laws of this file:
+
+1. It translates between the layer's questions, the pool's decisions and mitmproxy's flow; it decides nothing itself.
+2. What it cannot judge it passes on untouched.
+3. A client's own credential goes on unchanged or not at all; an account's only by the guard.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from mitmproxy import http
+from mitmproxy.connection import Server
+from mitmproxy.options import Options
+
+from copilot_balancer import attribution, guard, quota
+from copilot_balancer.accounts import Account, Decisions, printable
+from copilot_balancer.attribution import Attribution, Try
+from copilot_balancer.config import Settings
+from copilot_balancer.conversation import conversation_of
+from copilot_balancer.copilot import PLACEHOLDER, Kind, error_body, kind_of, model_of, read_body
+from copilot_balancer.layer import Refusal, Send
+from copilot_balancer.outcomes import SERVED, Outcome, Reason, classify, classify_error
+from copilot_balancer.pool import Attempt, Hold, Nobody, NobodyKind, Pool, PoolRequest, Tried, sentences
+
+PARSE_ON_LOOP = 1024 * 1024
+"""Bytes of a request body that are parsed on the event loop; a longer one is parsed in a thread."""
+
+HOLD_STEP = 0.25
+"""Seconds between two looks at whether the client of a held request is still there."""
+
+_OWN_ERRORS = {
+    NobodyKind.LIMITED: (429, "rate_limited", "rate_limit_error"),
+    NobodyKind.NO_MODEL: (400, "model_not_supported", "invalid_request_error"),
+    NobodyKind.NEEDS_LOGIN: (401, "unauthorized", "authentication_error"),
+    NobodyKind.NO_ACCOUNTS: (401, "unauthorized", "authentication_error"),
+}
+"""Status, code and type of our own error; anything else is a 403 ``no_account_available`` (features C5)."""
+
+
+@dataclass
+class Live:
+    """What all requests of a running proxy share. The addon keeps it up to date."""
+
+    pool: Pool
+    decisions: Decisions
+    settings: Settings
+    options: Options
+    hosts: frozenset[str]
+    keep_bodies: int = 0
+    """Bytes of a streamed answer that are kept for mitmweb, the console and dumps."""
+    off: str | None = None
+    """Why no account's credential is used at all; None in normal times."""
+    prefixes: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(credential, host) -> ``token``, where ``Bearer`` was refused as badly formatted (copilot-protocol.md 2.1)."""
+    _epoch: float = field(default_factory=lambda: time.time() - time.monotonic())
+
+    def now(self) -> float:
+        """Seconds on the steady clock: the epoch at start plus monotonic time since."""
+        return self._epoch + time.monotonic()
+
+    def account(self, account_id: str) -> Account | None:
+        """The account with this id, unless it was removed meanwhile."""
+        return next((account for account in self.decisions.accounts if account.id == account_id), None)
+
+
+class Exchange:
+    """One client request to a Copilot host."""
+
+    def __init__(self, live: Live, flow: http.HTTPFlow) -> None:
+        request = flow.request
+        self.live = live
+        self.flow = flow
+        self.kind = kind_of(request.method, request.path, websocket=_is_websocket(request))
+        self.began = live.now()
+        self.request = PoolRequest(id=flow.id, model=None, began=self.began)
+        self.model: str | None = None
+        self.attempt: Attempt | None = None
+        """What is upstream now, or was last."""
+        self.account: Account | None = None
+        self.tries: list[Try] = []
+        self.answers: list[http.Response | None] = []
+        """The refusals so far, to be given back; by their attempt's number."""
+        self.next: Attempt | Hold | Nobody | None = None
+        """What ``judge`` decided, for ``choose`` to do."""
+        self.local = False
+        """Whether the answer was made by us."""
+        self.note = ""
+        self.kept: bytearray | None = None
+        self.client = "client"
+        """Whose credential the flow shows while no account's is used: ``client`` or ``none``."""
+
+    # --- with what? --------------------------------------------------------------------------------------------------
+
+    async def choose(self, send: Send) -> None:
+        """Answer the layer's *with what?*."""
+        if not self.tries:
+            await self._read(send)
+        bearer = _bearer(send)
+        held = bearer == PLACEHOLDER
+        if self.kind is Kind.OTHER:
+            self._client_itself(send, held, why="this path acts as a person and is never balanced")
+        elif not self.live.decisions.accounts:
+            self._client_itself(send, held, why="no account is stored; `copilot-balancer accounts import` adds one")
+        elif self.live.off is not None:
+            self._client_itself(send, held, why=f"accounts are switched off: {self.live.off}")
+        else:
+            await self._an_account(send)
+
+    async def _read(self, send: Send) -> None:
+        if not send.hidden.get(b"authorization"):
+            self.client = "none"
+        request = self.flow.request
+        if self.kind is not Kind.BALANCED:
+            return
+        raw = request.get_content(strict=False) or b""
+        body = await asyncio.to_thread(read_body, raw) if len(raw) > PARSE_ON_LOOP else read_body(raw)
+        self.model = model_of(body)
+        home = self.live.decisions.home
+        self.request = PoolRequest(
+            id=self.flow.id,
+            model=self.model,
+            began=self.began,
+            conversation=conversation_of(_lower(request.headers), body),
+            # the session was fetched by the home account, and only there it means anything (design.md 5)
+            only=home.id if home and send.hidden.get(b"copilot-session-token") else None,
+        )
+
+    def _client_itself(self, send: Send, held: bool, *, why: str) -> None:
+        if held:
+            self.note = why
+            self._answer_self(403 if self.kind is Kind.OTHER else 401, "no_account", why)
+            return
+
+        def authorize(request: http.Request, _server: Server) -> None:
+            guard.hand_on(request, hidden=send.hidden)
+
+        self.note = f"the client's own credential ({why})"
+        send.host = self.flow.request.host
+        send.authorize = authorize
+
+    async def _an_account(self, send: Send) -> None:
+        found = self.next or self._home() or self.live.pool.assign(self.request, self.live.now())
+        self.next = None
+        while isinstance(found, Hold):
+            if not await self._hold(found.until):
+                return  # the client has left: the layer sees it next
+            found = self.live.pool.assign(self.request, self.live.now())
+        if isinstance(found, Nobody):
+            self._nobody(found)
+            return
+        account = self.live.account(found.account_id)
+        if account is None:  # removed this very moment
+            self._answer_self(503, "no_account", "the chosen account was removed; try again")
+            return
+        self.attempt, self.account, self.local = found, account, False
+        self.flow.request.headers["authorization"] = f"Bearer [account:{account.label}]"
+        if found.model != self.model and found.model is not None:
+            self._use_model(found.model)
+        send.host = account.api_host
+        send.authorize = partial(self._authorize, send)
+
+    def _home(self) -> Attempt | None:
+        """For what only one account may answer: the home account, else the first that can."""
+        if self.kind is not Kind.HOME:
+            return None
+        home = self.live.pool.home(self.live.now())
+        if home is None:
+            return None
+        return Attempt(self.flow.id, 1, home.id, home.fingerprint, None, "home account", self.live.now())
+
+    def _authorize(self, send: Send, request: http.Request, server: Server) -> http.Response | None:
+        """Let the guard put the account's credential on the outgoing copy; an answer when it refuses."""
+        assert self.account is not None
+        reason = guard.put_on(
+            request,
+            server,
+            token=self.account.token,
+            hidden=send.hidden,
+            hosts=self.live.hosts,
+            options=self.live.options,
+            prefix=self.live.prefixes.get((self.account.fingerprint, self.account.api_host), "Bearer"),
+        )
+        if reason is None:
+            return None
+        self.note = f"refused by the guard: {reason}"
+        self.attempt = self.account = None
+        return self._answer_self(403, "credential_refused", f"no account's credential is put on this request: {reason}")
+
+    def _use_model(self, model: str) -> None:
+        """Ask for another model, which the user wrote down as a fallback (features B4)."""
+        body = read_body(self.flow.request.get_content(strict=False) or b"")
+        if body is not None:
+            self.flow.request.content = json.dumps({**body, "model": model}).encode()
+            self.note = f"MODEL CHANGED by your route: {printable(self.model or '?')} -> {printable(model)}"
+
+    async def _hold(self, until: float) -> bool:
+        """Wait until then; False when the client has left meanwhile."""
+        while (left := until - self.live.now()) > 0:
+            await asyncio.sleep(min(left, HOLD_STEP))
+            if not self.flow.client_conn.connected:
+                return False
+        return True
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    def head(self) -> None:
+        """The head of an answer has come: stream a success, hold back a refusal."""
+        response = self.flow.response
+        assert response is not None
+        if self.local:
+            return
+        if self.account is None:
+            response.stream = _is_stream(response) or self.kind is Kind.OTHER
+            return
+        response.headers.fields = tuple(f for f in response.headers.fields if f[0].lower() != b"set-cookie")
+        if response.status_code >= 400:
+            return
+        assert self.attempt is not None
+        headers = _lower(response.headers)
+        self._tried(SERVED, response.status_code)
+        now, wall = self.live.now(), time.time()
+        if self.kind is Kind.BALANCED:
+            self.live.pool.record(self.attempt, SERVED, now, quota.read_headers(headers, wall=wall, now=now))
+            if response.status_code != 101:
+                self._stream(response)
+        attribution.put_headers(response, self.account.label, len(self.tries))
+
+    def _stream(self, response: http.Response) -> None:
+        if not (limit := self.live.keep_bodies):
+            response.stream = True
+            return
+        kept = self.kept = bytearray()
+
+        def keep(data: bytes) -> bytes:
+            if len(kept) < limit:
+                kept.extend(data[: limit - len(kept)])
+            return data
+
+        response.stream = keep
+
+    async def judge(self, refusal: Refusal) -> None:
+        """Answer the layer's *again?*."""
+        if self.account is None or self.attempt is None:
+            if refusal.error is not None:
+                self._answer_self(502, "bad_gateway", f"no answer from upstream: {printable(refusal.error)}")
+            return
+        response = self.flow.response
+        outcome = self._outcome(refusal, response)
+        self._tried(outcome, response.status_code if response else None)
+        if response is not None:
+            guard.redact(response, self.account.token, self.account.label)
+        self.answers.append(response)
+        now = self.live.now()
+        if self.kind is Kind.HOME:
+            if outcome.reason in (Reason.NEEDS_LOGIN, Reason.BLOCKED):
+                self.live.pool.record(self.attempt, outcome, now)
+            if refusal.error is not None:
+                self._answer_self(502, "bad_gateway", f"no answer from upstream: {printable(refusal.error)}")
+            return
+        self.live.pool.record(self.attempt, outcome, now)
+        self.request = replace(self.request, tried=(*self.request.tried, Tried(self.attempt, outcome, now)))
+        if outcome.reason is Reason.PREFIX:
+            key = (self.account.fingerprint, self.account.api_host)
+            self.live.prefixes[key] = "token" if self.live.prefixes.get(key, "Bearer") == "Bearer" else "Bearer"
+        self._with_rest()
+        self.next = self.live.pool.assign(self.request, self.live.now())
+        if isinstance(self.next, Nobody):
+            self._nobody(self.next)
+        else:
+            refusal.again = True
+
+    def _outcome(self, refusal: Refusal, response: http.Response | None) -> Outcome:
+        if response is None:
+            return classify_error(refusal.error or "no answer", sent=refusal.sent)
+        return classify(response.status_code, _lower(response.headers), response.raw_content or b"", wall=time.time())
+
+    def _nobody(self, nobody: Nobody) -> None:
+        """Nobody (else) can serve: give back a refusal that was given, or say so ourselves."""
+        self.note = nobody.why
+        given = self.answers[nobody.give] if nobody.give is not None else None
+        if given is not None:
+            self.flow.response = given
+            self.local = True
+            attribution.put_headers(given, self.tries[nobody.give or 0].account, len(self.tries))
+        elif nobody.give is not None:
+            last = self.request.tried[nobody.give].outcome
+            self._answer_self(502, "bad_gateway", f"no answer from upstream: {last.text or last.reason}")
+        else:
+            status, code, kind = _OWN_ERRORS.get(nobody.kind, (403, "no_account_available", "permission_error"))
+            told = " ".join(f"{sentence}." for sentence in sentences(nobody, self.live.now()))
+            self._answer_self(status, code, f"{_HEADLINES.get(nobody.kind, nobody.why)} {told}".strip(), kind)
+        if nobody.retry_after is not None and self.flow.response is not None:
+            self.flow.response.headers["retry-after"] = str(nobody.retry_after)
+            self.flow.response.headers.pop("retry-after-ms", None)
+
+    def _answer_self(self, status: int, code: str, message: str, kind: str = "proxy_error") -> http.Response:
+        """Make an answer of our own, in the service's shape."""
+        self.local = True
+        self.note = self.note or message
+        body = error_body(self.flow.request.path, message=f"copilot-balancer: {message}", code=code, kind=kind)
+        response = self.flow.response = http.Response.make(status, body, {"content-type": "application/json"})
+        attribution.put_headers(response, None, len(self.tries))
+        return response
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _tried(self, outcome: Outcome, status: int | None) -> None:
+        assert self.account is not None
+        assert self.attempt is not None
+        self.tries.append(
+            Try(
+                account=self.account.label,
+                host=self.account.api_host,
+                why=self.attempt.why,
+                reason=outcome.reason,
+                status=status,
+                text=outcome.text,
+            )
+        )
+
+    def _with_rest(self) -> None:
+        """Note on the last try how long the account, or the model on it, rests now."""
+        assert self.attempt is not None
+        rest = self.live.pool.rest_left(self.attempt.account_id, self.attempt.model, self.live.now())
+        self.tries[-1] = replace(self.tries[-1], rest=rest)
+
+    def end(self) -> Attribution:
+        """The request is over: the flow gets its comment, marker and metadata; the pool is told."""
+        flow, response = self.flow, self.flow.response
+        self.live.pool.finish(flow.id, self.live.now())
+        if self.kept is not None and response is not None and self.account is not None:
+            response.raw_content = bytes(self.kept)
+            guard.redact(response, self.account.token, self.account.label)
+        if self.kind is Kind.HOME and response is not None and self.account and response.status_code == 200:
+            self._learn_models(response)
+        served = not self.local and bool(self.tries) and self.tries[-1].reason == Reason.SERVED
+        what = self.model or f"{flow.request.method} {flow.request.path.partition('?')[0]}"
+        record = Attribution(
+            what=what,
+            tries=tuple(self.tries),
+            status=None if flow.error else response.status_code if response else None,
+            seconds=self.live.now() - self.began,
+            served=served,
+            note=self.note or (flow.error.msg if flow.error else ""),
+        )
+        flow.comment = attribution.comment(record)
+        if self.account is not None or self.local:
+            flow.marked = attribution.MARKERS[record.verdict]
+        flow.metadata.update(attribution.metadata(record))
+        return record
+
+    def _learn_models(self, response: http.Response) -> None:
+        assert self.account is not None
+        listed = (read_body(response.get_content(strict=False) or b"") or {}).get("data")
+        if isinstance(listed, list):
+            names = [entry.get("id") for entry in listed if isinstance(entry, dict)]
+            models = [name for name in names if isinstance(name, str)]
+            self.live.pool.learn_models(self.account.id, models, self.live.now())
+
+
+_HEADLINES: Mapping[NobodyKind, str] = {
+    NobodyKind.LIMITED: "every account that could serve this has reached a rate limit.",
+    NobodyKind.NO_MODEL: "no account has this model.",
+    NobodyKind.NEEDS_LOGIN: "every account needs a new login.",
+    NobodyKind.NO_ACCOUNTS: "no account is stored; `copilot-balancer accounts import` adds one.",
+}
+
+
+def _bearer(send: Send) -> str | None:
+    """The token that the client brought, if it brought one."""
+    for value in send.hidden.get(b"authorization"):
+        return value.decode("latin-1").partition(" ")[2].strip()
+    return None
+
+
+def _lower(headers: http.Headers) -> dict[str, str]:
+    """Headers by lower-case name; of several with one name the first counts."""
+    found: dict[str, str] = {}
+    for name, value in headers.items(multi=True):
+        found.setdefault(name.lower(), value)
+    return found
+
+
+def _is_websocket(request: http.Request) -> bool:
+    return request.headers.get("upgrade", "").lower() == "websocket"
+
+
+def _is_stream(response: http.Response) -> bool:
+    return response.headers.get("content-type", "").lower().startswith("text/event-stream")
