@@ -6,10 +6,10 @@ import pytest
 from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy.layers.http import HttpLayer, HttpStream
-from playbook import PlainTunnel, Playbook, make_context
 
 from copilot_balancer import layer
 from copilot_balancer.layer import BUFFER_LIMIT, PRIVATE, FailoverLayer, Hidden, Refusal, Send
+from playbook import PlainTunnel, Playbook, make_context
 
 REQUEST = (
     b"POST /chat/completions HTTP/1.1\r\nHost: api.githubcopilot.com\r\nX-One: 1\r\nauthorization: Bearer gho_clients-own\r\n"
@@ -175,7 +175,9 @@ def test_a_failed_connection_is_not_handed_out_again():
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-", id="closed inside the head"),
         pytest.param(b"nonsense\r\n\r\n", id="not HTTP"),
         pytest.param(b"HTTP/1.1 429 No\r\nContent-Length: 9\r\n\r\nhalf", id="closed inside a refusal's body"),
-        pytest.param(b"HTTP/1.1 429 No\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", id="a refusal's chunk is malformed"),
+        pytest.param(
+            b"HTTP/1.1 429 No\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", id="a refusal's chunk is malformed"
+        ),
     ],
 )
 def test_reset_before_the_client_has_seen_a_byte(answer):
@@ -259,6 +261,24 @@ def test_authorize_may_answer_instead():
     play.client_sends(REQUEST)
     assert play.to_client.startswith(b"HTTP/1.1 403")
     assert play.sent[play.opened[0]] == b""
+
+
+def test_an_answer_in_the_place_of_the_upstreams():
+    """An answer that an addon sets when the head has come is sent whole, and the upstream is cancelled."""
+
+    def responseheaders(flow: http.HTTPFlow) -> None:
+        flow.response = http.Response.make(502, b"ours")
+
+    play = Addon().play(responseheaders=responseheaders)
+    play.client_sends(REQUEST)
+    play.server_sends(STREAM + END)
+    assert play.to_client == b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 4\r\n\r\nours"
+    assert play.opened[0] in play.closed
+    assert play.logs == []
+    play.hooks.pop("responseheaders")
+    play.client_sends(REQUEST)
+    play.server_sends(STREAM + END)
+    assert play.to_client.endswith(STREAM[len(STREAM_HEAD) :] + END)
 
 
 def test_nobody_answers():
@@ -381,5 +401,6 @@ def test_a_request_is_whole_before_it_is_sent():
     play.client_sends(REQUEST[:-1])
     assert play.sent[play.opened[0]] == b""
     play.client_sends(REQUEST[-1:])
+    assert addon.sends[0].flow.request.stream is False
     play.server_sends(LIMITED)
     assert play.sent[play.opened[0]].endswith(b"\r\n\r\n{}")

@@ -105,6 +105,7 @@ def check_token(token: str) -> str:
 
     """
     if not _TOKEN.fullmatch(token):
+        del token  # a traceback may show local variables
         raise InvalidInput("this is not a token: 8 to 4096 printable ASCII characters without spaces are expected")
     return token
 
@@ -112,15 +113,6 @@ def check_token(token: str) -> str:
 def fingerprint(token: str) -> str:
     """Twelve hex digits that name a credential in logs and files without telling it."""
     return hashlib.sha256(token.encode()).hexdigest()[:12]
-
-
-def printable(text: str, limit: int = 120) -> str:
-    r"""`text` as one printable line of at most `limit` characters, for logs and terminals.
-
-    Controls, line breaks, surrogates, and what turns the direction of writing become ``\uXXXX``.
-    """
-    out = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text[: limit + 1])
-    return out if len(out) <= limit else out[: limit - 1] + "…"
 
 
 def matches(model: str, patterns: Iterable[str]) -> bool:

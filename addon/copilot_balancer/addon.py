@@ -74,18 +74,22 @@ class CopilotBalancer:
         self._saved_version = -1
         self._complained = ""
         self._watching: asyncio.Task[None] | None = None
+        self._unnamed_host = False
+        """Whether the user named no host to listen on, so that loopback is ours to choose."""
 
     # --- options and start-up ----------------------------------------------------------------------------------------
 
     def load(self, loader: Loader) -> None:
         """Declare the options; listen on loopback unless the user named a host."""
         for option in config.options():
-            kind: Any = {"int": Optional[int], "list": Sequence[str]}.get(option.kind, Optional[str])
+            # None means "not set by the user", so that a file below may set it; mitmproxy knows no float | None
+            kind: Any = {"int": Optional[int], "list": Sequence[str]}.get(option.kind, Optional[str])  # noqa: UP045
             loader.add_option(f"copilot_{option.name}", kind, [] if option.kind == "list" else None, option.help)
-        if not ctx.options.listen_host:
+        self._unnamed_host = not ctx.options.listen_host
+        if self._unnamed_host:
             ctx.options.update(listen_host="127.0.0.1")
 
-    def configure(self, updated: set[str]) -> None:
+    def configure(self, updated: set[str]) -> None:  # noqa: ARG002 - mitmproxy's signature
         """Read the settings again; a bad one is one clear sentence."""
         try:
             self._configure()
@@ -115,7 +119,14 @@ class CopilotBalancer:
             self._check_remote(ctx.options.listen_host)
         if not ctx.options.validate_inbound_headers:
             raise InvalidInput("validate_inbound_headers must stay on: without it requests can be smuggled")
-        self.live.off = guard.unsafe_options(ctx.options)
+        self._switch_off(guard.unsafe_options(ctx.options))
+
+    def _switch_off(self, reason: str | None) -> None:
+        """Use no account while there is a reason; at start-up the ERROR ends mitmproxy."""
+        assert self.live is not None
+        if reason and reason != self.live.off:
+            logger.error("copilot: no account is used: %s", reason)
+        self.live.off = reason
 
     def _check_remote(self, host: str) -> None:
         assert self.live is not None
@@ -129,32 +140,46 @@ class CopilotBalancer:
 
     def running(self) -> None:
         """Look at what really listens; begin to watch the store."""
-        if self.live is None:
+        if self.live is None or self._watching is not None:
             return
-        for host, *_ in ctx.master.addons.get("proxyserver").listen_addrs():
-            if not _is_loopback(host) and not self.live.settings.allow_remote:
-                self.live.off = f"the proxy listens on {host}"
-                logger.error("copilot: the proxy listens on %s; only loopback is allowed", host)
-        if self._watching is None:
-            self._watching = asyncio.get_running_loop().create_task(self._watch())
-            self._say_hello()
+        for server in ctx.master.addons.get("proxyserver").servers:
+            chosen = server.mode.custom_listen_host is not None or not self._unnamed_host
+            if chosen and not self.live.settings.allow_remote:
+                for host, *_ in server.listen_addrs:
+                    if not _is_loopback(host):
+                        self._switch_off(f"listening on {host} would lend your accounts to other machines")
+        self._watching = asyncio.get_running_loop().create_task(self._begin())
+
+    async def _begin(self) -> None:
+        assert self.live is not None
+        servers = ctx.master.addons.get("proxyserver")
+        if self._unnamed_host and not all(_is_loopback(host) for host, *_ in servers.listen_addrs()):
+            # mitmproxy reads listen_host before it loads scripts: listen again, now on loopback alone
+            await servers.servers.update([])
+            if not await servers.setup_servers():
+                self._switch_off("the proxy could not listen on loopback")
+        self._say_hello()
+        await self._watch()
 
     def _say_hello(self) -> None:
         assert self.live is not None
         decisions = self.live.decisions
-        if self.live.off:
-            logger.error("copilot: no account is used: %s", self.live.off)
+        serving = decisions.serving() if decisions.balancing else ()
+        labels = ", ".join(account.label for account in serving if account.enabled)
+        listening = {f"{host}:{port}" for host, port, *_ in ctx.master.addons.get("proxyserver").listen_addrs()}
+        logger.info(
+            "copilot: ready on %s; accounts: %s; strategy: %s",
+            ", ".join(sorted(listening)) or "nothing",
+            labels or "none",
+            self.live.settings.strategy,
+        )
         if not decisions.accounts:
             logger.warning(
                 "copilot: no account is stored, requests go on as they are; `copilot-balancer accounts import` adds one"
             )
-            return
-        serving = decisions.serving() if decisions.balancing else ()
-        labels = ", ".join(account.label for account in serving if account.enabled)
-        logger.info("copilot: accounts %s; strategy %s", labels or "none", self.live.settings.strategy)
         if decisions.terms_missing:
             logger.warning(
-                "copilot: only %s serves until you have read and accepted GitHub's rules: `copilot-balancer terms accept`",
+                "copilot: only %s serves until you have accepted GitHub's rules: `copilot-balancer terms accept`",
                 decisions.accounts[0].label,
             )
         if not decisions.balancing and decisions.home:
@@ -275,8 +300,7 @@ class CopilotBalancer:
         """A Copilot tunnel whose client asks for another name inside is none: leave it closed."""
         address = data.context.server.address
         if address and self._is_copilot(*address[:2]):
-            if plain_host(data.client_hello.sni or "") != plain_host(address[0]):
-                data.ignore_connection = True
+            data.ignore_connection = plain_host(data.client_hello.sni or "") != plain_host(address[0])
 
     def server_connect(self, data: ServerConnectionHookData) -> None:
         """Pin HTTP/1.1: over HTTP/2 mitmproxy never times out, and a graceful GOAWAY cuts streams (security.md 0.7)."""
@@ -297,21 +321,22 @@ class CopilotBalancer:
     async def failover_choose(self, send: Send) -> None:
         """With what? Ours, whatever happens: an exception becomes a 502 on this stream alone."""
         assert self.live is not None
+        exchange = self.exchanges.get(send.flow)
+        if exchange is None:
+            exchange = self.exchanges[send.flow] = Exchange(self.live, send.flow)
         try:
-            exchange = self.exchanges.get(send.flow)
-            if exchange is None:
-                exchange = self.exchanges[send.flow] = Exchange(self.live, send.flow)
             await exchange.choose(send)
         except Exception as error:  # noqa: BLE001
-            send.flow.response = _incident(send.flow, "the choice of an account", error)
+            exchange.fault("the choice of an account", error)
 
     async def failover_judge(self, refusal: Refusal) -> None:
         """Again?"""
+        exchange = self.exchanges[refusal.flow]
         try:
-            await self.exchanges[refusal.flow].judge(refusal)
+            await exchange.judge(refusal)
         except Exception as error:  # noqa: BLE001
             refusal.again = False
-            refusal.flow.response = _incident(refusal.flow, "the judgement of a refusal", error)
+            exchange.fault("the judgement of a refusal", error)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Stream a success, hold back a refusal."""
@@ -323,7 +348,7 @@ class CopilotBalancer:
         try:
             exchange.head()
         except Exception as error:  # noqa: BLE001
-            flow.response = _incident(flow, "the head of an answer", error)
+            exchange.fault("the head of an answer", error)
 
     def response(self, flow: http.HTTPFlow) -> None:
         """The answer is complete."""
@@ -354,13 +379,6 @@ class CopilotBalancer:
         }[self.live.settings.log]
         if wanted:
             logger.log(logging.WARNING if record.verdict == "refused" else logging.INFO, attribution.log_line(record))
-
-
-def _incident(flow: http.HTTPFlow, where: str, error: Exception) -> http.Response:
-    incident = log_incident(where, error)
-    message = f"copilot-balancer: a fault of ours, incident {incident}; the proxy's log has the details"
-    body = error_body(flow.request.path, message=message, code="proxy_fault", kind="proxy_error")
-    return http.Response.make(502, body, {"content-type": "application/json"})
 
 
 def _overrides() -> Mapping[str, object]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mitmproxy import http
 
-from copilot_balancer.accounts import printable
+from copilot_balancer.errors import printable
 
 MARKERS = {"served": ":green_circle:", "failed over": ":yellow_circle:", "refused": ":red_circle:"}
 """Flow markers: green, yellow after a failover, red when the client got no success."""

@@ -30,3 +30,9 @@ class StoreBusy(StoreError):  # noqa: N818
 
 class UpstreamError(BalancerError):
     """GitHub answered something that we cannot go on with."""
+
+
+def printable(text: str, limit: int = 120) -> str:
+    """Foreign `text` as one line for people: at most `limit` characters, and each unprintable one as its escape."""
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:limit])
+    return shown[:limit]

@@ -19,12 +19,13 @@ from mitmproxy.connection import Server
 from mitmproxy.options import Options
 
 from copilot_balancer import attribution, guard, quota
-from copilot_balancer.accounts import Account, Decisions, printable
+from copilot_balancer.accounts import Account, Decisions
 from copilot_balancer.attribution import Attribution, Try
 from copilot_balancer.config import Settings
 from copilot_balancer.conversation import conversation_of
 from copilot_balancer.copilot import PLACEHOLDER, Kind, error_body, kind_of, model_of, read_body
-from copilot_balancer.layer import Refusal, Send
+from copilot_balancer.errors import printable
+from copilot_balancer.layer import Refusal, Send, log_incident
 from copilot_balancer.outcomes import SERVED, Outcome, Reason, classify, classify_error
 from copilot_balancer.pool import Attempt, Hold, Nobody, NobodyKind, Pool, PoolRequest, Tried, sentences
 
@@ -251,10 +252,10 @@ class Exchange:
                 self._answer_self(502, "bad_gateway", f"no answer from upstream: {printable(refusal.error)}")
             return
         response = self.flow.response
+        if response is not None:
+            guard.redact(response, self.live.decisions.accounts)
         outcome = self._outcome(refusal, response)
         self._tried(outcome, response.status_code if response else None)
-        if response is not None:
-            guard.redact(response, self.account.token, self.account.label)
         self.answers.append(response)
         now = self.live.now()
         if self.kind is Kind.HOME:
@@ -308,6 +309,14 @@ class Exchange:
         attribution.put_headers(response, None, len(self.tries))
         return response
 
+    def fault(self, where: str, error: Exception) -> None:
+        """An exception of ours: the client gets a 502 with its id, and nothing else is done with this request."""
+        incident = log_incident(where, error)
+        self.next = None
+        self.note = f"incident {incident}"
+        message = f"a fault of ours, incident {incident}; the proxy's log has the details"
+        self._answer_self(502, "proxy_fault", message)
+
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _tried(self, outcome: Outcome, status: int | None) -> None:
@@ -334,9 +343,9 @@ class Exchange:
         """The request is over: the flow gets its comment, marker and metadata; the pool is told."""
         flow, response = self.flow, self.flow.response
         self.live.pool.finish(flow.id, self.live.now())
-        if self.kept is not None and response is not None and self.account is not None:
+        if self.kept is not None and response is not None and response.stream and self.account is not None:
             response.raw_content = bytes(self.kept)
-            guard.redact(response, self.account.token, self.account.label)
+            guard.redact(response, self.live.decisions.accounts)
         if self.kind is Kind.HOME and response is not None and self.account and response.status_code == 200:
             self._learn_models(response)
         served = not self.local and bool(self.tries) and self.tries[-1].reason == Reason.SERVED

@@ -9,7 +9,7 @@ Laws of this file:
 3. What cannot be checked is refused, with a sentence that says what to change.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from mitmproxy import http
 from mitmproxy.connection import Server
@@ -17,6 +17,7 @@ from mitmproxy.net import tls
 from mitmproxy.options import Options
 from pydantic import SecretStr
 
+from copilot_balancer.accounts import Account
 from copilot_balancer.copilot import Kind, kind_of, plain_host
 from copilot_balancer.layer import HIDDEN, Hidden
 
@@ -95,15 +96,16 @@ def hand_on(request: http.Request, *, hidden: Hidden) -> None:
     _dress(request, hidden, drop=_NEVER_SENT_ON)
 
 
-def redact(response: http.Response, token: SecretStr, label: str) -> None:
-    """Take an account's token out of an answer that echoes it, before the flow or the client keeps it."""
-    secret, name = token.get_secret_value().encode("ascii"), f"[account:{label}]".encode()
-    if any(secret in value for _, value in response.headers.fields):
-        response.headers.fields = tuple((key, value.replace(secret, name)) for key, value in response.headers.fields)
-    if response.raw_content and secret in response.raw_content:
-        response.raw_content = response.raw_content.replace(secret, name)
-        if "content-length" in response.headers:
-            response.headers["content-length"] = str(len(response.raw_content))
+def redact(response: http.Response, accounts: Iterable[Account]) -> None:
+    """Take accounts' tokens out of an answer that echoes one, before the flow or the client keeps it."""
+    for account in accounts:
+        secret, name = account.token.get_secret_value().encode("ascii"), f"[account:{account.label}]".encode()
+        if any(secret in value for _, value in response.headers.fields):
+            response.headers.fields = tuple((key, text.replace(secret, name)) for key, text in response.headers.fields)
+        if response.raw_content and secret in response.raw_content:
+            response.raw_content = response.raw_content.replace(secret, name)
+            if "content-length" in response.headers:
+                response.headers["content-length"] = str(len(response.raw_content))
 
 
 def _dress(request: http.Request, hidden: Hidden, *, drop: Collection[bytes], bearer: bytes | None = None) -> None:

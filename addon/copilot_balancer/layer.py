@@ -240,6 +240,19 @@ class FailoverStream(HttpStream):
         self._committed = True
         yield from super().send_response(already_streamed)
 
+    def state_wait_for_response_headers(self, event: ResponseHeaders) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, but an answer that an addon put in the place of the upstream's is sent whole."""
+        yield from super().state_wait_for_response_headers(event)
+        if self.server_state == self.state_consume_response_body and self.flow.response is not event.response:
+            yield from self._cancel_upstream("answered here")
+            yield from self.send_response()
+            self.server_state = self.state_errored  # what the upstream sent meanwhile concerns nobody
+
+    def _cancel_upstream(self, why: str) -> Iterator[commands.Command]:
+        self._upstream = False
+        yield SendHttp(RequestProtocolError(self.stream_id, why, ErrorCode.CANCEL), self.context.server)
+        self._layer.retire(self.context.server)
+
     def start_response_stream(self) -> layer.CommandGenerator[None]:
         """From here on the client has seen a byte."""
         self._committed = True
@@ -315,8 +328,7 @@ class FailoverStream(HttpStream):
         incident = log_incident("a stream", error)
         self.client_state = self.server_state = self.state_errored
         if self._layer.connections.get(self.context.server) is not None and self._upstream:
-            yield SendHttp(RequestProtocolError(self.stream_id, incident, ErrorCode.CANCEL), self.context.server)
-            self._layer.retire(self.context.server)
+            yield from self._cancel_upstream(incident)
         if self._committed:
             # the answer cannot be completed: abort it, so that the client does not take it for a whole one
             yield SendHttp(ResponseProtocolError(self.stream_id, incident, ErrorCode.KILL), self.context.client)

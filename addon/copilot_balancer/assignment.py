@@ -1,0 +1,222 @@
+"""The nouns of a choice: what is asked of the pool, what it answers, and the policy that it follows.
+
+Laws of this file:
+
+1. Plain frozen values: each can be written to a decision log and read back, and holds no token.
+2. Every time is in seconds on the steady clock (``memory``); every length of time is in seconds.
+3. Clients decide by a pattern over the text whether to ask again (clients.md 6). So "limit" and "overloaded" stand
+   only where waiting helps, status numbers never, and nothing here reads as a context that is too long.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from copilot_balancer.outcomes import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A row of the user's matrix: who serves these models, in which order (features B4)."""
+
+    models: tuple[str, ...]
+    """Patterns (fnmatch, case-insensitive) of the models that this row is about."""
+    accounts: tuple[str, ...] = ()
+    """Labels: only these serve, and the first that can does. None given: every account, as the strategy orders them."""
+    fallback: tuple[str, ...] = ()
+    """Other models, in order, to ask for when nobody can serve the one that was asked for."""
+    enabled: bool = True
+
+
+ALL_CLASSES = frozenset({"limit", "quota", "model", "auth", "transient"})
+"""The classes of refusals that may move a request to another account (option ``copilot_failover``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the user set, as far as it concerns the choice."""
+
+    strategy: str = "hybrid"
+    affinity: float = 3600.0
+    """How long after its last request a conversation keeps its account; 0: not at all."""
+    failover: frozenset[str] = ALL_CLASSES
+    max_attempts: int = 3
+    """Upstream sends a request."""
+    deadline: float = 300.0
+    """Over all attempts and all waiting of a request, since it began."""
+    wait: float = 0.0
+    """A request is held when everybody rests and the first one frees within this."""
+    retry_after_cap: float = 60.0
+    """The longest ``Retry-After`` that a client is given."""
+    retry_ambiguous: bool = True
+    """Send once more what may already have run (a reset or a 5xx after it was sent)."""
+    model_ttl: float = 86400.0
+    """How long an account is known to have a model."""
+    fence: str = "default"
+    """The fence of a request that names none."""
+    routes: tuple[Route, ...] = ()
+    preseed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Label -> patterns of the models that it has; no other is asked of it until its own list says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRequest:
+    """A client's request, as far as it concerns the choice."""
+
+    id: str
+    model: str | None
+    """None: the request names no model."""
+    began: float
+    conversation: str | None = None
+    """A hash that names the conversation; None: it belongs to none."""
+    fence: str | None = None
+    """None: the policy's."""
+    only: str | None = None
+    """The id of the one account that may serve it."""
+    tried: "tuple[Tried, ...]" = ()
+    """What was tried so far, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Send the request with this account."""
+
+    request_id: str
+    number: int
+    """1 for the first send of a request."""
+    account_id: str
+    credential: str
+    """Fingerprint of the account's credential: evidence about an older one is ignored."""
+    model: str | None
+    """The model to ask for; another than the request's only by a fallback that the user wrote."""
+    why: str
+    """Why this account, in a few words for people."""
+    began: float
+    probe: bool = False
+    """The first attempt after a long rest: others wait for its answer."""
+    repair: bool = False
+    """The one further attempt with an account that was already asked (minted again, waited, another model)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """An attempt and what came of it."""
+
+    attempt: Attempt
+    outcome: Outcome
+    ended: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Ask again at `until`: somebody will be free then."""
+
+    until: float
+    why: str
+
+
+class Bar(StrEnum):
+    """What keeps an account from serving a request; in the order in which it is looked for."""
+
+    ONLY = "another account was asked for"
+    FENCE = "stands in another fence"
+    TERMS = "waits for the terms to be accepted"
+    DISABLED = "is turned off"
+    BLOCKED = "was blocked by GitHub"
+    LOGIN = "needs a login"
+    ACCESS = "has no access"
+    """Its seat or a policy refuses it; asked again after an hour."""
+    CREDENTIAL = "cannot prove who it is"
+    """Its credential was refused even after a repair; asked again soon."""
+    PATTERN = "does not take the model"
+    ROUTE = "is not in the route"
+    TRIED = "was already asked"
+    MODEL = "does not have the model"
+    RESTS = "rests"
+    PROBED = "is being tried by another request"
+    RESERVE = "keeps its reserve"
+    HOME = "is not the home account"
+    UNASKED = "was not asked"
+    """It could serve, but the request may not be sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class WhyNot:
+    """Why an account does not serve a request."""
+
+    account_id: str
+    label: str
+    reason: str
+    """For people: "rests after a session limit"."""
+    free_at: float | None = None
+    """When that ends by itself; None: it does not, or nobody knows."""
+    bar: Bar = Bar.RESTS
+
+
+class NobodyKind(StrEnum):
+    """Why nobody serves a request; the program answers 429, 400, 401 or 403 by it when no upstream answer is given."""
+
+    NO_ACCOUNTS = "no accounts"
+    LIMITED = "limited"
+    """Waiting helps (429)."""
+    NO_MODEL = "no model"
+    """No account has the model (400)."""
+    NO_ACCESS = "no access"
+    """Seat or policy of every account refuse it (403)."""
+    NEEDS_LOGIN = "needs login"
+    """Everyone who could serve needs a login (401)."""
+    BLOCKED = "blocked"
+    """GitHub blocked the account (403)."""
+    FENCED = "fenced"
+    """No account stands in the fence of this request (403)."""
+    UNAVAILABLE = "unavailable"
+    """What the user decided leaves nobody: all are turned off, or kept from the model (403)."""
+    NOT_RETRIED = "not retried"
+    """The last answer is final; it is given to the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nobody:
+    """No further attempt is made."""
+
+    kind: NobodyKind
+    accounts: tuple[WhyNot, ...]
+    """Each account, in the user's order, with its reason."""
+    free_at: float | None
+    """When the first account frees; None: none does by itself."""
+    retry_after: int | None
+    """Whole seconds for the client's ``Retry-After``, capped; None: waiting does not help."""
+    give: int | None
+    """Index into ``PoolRequest.tried`` of the answer for the client; None: an error of our own."""
+    why: str
+    """One sentence: "all accounts tried, all refused", or "not retried, because ..."."""
+
+
+def retry_after(free_at: float | None, now: float, cap: float) -> int | None:
+    """Whole seconds for a client to wait: never less than the wait is, at least 1, at most `cap`.
+
+    A client sleeps as long as it is told (opencode without any bound), so `cap` lets it see an account that frees, or
+    is added, earlier.
+    """
+    if free_at is None:
+        return None
+    return max(1, math.ceil(min(free_at - now, cap)))
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people, rounded up: "45 s", "12 min", "5 h", "3 days"."""
+    for unit, size, up_to in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):
+        number = max(1, math.ceil(seconds / size))
+        if number <= up_to:
+            return f"{number} {unit}"
+    return f"{math.ceil(seconds / 86400)} days"
+
+
+def sentences(nobody: Nobody, now: float) -> list[str]:
+    """One sentence an account: "work: rests after a session limit, free again in 12 min"."""
+    return [
+        f"{account.label}: {account.reason}"
+        + ("" if account.free_at is None else f", free again in {duration(account.free_at - now)}")
+        for account in nobody.accounts
+    ]

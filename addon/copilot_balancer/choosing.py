@@ -1,0 +1,360 @@
+"""Who serves a request, or why nobody does: the one function behind ``Pool.assign`` and ``Pool.explain``.
+
+Laws of this file:
+
+1. Nothing is changed here: the same board, request and moment give the same decision.
+2. A request asks each account at most once, plus one repair in all: minted again, waited for, its conversation's owner,
+   or another model that the user wrote down.
+3. Giving up is said in two different ways: "all accounts tried, all refused" and "not retried, because ...".
+4. A client never gets an answer that is final to it (400, 401, 403) while waiting would help.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+from copilot_balancer.assignment import (
+    Attempt,
+    Bar,
+    Hold,
+    Nobody,
+    NobodyKind,
+    Policy,
+    PoolRequest,
+    Route,
+    Tried,
+    WhyNot,
+    retry_after,
+)
+from copilot_balancer.eligibility import Member, settled, unproved
+from copilot_balancer.outcomes import Action, Outcome, Reason, Scope
+from copilot_balancer.selection import Board, Selection, route_of, select, staying, was_tried, why_not
+
+BUDGET_FLOOR = 3
+BUDGET_SHARE = 0.2
+"""Requests that may be sent again at the same time after a fault of the service (Envoy's retry budget). A refusal of
+an account does not count: it cost nothing, and it keeps the next request from being refused."""
+
+MOMENTS = 60.0
+"""Seconds within which refusals of all accounts for the same reason are one event that is nobody's fault."""
+
+RESEND_AFTER = 1.0
+"""Seconds, plus up to one more, before the only account is asked again after a fault of the service."""
+
+SHORT_LIMIT = 2.0
+"""Seconds: a session limit that ends this soon is a burst limit; without another account it is waited for."""
+
+PROBE_STEP = 0.5
+"""Seconds between two looks at whether a probe has come back."""
+
+FAILOVER_CLASS: dict[Reason, str] = {
+    Reason.LIMIT: "limit",
+    Reason.SESSION_LIMIT: "limit",
+    Reason.WEEKLY_LIMIT: "limit",
+    Reason.MODEL_LIMIT: "limit",
+    Reason.AGENT_LIMIT: "limit",
+    Reason.QUOTA: "quota",
+    Reason.MODEL_MISSING: "model",
+    Reason.NEEDS_LOGIN: "auth",
+    Reason.NO_ACCESS: "auth",
+    Reason.CREDENTIAL: "auth",
+    Reason.PREFIX: "auth",
+    Reason.WRONG_HOST: "auth",
+    Reason.TRANSIENT: "transient",
+    Reason.OVERLOADED: "transient",
+}
+"""Which class of ``Policy.failover`` lets a refusal move the request to another account."""
+
+_LIMITS = frozenset(reason for reason, name in FAILOVER_CLASS.items() if name in ("limit", "quota"))
+_WAITING_HELPS = _LIMITS | {Reason.TRANSIENT, Reason.OVERLOADED}
+_MODEL_BOUND = frozenset({Reason.MODEL_MISSING, Reason.MODEL_LIMIT})
+
+_KINDS: tuple[tuple[NobodyKind, frozenset[Bar]], ...] = (
+    (NobodyKind.LIMITED, frozenset({Bar.RESTS, Bar.PROBED, Bar.RESERVE, Bar.TRIED, Bar.UNASKED})),
+    (NobodyKind.NO_MODEL, frozenset({Bar.MODEL})),
+    (NobodyKind.NO_ACCESS, frozenset({Bar.ACCESS})),
+    (NobodyKind.NEEDS_LOGIN, frozenset({Bar.LOGIN, Bar.CREDENTIAL})),
+    (NobodyKind.BLOCKED, frozenset({Bar.BLOCKED})),
+    (NobodyKind.NO_MODEL, frozenset({Bar.PATTERN, Bar.ROUTE})),
+    (NobodyKind.UNAVAILABLE, frozenset({Bar.DISABLED, Bar.TERMS, Bar.HOME})),
+    (NobodyKind.FENCED, frozenset({Bar.FENCE})),
+    (NobodyKind.UNAVAILABLE, frozenset({Bar.ONLY})),
+)
+"""What the accounts' bars come to; the first kind with a bar among them."""
+
+
+def decide(board: Board, request: PoolRequest, now: float) -> tuple[Attempt | Hold | Nobody, float | None]:
+    """What to do with `request`: send it with an account, hold it, or give up.
+
+    With it comes where the chosen account's turns stand; None when no turn is taken, as in a conversation that stays.
+    """
+    route = route_of(board, request.model)
+    if request.tried:
+        verdict = _again(board, request, now, route)
+        if verdict is not None:
+            return verdict, None
+    here = staying(board, request, now, route)
+    if here is not None:
+        return _attempt(request, here, now, f"same conversation{_after(board, request)}"), None
+    selection = select(board, request, now, route)
+    if selection.ready:
+        best = selection.ready[0]
+        attempt = _attempt(request, best.member, now, _why(board, request, selection, route))
+        return attempt, None if best.stays else best.turn
+    decision = (
+        _wait(board, request, selection, now, route)
+        or _fall_back(board, request, now, route)
+        or give_up(board, request, selection, now, _all_refused(request, selection))
+    )
+    return decision, None
+
+
+def _attempt(request: PoolRequest, member: Member, now: float, why: str, *, repair: bool = False) -> Attempt:
+    probe = bool(unproved(member, request.model, now))
+    return Attempt(
+        request_id=request.id,
+        number=len(request.tried) + 1,
+        account_id=member.account.id,
+        credential=member.fingerprint,
+        model=request.model,
+        why=f"{why}, first after its rest" if probe else why,
+        began=now,
+        probe=probe,
+        repair=repair,
+    )
+
+
+def _why(board: Board, request: PoolRequest, selection: Selection, route: Route | None) -> str:
+    """Why the first of the selection was chosen, in a few words."""
+    if selection.ready[0].stays:
+        why = "same conversation"
+    elif not board.balancing:
+        why = "balancing is off"
+    elif len(selection.ready) == 1:
+        why = "only one that can serve"
+    else:
+        why = "first in its route" if route and route.accounts else board.policy.strategy
+    return why + _after(board, request)
+
+
+def _after(board: Board, request: PoolRequest) -> str:
+    if not request.tried:
+        return ""
+    last = request.tried[-1]
+    refuser = board.members.get(last.attempt.account_id)
+    return f", after {last.outcome.reason} of {refuser.account.label if refuser else 'a removed account'}"
+
+
+# --- after a refusal --------------------------------------------------------------------------------------------------
+
+
+def _again(board: Board, request: PoolRequest, now: float, route: Route | None) -> Attempt | Nobody | None:
+    """Whether the last refusal settles the request; None: another account may be asked."""
+    last = request.tried[-1]
+    outcome, action = last.outcome, last.outcome.action
+    member = board.members.get(last.attempt.account_id)
+    spent = _spent(board.policy, request, now)
+    if action is Action.SAME and member is not None and member.direct and outcome.reason is Reason.CREDENTIAL:
+        action = Action.NEXT  # the stored token was refused itself: there is nothing to mint
+    if action is Action.STOP:
+        return _final(request, "GitHub blocked this account", NobodyKind.BLOCKED)
+    if action is Action.PASS:
+        return _final(request, "another account would answer the same")
+    if action in (Action.SAME, Action.OWNER):
+        whom = member if action is Action.SAME else _owner(board, request)
+        same = replace(request, model=last.attempt.model)
+        repairable = whom is not None and not _repaired(request) and why_not(board, whom, same, route, now) is None
+        if whom is not None and repairable and spent is None:
+            return _attempt(same, whom, now, "repair" if action is Action.SAME else "owner", repair=True)
+        if action is Action.OWNER:
+            return _final(request, "the conversation is bound to its account")
+    if not board.balancing:
+        return _final(request, "balancing is off")
+    name = FAILOVER_CLASS.get(outcome.reason)
+    if name is not None and name not in board.policy.failover:
+        return _final(request, f"failover for {name} is switched off")
+    if spent is not None:
+        selection = select(board, request, now, route)
+        return give_up(board, request, selection, now, f"not retried, because {spent}")
+    return _final(request, refusal) if action is Action.NEXT_ONCE and (refusal := _once(board, request)) else None
+
+
+def _once(board: Board, request: PoolRequest) -> str | None:
+    """Why a fault of the service is not sent once more; None: it may be."""
+    outcome = request.tried[-1].outcome
+    if outcome.reason is Reason.TRANSIENT and outcome.sent and not board.policy.retry_ambiguous:
+        return "it may already have run"
+    if any(one.outcome.action is Action.NEXT_ONCE for one in request.tried[:-1]):
+        return "it was sent once more already"
+    if board.resent >= max(BUDGET_FLOOR, BUDGET_SHARE * board.flights):
+        return "too many requests are being sent again at this moment"
+    return None
+
+
+def _spent(policy: Policy, request: PoolRequest, now: float) -> str | None:
+    """Why this request may not be sent any more, whatever the reason; None: it may."""
+    if len(request.tried) >= policy.max_attempts:
+        return f"it was sent {len(request.tried)} times"
+    if now >= request.began + policy.deadline:
+        return "its time is over"
+    return None
+
+
+def _repaired(request: PoolRequest) -> bool:
+    return any(one.attempt.repair for one in request.tried)
+
+
+def _owner(board: Board, request: PoolRequest) -> Member | None:
+    """The account that the caller found to own the conversation, unless it has just refused."""
+    if request.only is None or request.only == request.tried[-1].attempt.account_id:
+        return None
+    return board.members.get(request.only)
+
+
+# --- nobody is ready: wait, ask for another model, give up ------------------------------------------------------------
+
+
+def _wait(
+    board: Board, request: PoolRequest, selection: Selection, now: float, route: Route | None
+) -> Attempt | Hold | None:
+    """Hold the request until somebody frees, or ask a tried account once more when its rest was waited for."""
+    holds = [
+        Hold(why.free_at, f"waits for {why.label}")
+        for key, why in selection.barred.items()
+        if why.bar is Bar.RESTS
+        and why.free_at is not None
+        and why.free_at - now <= board.policy.wait
+        and not was_tried(request, key)
+    ]
+    if any(why.bar is Bar.PROBED and not was_tried(request, key) for key, why in selection.barred.items()):
+        holds.append(Hold(now + PROBE_STEP, "waits for another request's probe"))
+    if not _repaired(request):
+        for one in request.tried:
+            member = board.members.get(one.attempt.account_id)
+            until = _free_again(board, request, one, now, route) if member is not None else None
+            if member is not None and until is not None:
+                if until <= now:
+                    same = replace(request, model=one.attempt.model)
+                    return _attempt(same, member, now, "the same account once more", repair=True)
+                holds.append(Hold(until, f"waits for {member.account.label}"))
+    soonest = min(holds, key=lambda hold: hold.until, default=None)
+    return soonest if soonest and soonest.until < request.began + board.policy.deadline else None
+
+
+def _free_again(board: Board, request: PoolRequest, one: Tried, now: float, route: Route | None) -> float | None:
+    """When an account that refused may be asked once more; None: not for this request."""
+    outcome, same = one.outcome, replace(request, model=one.attempt.model)
+    why = why_not(board, board.members[one.attempt.account_id], same, route, now)
+    if one is request.tried[-1] and outcome.reason is Reason.TRANSIENT and outcome.action is Action.NEXT_ONCE:
+        jitter = zlib.crc32(request.id.encode()) % 1000 / 1000  # spread, and the same again in a replay
+        return one.ended + RESEND_AFTER + jitter if why is None else None
+    short = outcome.reason is Reason.SESSION_LIMIT and outcome.retry_after is not None
+    patience = max(board.policy.wait, SHORT_LIMIT if short and (outcome.retry_after or 0.0) <= SHORT_LIMIT else 0.0)
+    if outcome.reason not in _LIMITS or patience <= 0.0:
+        return None
+    if why is None:
+        return now
+    return why.free_at if why.bar is Bar.RESTS and why.free_at is not None and why.free_at - now <= patience else None
+
+
+def _fall_back(board: Board, request: PoolRequest, now: float, route: Route | None) -> Attempt | None:
+    """Ask for another model, where the user wrote one down and nobody can serve the one that was asked for."""
+    if route is None:
+        return None
+    refused = [one.attempt.account_id for one in request.tried if one.outcome.reason in _MODEL_BOUND]
+    again = frozenset(() if _repaired(request) else refused)
+    for model in route.fallback:
+        other = replace(request, model=model)
+        selection = select(board, other, now, route, again)
+        if selection.ready:
+            member = selection.ready[0].member
+            why = f"MODEL CHANGED to {model}, as your route says: nobody can serve {request.model}"
+            return _attempt(other, member, now, why, repair=was_tried(request, member.account.id))
+    return None
+
+
+def _final(request: PoolRequest, because: str, kind: NobodyKind = NobodyKind.NOT_RETRIED) -> Nobody:
+    """The last answer goes to the client as it is."""
+    return Nobody(kind, (), None, None, len(request.tried) - 1, f"not retried, because {because}")
+
+
+def _all_refused(request: PoolRequest, selection: Selection) -> str:
+    if not request.tried:
+        return "no account can serve this now"
+    untried = [why for key, why in selection.barred.items() if not was_tried(request, key)]
+    if all(why.bar in (Bar.ONLY, Bar.FENCE) for why in untried):
+        return "all accounts tried, all refused"
+    return "all accounts that could serve were tried, all refused"
+
+
+def give_up(board: Board, request: PoolRequest, selection: Selection, now: float, why: str) -> Nobody:
+    """Nobody: what that comes to, how long to wait, and which of the refusals the client is given."""
+    if not board.members:
+        return Nobody(NobodyKind.NO_ACCOUNTS, (), None, None, None, "no account is stored")
+    outcomes: dict[str, Outcome] = {one.attempt.account_id: one.outcome for one in request.tried}
+    whys = {
+        key: _as_given(selection.barred.get(key), member, outcomes.get(key), now)
+        for key, member in board.members.items()
+    }
+    bars = {why.bar for why in whys.values()}
+    kind, counted = next((kind, among) for kind, among in _KINDS if bars & among)
+    free_at = None
+    if kind is NobodyKind.LIMITED and (Bar.TRIED not in bars or Bar.UNASKED in bars):
+        free_at = min((why.free_at for why in whys.values() if why.bar in counted and why.free_at), default=None)
+    return Nobody(
+        kind=kind,
+        accounts=tuple(whys.values()),
+        free_at=free_at,
+        retry_after=retry_after(free_at, now, board.policy.retry_after_cap),
+        give=_given(request, whys, kind, counted, now),
+        why=why,
+    )
+
+
+def _as_given(why: WhyNot | None, member: Member, refused: Outcome | None, now: float) -> WhyNot:
+    """The reason to show: what an account's refusal taught, else what the refusal itself was."""
+    account = member.account
+    if why is None:
+        return WhyNot(account.id, account.label, str(Bar.UNASKED), now, Bar.UNASKED)
+    if why.bar is Bar.TRIED and refused is not None:
+        bar = Bar.MODEL if refused.reason is Reason.MODEL_MISSING else Bar.TRIED
+        return replace(why, reason=f"was asked: {refused.reason}", bar=bar)
+    return why
+
+
+def _given(
+    request: PoolRequest, whys: Mapping[str, WhyNot], kind: NobodyKind, counted: frozenset[Bar], now: float
+) -> int | None:
+    """Index of the refusal for the client: of the account that frees soonest, and only one that fits `kind`."""
+    fitting = []
+    for index, one in enumerate(request.tried):
+        why = whys.get(one.attempt.account_id)
+        fits = one.outcome.reason in _WAITING_HELPS if kind is NobodyKind.LIMITED else why and why.bar in counted
+        if fits:
+            fitting.append((why.free_at or now if why else now, -index))
+    return -min(fitting)[1] if fitting else None
+
+
+# --- nobody's fault ---------------------------------------------------------------------------------------------------
+
+
+def is_nobodys_fault(board: Board, request: PoolRequest, now: float) -> bool:
+    """Whether every account that could be asked refused for the same reason within moments, so that none is to blame.
+
+    A model that the client's own app may not use counts only when no account is left unasked, resting ones included:
+    until then the refusals say something about the accounts.
+    """
+    first, last = request.tried[0], request.tried[-1]
+    outcomes = {(one.outcome.reason, one.outcome.scope) for one in request.tried}
+    if len(outcomes) > 1 or last.ended - first.ended > MOMENTS:
+        return False
+    route = route_of(board, request.model)
+    if last.outcome.reason is Reason.MODEL_MISSING and last.outcome.scope is Scope.CREDENTIAL_MODEL:
+        fence = request.fence or board.policy.fence
+        return all(
+            was_tried(request, key) or settled(member, request, fence, route, balancing=board.balancing)
+            for key, member in board.members.items()
+        )
+    if last.outcome.reason not in (Reason.TRANSIENT, Reason.OVERLOADED) or last.outcome.scope is not Scope.NOBODY:
+        return False
+    return not select(board, request, now, route).ready

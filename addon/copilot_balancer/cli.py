@@ -1,0 +1,70 @@
+"""The command ``copilot-balancer``: gathers the commands and says what a failure looks like.
+
+Laws of this file:
+
+1. A known error is one sentence on stderr and exit code 1; a wrong call is click's usage and 2; anything else is a bug
+   and shows its traceback.
+2. A noun with several verbs has a file of its own (``cli_accounts``, ``cli_terms``); what they share: ``terminal``.
+"""
+
+from pathlib import Path
+
+import click
+
+from copilot_balancer import __version__
+from copilot_balancer.accounts import Decisions
+from copilot_balancer.cli_accounts import accounts, tell_limits
+from copilot_balancer.cli_terms import terms
+from copilot_balancer.errors import BalancerError, printable
+from copilot_balancer.terminal import World, pass_world
+
+
+class Program(click.Group):
+    """A group whose known errors are one sentence each."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except BalancerError as error:
+            click.echo(f"error: {printable(str(error), 2000)}", err=True)
+            raise click.exceptions.Exit(1) from None
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="copilot-balancer")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Answer Copilot requests with another of your own accounts when one is limited."""
+    context.ensure_object(World)
+
+
+@cli.command()
+@click.argument("switch", type=click.Choice(["on", "off"]))
+@pass_world
+def balancing(world: World, switch: str) -> None:
+    """Turn balancing on or off. Off: only the home account serves, and its refusals reach the client."""
+
+    def change(decisions: Decisions) -> Decisions:
+        return decisions.model_copy(update={"balancing": switch == "on"})
+
+    decisions = world.store.edit_decisions(change)
+    click.echo(f"Balancing is {switch}.")
+    tell_limits(decisions)
+
+
+@cli.command("addon-path")
+def addon_path() -> None:
+    """Print the path of the script for mitmproxy. Run it: mitmdump -s "$(copilot-balancer addon-path)"."""
+    click.echo(Path(__file__).with_name("script.py"))
+
+
+# ── commands that stand in files of their own ────────────────────────────────────────────────────────────────────────
+
+cli.add_command(accounts)
+cli.add_command(terms)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(prog_name="copilot-balancer")

@@ -1,0 +1,231 @@
+"""May this account serve this request? The reason why not, or None.
+
+Laws of this file:
+
+1. Everything is computed from facts and ``now``; nothing is changed here.
+2. What the user decided comes first, what the proxy learnt after, so that the reason given is the one to act on.
+3. After a long rest one attempt goes first (``probes``); until its answer is known the others see a reason.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+
+from copilot_balancer.accounts import Account, matches
+from copilot_balancer.assignment import Bar, PoolRequest, Route, WhyNot, duration
+from copilot_balancer.cooldowns import blocked, is_long, rejected
+from copilot_balancer.memory import QUOTA_REASON, AccountState, Cooldown, QuotaWindow
+from copilot_balancer.outcomes import Reason
+
+PROBE_LEASE = 120.0
+"""Seconds that a probe may take before another one may go (security.md, rule 17)."""
+
+QUOTA_WINDOWS = ("premium", "chat")
+"""What is paid for, as opposed to the short-term limits ``session`` and ``weekly``; names as in ``quota``."""
+ALL_WINDOWS = (*QUOTA_WINDOWS, "session", "weekly")
+
+_REST_BARS: dict[str, Bar] = {
+    Reason.NO_ACCESS: Bar.ACCESS,
+    Reason.CREDENTIAL: Bar.CREDENTIAL,
+    Reason.PREFIX: Bar.CREDENTIAL,
+    Reason.WRONG_HOST: Bar.CREDENTIAL,
+}
+"""A rest for one of these does not "merely rest": its end may change nothing."""
+
+_REST_TEXTS: dict[str, str] = {
+    Reason.LIMIT: "rests after a rate limit",
+    Reason.SESSION_LIMIT: "rests after a session limit",
+    Reason.WEEKLY_LIMIT: "rests after a weekly limit",
+    Reason.MODEL_LIMIT: "rests after a limit for this model",
+    Reason.AGENT_LIMIT: "rests after an agent mode limit",
+    Reason.QUOTA: "has used up its quota",
+    Reason.OVERLOADED: "rests because the model was overloaded",
+    Reason.TRANSIENT: "rests after several faults of the service",
+    Reason.NO_ACCESS: "has no access to Copilot",
+    Reason.CREDENTIAL: "could not renew its credential",
+    Reason.PREFIX: "had its credential refused",
+    Reason.WRONG_HOST: "was sent to the wrong host",
+}
+
+SETTLED = frozenset(
+    {Bar.ONLY, Bar.FENCE, Bar.TERMS, Bar.DISABLED, Bar.BLOCKED, Bar.LOGIN, Bar.PATTERN, Bar.ROUTE, Bar.HOME}
+)
+"""Bars that only the user can lift."""
+
+
+@dataclass(slots=True)
+class Member:
+    """An account as the pool sees it: what was decided and what was learnt, side by side."""
+
+    account: Account
+    state: AccountState
+    position: int
+    """Its place in the user's order, from 0."""
+    fingerprint: str
+    home: bool
+    serving: bool
+    """Whether the terms let it serve."""
+    has: tuple[str, ...] | None = None
+    """Patterns of the models that it has, as the user wrote them (``Policy.preseed``)."""
+    probes: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """What is being probed -> (request, when the lease ends)."""
+
+    @property
+    def direct(self) -> bool:
+        """Whether the stored token is itself the bearer."""
+        return self.account.credential == "direct"
+
+
+def settled(member: Member, request: PoolRequest, fence: str, route: Route | None, *, balancing: bool) -> Bar | None:
+    """What the user's decisions, a block or a dead credential have against it."""
+    account = member.account
+    if request.only is not None:
+        if request.only != account.id:
+            return Bar.ONLY
+        if request.fence is not None and account.fence != request.fence:
+            return Bar.FENCE
+    elif account.fence != fence:
+        return Bar.FENCE
+    elif not balancing and not member.home:
+        return Bar.HOME
+    if balancing and not member.serving:
+        return Bar.TERMS
+    if not account.enabled:
+        return Bar.DISABLED
+    if member.state.blocked_at is not None and blocked(member.state, account.enabled_at):
+        return Bar.BLOCKED
+    if member.state.rejected_at is not None and rejected(member.state):
+        return Bar.LOGIN
+    if (account.allow or account.block) and account.takes(request.model):
+        return Bar.PATTERN
+    if route is not None and route.accounts and account.label not in route.accounts:
+        return Bar.ROUTE
+    return None
+
+
+def resting(state: AccountState, model: str | None, now: float) -> Cooldown | None:
+    """The cooldown that keeps `model` from this account for longest, if any still runs."""
+    longest = None
+    for rest in state.cooldowns:
+        if rest.until > now and _concerns(rest, state, model) and (longest is None or rest.until > longest.until):
+            longest = rest
+    return longest
+
+
+def _concerns(rest: Cooldown, state: AccountState, model: str | None) -> bool:
+    if rest.began < state.healed.get(rest.key, 0.0) or rest.model not in (None, model):
+        return False
+    if rest.model is None and rest.reason == QUOTA_REASON and model is not None:
+        known = state.models.get(model)
+        return known is None or not known.included
+    return True
+
+
+def lacks(member: Member, model: str | None, now: float) -> float | None:
+    """Until when the account is known not to have `model` (infinity: until it is learnt otherwise); None: it may."""
+    if model is None:
+        return None
+    known = member.state.models.get(model)
+    if known is not None and known.until > now:
+        return None if known.has else known.until
+    if known is None and member.has is not None and not matches(model, member.has):
+        return float("inf")
+    return None
+
+
+def unproved(member: Member, model: str | None, now: float) -> list[str]:
+    """What a probe would prove: long rests that have run out and that no attempt has ended yet."""
+    state = member.state
+    keys = [
+        rest.key
+        for rest in state.cooldowns
+        if rest.until <= now and is_long(rest) and _concerns(rest, state, model)
+    ]  # fmt: skip
+    known = state.models.get(model) if model is not None else None
+    if known is not None and not known.has and known.until <= now and is_long(known):
+        keys.append(f"has {model}")
+    return list(dict.fromkeys(keys))
+
+
+def probed(member: Member, keys: list[str], request_id: str, now: float) -> float | None:
+    """Until when another request probes one of these; None: nobody does."""
+    leases = [member.probes[key] for key in keys if key in member.probes]
+    return max((until for owner, until in leases if owner != request_id and until > now), default=None)
+
+
+def learnt(member: Member, model: str | None, request_id: str, now: float) -> WhyNot | None:
+    """What past answers have against it."""
+    gone = lacks(member, model, now)
+    if gone is not None:
+        again = "" if gone == float("inf") else f" (asked again in {duration(gone - now)})"
+        return _why(member, Bar.MODEL, f"does not have the model {model}{again}")
+    if not member.state.cooldowns and not member.probes:
+        return None
+    rest = resting(member.state, model, now)
+    if rest is not None:
+        bar = _REST_BARS.get(rest.reason, Bar.RESTS)
+        return _why(member, bar, _REST_TEXTS.get(rest.reason, "rests"), rest.until)
+    until = probed(member, unproved(member, model, now), request_id, now)
+    return None if until is None else _why(member, Bar.PROBED, str(Bar.PROBED), until)
+
+
+def why_settled(member: Member, bar: Bar, model: str | None) -> WhyNot:
+    """What the user has to do about it, as a reason."""
+    text = str(bar)
+    if bar is Bar.BLOCKED:
+        told = f" ({member.state.blocked_why})" if member.state.blocked_why else ""
+        text = f"was blocked by GitHub{told}; it stays off until you enable it"
+    elif bar is Bar.PATTERN:
+        text = f"does not take the model: it is {member.account.takes(model)}"
+    return _why(member, bar, text)
+
+
+def _why(member: Member, bar: Bar, reason: str, free_at: float | None = None) -> WhyNot:
+    return WhyNot(member.account.id, member.account.label, reason, free_at, bar)
+
+
+def _runs(window: QuotaWindow, now: float) -> bool:
+    return not window.unlimited and (window.resets_at is None or window.resets_at > now)
+
+
+def left(state: AccountState, now: float, windows: tuple[str, ...] = QUOTA_WINDOWS) -> tuple[float, float | None]:
+    """Percent left of the tightest of these quota windows, and when that one resets; 100 when nothing is known."""
+    running = [state.quota[name] for name in windows if name in state.quota and _runs(state.quota[name], now)]
+    if not running:
+        return 100.0, None
+    tightest = min(running, key=lambda window: (window.percent_left, -(window.resets_at or 0.0)))
+    return tightest.percent_left, tightest.resets_at
+
+
+def at_reserve(member: Member, now: float) -> bool:
+    """Whether what is left of its quota is kept for when no other account can serve."""
+    reserve = member.account.reserve
+    return reserve > 0 and left(member.state, now)[0] <= reserve
+
+
+def exclusive(members: Iterable[Member]) -> dict[str, frozenset[str]]:
+    """Account id -> the models in use that it has and that every other account of its fence is known to lack.
+
+    In use: some account was asked for it. This is a preference only, so facts that ran out still count.
+    """
+    fences: dict[str, list[Member]] = {}
+    for member in members:
+        if member.serving and member.account.enabled:
+            fences.setdefault(member.account.fence, []).append(member)
+    found: dict[str, set[str]] = {}
+    for inside in fences.values():
+        in_use = {model for member in inside for model, fact in member.state.models.items() if fact.times > 0}
+        for model in in_use if len(inside) > 1 else ():
+            owners = list(islice((member for member in inside if not _seems_without(member, model)), 2))
+            if len(owners) == 1 and (fact := owners[0].state.models.get(model)) is not None and fact.has:
+                found.setdefault(owners[0].account.id, set()).add(model)
+    return {key: frozenset(models) for key, models in found.items()}
+
+
+def _seems_without(member: Member, model: str) -> bool:
+    if member.account.takes(model):
+        return True
+    known = member.state.models.get(model)
+    if known is not None:
+        return not known.has
+    return member.state.listed_at is not None or (member.has is not None and not matches(model, member.has))

@@ -1,0 +1,55 @@
+"""How the proxy of a test or of the demo reaches the fake: the one function with which mitmproxy dials is replaced.
+
+Only in this process, and only while ``dial`` lasts. Names, ports, Host, SNI and certificates stay those of the service:
+rewriting the address in a hook would change all of them (clients.md 7).
+"""
+
+import asyncio
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from mitmproxy.proxy import server as mitmproxy_server
+
+from copilot_balancer.fake.server import HOSTS, FakeCopilot
+
+
+class _Dialling:
+    """``asyncio`` as mitmproxy's server module sees it: the same, but for where some connections lead."""
+
+    def __init__(self, port: int, hosts: Collection[str] | None, refuse: Collection[str]) -> None:
+        self._port = port
+        self._hosts = hosts
+        self._refuse = refuse
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def open_connection(
+        self, host: str, port: int, **options: Any
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the fake where `host` is one of its hosts."""
+        if host.lower() in self._refuse:
+            raise ConnectionRefusedError(f"connection to {host}:{port} refused")
+        if self._hosts is None or host.lower() in self._hosts:
+            return await asyncio.open_connection("127.0.0.1", self._port, **options)
+        return await asyncio.open_connection(host, port, **options)
+
+
+@contextmanager
+def dial(to: FakeCopilot | int, *, everything: bool = False, refuse: Collection[str] = ()) -> Iterator[None]:
+    """Let mitmproxy, in this process, reach the fake (or the port of one) under the real names.
+
+    Addresses, Host, SNI and certificates stay those of the service; only the one function that dials is replaced.
+
+    Args:
+        to: the fake, or the port of a fake that runs in another process.
+        everything: lead every host here, not the fake's own alone.
+        refuse: hosts whose connections fail; looked at anew with each connection.
+
+    """
+    port, hosts = (to, HOSTS) if isinstance(to, int) else (to.port, to.hosts)
+    shim = _Dialling(port, None if everything else hosts, refuse)
+    with patch.object(mitmproxy_server, "asyncio", shim):
+        yield

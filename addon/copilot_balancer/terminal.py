@@ -1,0 +1,103 @@
+"""What the commands share: the outside world that they touch, and how they print.
+
+Laws of this file:
+
+1. Facts go to stdout, as a table, as lines, or as JSON; what the user should know besides goes to stderr as a note.
+2. Lines are wrapped at 80 columns, so that output looks the same in a terminal, a pipe and a bug report.
+3. Nothing here is ever given a token.
+"""
+
+import json
+import os
+import re
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from copilot_balancer.github import GitHub
+from copilot_balancer.store import Paths, Store, paths
+
+WIDTH = 80
+
+
+def _stdin_is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+@dataclass(frozen=True)
+class World:
+    """The outside world of the commands; the tests and the demo give their own."""
+
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    home: Path = field(default_factory=Path.home)
+    github: GitHub = field(default_factory=GitHub)
+    now: Callable[[], float] = time.time
+    interactive: Callable[[], bool] = _stdin_is_terminal
+    """Whether a person can be asked."""
+
+    @property
+    def paths(self) -> Paths:
+        """Where our files are."""
+        return paths(self.environ)
+
+    @property
+    def store(self) -> Store:
+        """Our files."""
+        return Store(self.paths.state)
+
+
+pass_world = click.make_pass_decorator(World, ensure=True)
+
+
+def show_json(value: object) -> None:
+    """Print `value` for programs."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print `rows` under `head`, each column as wide as its widest cell."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def show_facts(facts: Mapping[str, str]) -> None:
+    """Print names and values, indented, one a line."""
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        click.echo(f"  {name.ljust(width)}  {value}")
+
+
+def wrapped(text: str, first: str = "") -> str:
+    """`text` in lines of at most 80 columns, hanging from `first`; what stands between backticks stays on one line."""
+    joined = re.sub(r"`[^`]*`", lambda command: command[0].replace(" ", "\0"), text)
+    lines = textwrap.wrap(
+        joined,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines).replace("\0", " ")
+
+
+def note(text: str) -> None:
+    """Tell the user what stdout, which a program may read, should not hold."""
+    click.echo(wrapped(text, "note: "), err=True)
+
+
+def day(seconds: float) -> str:
+    """A moment for people: ``2026-11-03 14:05 UTC``."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def iso(seconds: float) -> str:
+    """A moment for programs: ``2026-11-03T14:05:09Z``."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"

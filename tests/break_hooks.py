@@ -1,0 +1,44 @@
+"""A mitmproxy script for tests alone: for models named break-*, our own code raises, with a secret in hand."""
+
+from copilot_balancer.exchange import Exchange
+from copilot_balancer.layer import FailoverStream
+
+_choose, _judge, _head, _end = Exchange.choose, Exchange.judge, Exchange.head, Exchange.end
+_connect = FailoverStream._send
+
+
+def _break(exchange: Exchange, where: str) -> None:
+    if exchange.model == f"break-{where}":
+        secret = exchange.account.token.get_secret_value() if exchange.account else "none"
+        raise RuntimeError(f"broken {where} with {secret}")
+
+
+async def choose(self, send):
+    await _choose(self, send)
+    _break(self, "choose")
+
+
+async def judge(self, refusal):
+    await _judge(self, refusal)
+    _break(self, "judge")
+
+
+def head(self):
+    _head(self)
+    _break(self, "head")
+
+
+def end(self):
+    record = _end(self)
+    _break(self, "end")
+    return record
+
+
+def send(self, request, connection):
+    if b"break-send" in (request.raw_content or b""):
+        raise RuntimeError(f"broken send with {request.headers['authorization']}")
+    yield from _connect(self, request, connection)
+
+
+Exchange.choose, Exchange.judge, Exchange.head, Exchange.end = choose, judge, head, end
+FailoverStream._send = send

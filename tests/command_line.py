@@ -1,0 +1,115 @@
+"""The command line in a temporary home, with a scripted GitHub; every call checks that no token came out."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+from click.testing import CliRunner, Result
+
+from copilot_balancer.cli import cli
+from copilot_balancer.github import GitHub
+from copilot_balancer.terminal import World
+
+
+@dataclass(frozen=True)
+class Person:
+    """What the scripted GitHub says about a token."""
+
+    id: int
+    login: str
+    plan: str | None = "individual"
+    sku: str | None = "monthly_subscriber_quota"
+    api_host: str | None = "api.individual.githubcopilot.com"
+    may_ask: bool = True
+
+
+def token(name: str) -> str:
+    """A token that no other text in an output can be mistaken for."""
+    return f"gho_Canary{name}Canary{name}Canary"
+
+
+OCTOCAT = Person(1, "octocat", "business", "copilot_for_business_seat_quota", "api.business.githubcopilot.com")
+OCTODOG = Person(2, "octodog")
+OPENCAT = Person(3, "opencat", may_ask=False)
+JANE = Person(4, "jane_acme", "enterprise", None, "copilot-api.acme.ghe.com")
+FREE = Person(5, "octofree", "individual", "free_limited_copilot")
+FREE2 = Person(6, "octofree2", "free", None)
+
+
+class CommandLine:
+    """Runs commands in `home`; a person sits at the terminal only where `interactive` says so."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.people = {
+            token("Work"): OCTOCAT,
+            token("Dog"): OCTODOG,
+            token("Opencat"): OPENCAT,
+            token("Jane"): JANE,
+            token("Free"): FREE,
+            token("Free2"): FREE2,
+        }
+        self.asked: list[str] = []
+        self.now = 1_790_000_000.0
+        self.world = World(
+            environ={"COPILOT_BALANCER_HOME": str(home / "ours"), "XDG_DATA_HOME": str(home / "data")},
+            home=home,
+            github=GitHub(httpx.MockTransport(self._github)),
+            now=lambda: self.now,
+            interactive=lambda: False,
+        )
+
+    def _github(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(f"{request.url.host}{request.url.path}")
+        person = self.people.get(request.headers["authorization"].removeprefix("token "))
+        if person is None:
+            return httpx.Response(401, json={"message": "Bad credentials"})
+        if request.url.path == "/user":
+            return httpx.Response(200, json={"id": person.id, "login": person.login})
+        if not person.may_ask:
+            return httpx.Response(404, json={"message": "Not Found"})
+        facts = {"copilot_plan": person.plan, "access_type_sku": person.sku}
+        return httpx.Response(200, json={**facts, "endpoints": {"api": f"https://{person.api_host}"}})
+
+    def run(self, *arguments: str, typed: str | None = None, at_terminal: bool = False, exit_code: int = 0) -> Result:
+        """Run ``copilot-balancer ARGUMENTS``; `typed` is stdin."""
+        world = replace(self.world, interactive=lambda: at_terminal)
+        runner = CliRunner()
+        result = runner.invoke(
+            cli, arguments, input=typed, obj=world, prog_name="copilot-balancer", catch_exceptions=False
+        )
+        assert result.exit_code == exit_code, result.output
+        self._no_token_in(result.output + result.stdout + result.stderr + repr(result.exception) + repr(world))
+        for path in self.home.rglob("*"):
+            if path.is_file() and path.name not in ("accounts.json", "auth.json"):
+                self._no_token_in(path.read_text())
+        return result
+
+    def refused(self, *arguments: str, **call) -> str:
+        """Run a command that must fail with one sentence on stderr, and return that."""
+        before = self.decisions
+        result = self.run(*arguments, exit_code=1, **call)
+        assert self.decisions == before, "a refusal changes nothing"
+        last = result.stderr.splitlines()[-1]
+        assert last.startswith("error: ")
+        return last.removeprefix("error: ")
+
+    def add(self, name: str, label: str, *more: str, **call) -> Result:
+        """Import the token called `name` from stdin."""
+        return self.run(
+            "accounts", "import", "--from", "stdin", "--label", label, *more, typed=token(name) + "\n", **call
+        )
+
+    @property
+    def decisions(self):
+        """What stands in accounts.json."""
+        return self.world.store.read_decisions()
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels in accounts.json, in order."""
+        return [account.label for account in self.decisions.accounts]
+
+    @staticmethod
+    def _no_token_in(text: str) -> None:
+        assert "Canary" not in text

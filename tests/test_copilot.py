@@ -1,0 +1,116 @@
+"""Facts of the wire: paths, hosts, bodies, our own errors."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from copilot_balancer.copilot import (
+    PARSE_LIMIT,
+    PLACEHOLDER,
+    Kind,
+    copilot_hosts,
+    error_body,
+    kind_of,
+    model_of,
+    plain_host,
+    read_body,
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "kind"),
+    [
+        ("POST", "/chat/completions", Kind.BALANCED),
+        ("POST", "/v1/chat/completions", Kind.BALANCED),
+        ("POST", "/responses", Kind.BALANCED),
+        ("POST", "/v1/messages", Kind.BALANCED),
+        ("POST", "/v1/messages?beta=true", Kind.BALANCED),
+        ("POST", "/v1/messages/count_tokens", Kind.BALANCED),
+        ("POST", "/embeddings", Kind.BALANCED),
+        ("GET", "/models", Kind.HOME),
+        ("GET", "/models?x=1", Kind.HOME),
+        ("POST", "/models/session", Kind.HOME),
+        ("POST", "/models/session/intent", Kind.HOME),
+        ("POST", "/models/gpt-5/policy", Kind.OTHER),
+        ("POST", "/models", Kind.OTHER),
+        ("GET", "/chat/completions", Kind.OTHER),
+        ("PUT", "/chat/completions", Kind.OTHER),
+        ("TRACE", "/responses", Kind.OTHER),
+        ("POST", "/mcp/", Kind.OTHER),
+        ("POST", "/agents/swe/jobs", Kind.OTHER),
+        ("POST", "//chat/completions", Kind.OTHER),
+        ("POST", "/chat/completions/../mcp", Kind.OTHER),
+        ("POST", "/chat/completions/", Kind.OTHER),
+        ("POST", "/chat%2fcompletions", Kind.OTHER),
+        ("POST", "https://api.githubcopilot.com/chat/completions", Kind.OTHER),
+        ("GET", "/responses", Kind.OTHER),
+    ],
+)
+def test_kind_of(method, path, kind):
+    """Only listed methods and paths are balanced; everything else keeps the client's own credential."""
+    assert kind_of(method, path) is kind
+
+
+def test_kind_of_websocket():
+    """The WebSocket handshake of /responses is balanced; of nothing else."""
+    assert kind_of("GET", "/responses", websocket=True) is Kind.BALANCED
+    assert kind_of("GET", "/mcp", websocket=True) is Kind.OTHER
+
+
+def test_hosts():
+    """github.com's hosts are always opened; an enterprise's only when it is known."""
+    assert "api.githubcopilot.com" in copilot_hosts()
+    assert "proxy.individual.githubcopilot.com" not in copilot_hosts()
+    assert "copilot-api.acme.ghe.com" in copilot_hosts(["acme.ghe.com"])
+    assert plain_host("API.GitHubCopilot.com.") == "api.githubcopilot.com"
+
+
+def test_placeholder_shape():
+    """The placeholder has the shape that the Copilot CLI accepts."""
+    assert PLACEHOLDER == "ghu_" + 36 * "a"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"{", id="cut"),
+        pytest.param(b"[1]", id="not an object"),
+        pytest.param(b"\xff\xfe\x00", id="not UTF-8"),
+        pytest.param(b"[" * 200_000, id="deep"),
+        pytest.param(b'{"a": ' + b"1" * 5000 + b"}", id="5000 digits"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_no_error(body):
+    """A strange body is None, never an exception."""
+    assert read_body(body) is None
+
+
+def test_a_huge_body_is_not_parsed(monkeypatch):
+    """A body beyond the limit goes on unread."""
+    monkeypatch.setattr("copilot_balancer.copilot.json.loads", lambda _: 1 / 0)
+    assert read_body(b" " * (PARSE_LIMIT + 1)) is None
+
+
+@given(st.binary(max_size=200))
+def test_read_body_never_raises(body):
+    """Whatever the bytes are, there is a dict or None."""
+    assert read_body(body) is None or isinstance(read_body(body), dict)
+
+
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [({"model": "gpt-5"}, "gpt-5"), ({"model": ""}, None), ({"model": 5}, None), ({}, None), (None, None)],
+)
+def test_model_of(body, model):
+    """The model is the top-level string, or there is none."""
+    assert model_of(body) == model
+
+
+def test_error_body():
+    """Our own errors have the service's shape; on the messages API Anthropic's, with the same fields."""
+    chat = json.loads(error_body("/chat/completions", message="m", code="c", kind="k"))
+    assert chat == {"error": {"message": "m", "code": "c", "type": "k"}}
+    assert json.loads(error_body("/v1/messages", message="m", code="c", kind="k")) == {"type": "error", **chat}

@@ -1,0 +1,421 @@
+"""The main job, with a real mitmdump, real sockets and TLS, against the embedded fake."""
+
+import json
+import socket
+import ssl
+
+import httpx
+import pytest
+
+from conftest import CLIENT, PERSONAL, SPARE, WORK, an_account, three_accounts, until
+from copilot_balancer.copilot import PLACEHOLDER
+from copilot_balancer.fake import CutMid, Drop, FakeAccount, Ok, Refuse, Silent, limited
+
+API = "https://api.githubcopilot.com"
+LIMITED = limited(30)
+BODIES = {
+    "/chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
+    "/responses": {"input": "hi", "messages": None},
+    "/v1/messages": {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 100},
+}
+
+
+def asked(fake) -> list[str | None]:
+    return [seen.account for seen in fake.asked()]
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_a_limited_account_fails_over(proxy, fake, path):
+    """The first account is limited: the second one's stream reaches the client, and later requests skip the first."""
+    fake.accounts[WORK].default = LIMITED
+
+    answer = proxy.post(path, model="gpt-5-mini", **BODIES[path])
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert "Hello" in answer.text
+    assert answer.headers["x-copilot-attempts"] == "2"
+    assert asked(fake)[0] == "work"
+    second = asked(fake)[1]
+    assert answer.headers["x-copilot-account"] == second != "work"
+
+    assert proxy.post(path, model="gpt-5-mini", **BODIES[path]).status_code == 200
+    assert asked(fake).count("work") == 1
+    until(lambda: len(proxy.lines()) == 2, "two lines")
+    assert f"gpt-5-mini <- {second} (api.githubcopilot.com) 200" in proxy.lines()[0]
+    assert "before: work 429 session limit (rests 30 s)" in proxy.lines()[0]
+
+
+def test_the_first_event_arrives_when_it_is_sent(proxy, fake):
+    """After a failover the stream is live: the first event arrives although the answer never ends."""
+    fake.accounts[WORK].default = LIMITED
+    for token in (PERSONAL, SPARE):
+        fake.accounts[token].default = Ok("one two three", gap=3600)
+    with (
+        proxy.client() as client,
+        client.stream("POST", f"{API}/chat/completions", json={"model": "gpt-4.1", "stream": True}) as answer,
+    ):
+        first = next(answer.iter_lines())
+    assert first.startswith("data: {")
+    assert asked(fake)[0] == "work"
+    until(lambda: fake.asked()[-1].client_gone, "the fake to see that the client left")
+
+
+def test_an_account_without_the_model_is_not_asked_again(proxy, fake):
+    """The first refusal for a missing model costs one attempt, the second request none."""
+    fake.accounts[WORK].models = ("gpt-4o",)
+    first = proxy.post(model="gpt-5-mini")
+    second = proxy.post(model="gpt-5-mini")
+    assert first.status_code == second.status_code == 200
+    assert asked(fake).count("work") == 1
+    assert second.headers["x-copilot-attempts"] == "1"
+    assert proxy.post(model="gpt-4o").status_code == 200
+
+
+def test_a_conversation_stays(proxy, fake):
+    """A conversation stays with its account; new ones are spread."""
+    for number in (1, 2, 3, 1, 2, 3, 1):
+        with proxy.client() as client:
+            client.post(f"{API}/responses", json={"model": "gpt-5-mini"}, headers={"x-session-id": f"ses_{number}"})
+    accounts = asked(fake)
+    assert len(set(accounts[:3])) == 3
+    assert accounts == [*accounts[:3], *accounts[:3], accounts[0]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        pytest.param(Refuse(402, "quota_exceeded", "You have no quota"), "quota", id="quota"),
+        pytest.param(Refuse(500, message="oops"), "transient", id="500"),
+        pytest.param(Refuse(503), "overloaded", id="503"),
+        pytest.param(Refuse(401, body=b'{"message":"Bad credentials"}'), "needs login", id="bad credentials"),
+        pytest.param(Drop("rst"), "transient", id="reset"),
+        pytest.param(Drop("fin"), "transient", id="closed"),
+    ],
+)
+def test_other_refusals_fail_over(proxy, fake, answer, reason):
+    """Quota, server errors, a dead credential and broken connections are answered by another account."""
+    fake.accounts[WORK].default = answer
+    got = proxy.post()
+    assert got.status_code == 200
+    assert asked(fake)[0] == "work"
+    assert len(asked(fake)) == 2
+    until(proxy.lines, "the line")
+    assert reason in proxy.lines()[0]
+
+
+def test_a_refusal_of_the_request_is_passed_down(proxy, fake):
+    """What is the request's own fault reaches the client untouched, and nobody else is asked."""
+    body = json.dumps({"error": {"message": "bad", "code": "invalid_request_body"}}).encode()
+    fake.accounts[WORK].default = Refuse(400, body=body, headers=(("x-request-id", "r1"),))
+    got = proxy.post()
+    assert (got.status_code, got.content, got.headers["x-request-id"]) == (400, body, "r1")
+    assert asked(fake) == ["work"]
+
+
+def test_an_abuse_block_stops(proxy, fake):
+    """An abuse block is passed down, nobody else is asked, and the account is off from then on."""
+    fake.accounts[WORK].default = Refuse(
+        403,
+        message="Access to this endpoint is forbidden. Please review our Terms of Service",
+        content_type="text/plain",
+    )
+    assert proxy.post().status_code == 403
+    assert asked(fake) == ["work"]
+    for _ in range(3):
+        assert proxy.post().status_code == 200
+    assert asked(fake).count("work") == 1
+
+
+def test_everybody_is_limited(proxy, fake):
+    """When all rest the client gets a 429 with the soonest expiry; a client that hammers costs no upstream request."""
+    for token, seconds in ((WORK, 300), (PERSONAL, 20), (SPARE, 200)):
+        fake.accounts[token].default = limited(seconds)
+    first = proxy.post()
+    assert first.status_code == 429
+    assert int(first.headers["retry-after"]) in (19, 20)
+    assert first.json()["error"]["code"].startswith("user_global_rate_limited")
+    assert len(asked(fake)) == 3
+    second = proxy.post()
+    assert second.status_code == 429
+    assert 1 <= int(second.headers["retry-after"]) <= 20
+    assert "personal" in second.json()["error"]["message"]
+    assert len(asked(fake)) == 3
+
+
+def test_nobody_has_the_model(proxy, fake):
+    """When no account has the model the client gets a 400 that says so."""
+    for account in fake.accounts.values():
+        account.models = ("gpt-4o",)
+    first = proxy.post(model="gpt-9")
+    assert first.status_code == 400
+    second = proxy.post(model="gpt-9")
+    assert second.status_code == 400
+    assert second.json()["error"]["code"] == "model_not_supported"
+    assert len(asked(fake)) == 3
+
+
+def test_a_cut_stream_is_cut_for_the_client(proxy, fake):
+    """After the first byte there is no second attempt; the client sees that its answer is not whole."""
+    fake.accounts[WORK].default = CutMid(2)
+    with pytest.raises(httpx.RemoteProtocolError):
+        proxy.post()
+    assert asked(fake) == ["work"]
+    until(proxy.lines, "the line")
+    assert "cut off" in proxy.lines()[0]
+
+
+def test_a_client_that_leaves_cancels_upstream(proxy, fake):
+    """A client that gives up ends the upstream request, and no other account is asked."""
+    fake.accounts[WORK].default = Silent()
+    with pytest.raises(httpx.ReadTimeout), proxy.client() as client:
+        client.post(f"{API}/chat/completions", json={"model": "gpt-4.1"}, timeout=0.5)
+    until(lambda: fake.asked() and fake.asked()[0].client_gone, "the upstream request to end")
+    assert asked(fake) == ["work"]
+
+
+RAW = (
+    b"POST /v1/messages?beta=true HTTP/1.1\r\nHost: api.githubcopilot.com\r\nUser-Agent: a client/1\r\nx-initiator: user\r\n"
+    b"Authorization: Bearer %s\r\nX-Interaction-Id: ses_1\r\nanthropic-version: 2023-06-01\r\nX-Twice: 1\r\nX-Twice: 2\r\n"
+    b"Cookie: a=b\r\nEditor-Device-Id: 5\r\ncopilot-integration-id: vscode-chat\r\nContent-Type: application/json\r\n"
+    b"Accept-Encoding: gzip, deflate, br, zstd\r\nContent-Length: %d\r\nConnection: keep-alive\r\n\r\n%s"
+)
+
+
+def tunnel(proxy, host="api.githubcopilot.com", context=None, port=443, sni=None) -> ssl.SSLSocket:
+    plain = socket.create_connection(("127.0.0.1", proxy.port), timeout=20)
+    plain.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+    answer = plain.recv(4096)
+    assert b" 200 " in answer.split(b"\r\n")[0], answer
+    return (context or proxy.context()).wrap_socket(plain, server_hostname=sni or host)
+
+
+@pytest.mark.parametrize("path", ["/v1/messages?beta=true", "/mcp/"])
+def test_bytes_upstream(proxy, fake, path):
+    """Headers, their order and letters, and the body arrive as the client sent them, but for what must differ."""
+    body = b'{"model":"claude-sonnet-4.6", "stream":false , "messages":[],"x":"\xc3\xa9"}'
+    raw = (RAW % (CLIENT.encode(), len(body), body)).replace(b"/v1/messages?beta=true", path.encode())
+    fake.accounts[WORK].default = LIMITED
+    with tunnel(proxy) as tls:
+        tls.sendall(raw)
+        assert tls.recv(65536)
+    sent = [tuple(line.split(b": ", 1)) for line in raw.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]]
+    for seen in fake.seen:
+        expected = sent
+        if path != "/mcp/":
+            bearer = {"work": WORK, "personal": PERSONAL, "spare": SPARE}[seen.account]
+            expected = [
+                (name, f"Bearer {bearer}".encode() if name == b"Authorization" else value)
+                for name, value in sent
+                if name != b"Cookie"
+            ]
+        assert seen.headers == expected
+        assert seen.body == body
+    assert len(fake.seen) == (1 if path == "/mcp/" else 2)
+
+
+def test_set_cookie_is_dropped(proxy, fake):
+    """A cookie of an account's does not reach the client."""
+    fake.accounts[WORK].default = Ok(headers=(("Set-Cookie", "who=work"),))
+    assert "set-cookie" not in proxy.post().headers
+
+
+def test_an_account_elsewhere(start, fake):
+    """A business seat is sent to its own host, whatever host the client called."""
+    proxy = start(accounts=(an_account("work", WORK, 1, api_host="api.business.githubcopilot.com"),))
+    assert proxy.post().status_code == 200
+    assert fake.asked()[0].host == "api.business.githubcopilot.com"
+    assert fake.asked()[0].header("host") == "api.business.githubcopilot.com"
+
+
+@pytest.mark.parametrize("accounts", [(), None], ids=["without accounts", "with accounts"])
+def test_paths_that_act_as_a_person(start, fake, accounts):
+    """The client's own credential goes on; a client that holds the placeholder is told."""
+    proxy = start(accounts=accounts)
+    with proxy.client() as client:
+        client.post(f"{API}/mcp/", json={})
+    assert fake.seen[-1].token == CLIENT
+    with proxy.client(PLACEHOLDER) as client:
+        got = client.post(f"{API}/mcp/", json={})
+    assert got.status_code == 403
+    assert "balanced" in got.json()["error"]["message"]
+    assert len(fake.seen) == 1
+
+
+def test_without_accounts(start, fake):
+    """With no account stored the client's own credential goes on; the placeholder gets a sentence."""
+    proxy = start(accounts=())
+    fake.accounts[CLIENT] = FakeAccount("client")
+    assert proxy.post().status_code == 200
+    assert fake.asked()[0].token == CLIENT
+    got = proxy.post(token=PLACEHOLDER)
+    assert got.status_code == 401
+    assert "accounts import" in got.json()["error"]["message"]
+    assert "no account is stored" in proxy.log
+
+
+def test_until_the_terms_are_accepted_one_account_serves(start, fake):
+    """A second account serves only after the terms were accepted, and that is said."""
+    proxy = start(terms_accepted_at=None)
+    fake.accounts[WORK].default = LIMITED
+    assert proxy.post().status_code == 429
+    assert asked(fake) == ["work"]
+    assert "terms accept" in proxy.log
+
+
+def test_balancing_off(start, fake):
+    """With balancing off the home account serves everything, and its refusal reaches the client unchanged."""
+    proxy = start(balancing=False, home_id="github.com:2")
+    fake.accounts[PERSONAL].default = limited(300)
+    got = proxy.post()
+    assert got.status_code == 429
+    assert got.headers["retry-after"] == "300"
+    assert asked(fake) == ["personal"]
+
+
+def test_models_come_from_the_home_account(start, fake):
+    """/models is the home account's answer."""
+    proxy = start(home_id="github.com:3")
+    fake.accounts[SPARE].models = ("gpt-4o",)
+    with proxy.client() as client:
+        listed = client.get(f"{API}/models")
+    assert [model["id"] for model in listed.json()["data"]] == ["gpt-4o"]
+    assert listed.headers["x-copilot-account"] == "spare"
+
+
+def test_a_disabled_account_gets_nothing(proxy, fake):
+    """An edit of accounts.json by another program is in force in a running proxy."""
+    proxy.store.edit_decisions(
+        lambda decisions: decisions.with_account(decisions.find("work").model_copy(update={"enabled": False}))
+    )
+    until(lambda: "accounts.json was read again" in proxy.log, "the proxy to notice")
+    for _ in range(4):
+        assert proxy.post().status_code == 200
+    assert set(asked(fake)) == {"personal", "spare"}
+
+
+def test_a_broken_edit_is_said_and_survived(proxy, fake):
+    """A broken accounts.json is complained about once; the proxy goes on with what it knows."""
+    path = proxy.store.accounts_path
+    path.write_text("{ not json")
+    until(lambda: str(path) in proxy.log, "the complaint")
+    assert proxy.post().status_code == 200
+    assert proxy.log.count(str(path)) == 1
+    assert path.read_text() == "{ not json"
+
+
+def test_cooldowns_survive_a_restart(start, fake):
+    """A limited account still rests after the proxy was ended and started again."""
+    fake.accounts[WORK].default = limited(3000)
+    first = start()
+    assert first.post().status_code == 200
+    first.stop()
+    second = start(home=first.store.accounts_path.parent.parent)
+    for _ in range(3):
+        assert second.post().status_code == 200
+    assert asked(fake).count("work") == 1
+
+
+def test_another_host_stays_closed(start, fake):
+    """Another host keeps its own certificate, and nothing of it becomes a flow."""
+    proxy = start("-w", "flows")
+    upstream = ssl.create_default_context(cafile=str(fake.ca_file))
+    with tunnel(proxy, "other.test", upstream) as tls:
+        issuer = dict(pair[0] for pair in tls.getpeercert()["issuer"])
+        tls.sendall(b"GET /user HTTP/1.1\r\nHost: other.test\r\nConnection: close\r\n\r\n")
+        assert tls.recv(4096).startswith(b"HTTP/1.1 404")
+    assert "mitmproxy" not in str(issuer)
+    assert fake.seen[0].host == "other.test"
+    proxy.stop()
+    assert (proxy.folder / "flows").read_bytes() == b""
+
+
+def test_a_copilot_tunnel_with_another_name_inside_stays_closed(start, fake):
+    """CONNECT to Copilot but TLS for another host: not opened, no credential."""
+    proxy = start("-w", "flows")
+    upstream = ssl.create_default_context(cafile=str(fake.ca_file))
+    with tunnel(proxy, context=upstream, sni="evil.test") as tls:
+        tls.sendall(b"POST /chat/completions HTTP/1.1\r\nHost: api.githubcopilot.com\r\nContent-Length: 2\r\n\r\n{}")
+        tls.recv(4096)
+    assert fake.seen[0].authorization is None
+    proxy.stop()
+    assert (proxy.folder / "flows").read_bytes() == b""
+
+
+def test_a_foreign_host_header_gets_no_credential(proxy, fake):
+    """Domain fronting through a Copilot tunnel is refused before anything is sent."""
+    with tunnel(proxy) as tls:
+        tls.sendall(b"POST /chat/completions HTTP/1.1\r\nHost: evil.test\r\nContent-Length: 2\r\n\r\n{}")
+        assert b" 403 " in tls.recv(4096)
+    assert fake.seen == []
+
+
+def test_plain_http_gets_no_credential(proxy, fake):
+    """A Copilot host in clear, through the proxy port, is no request of ours."""
+    with httpx.Client(proxy=proxy.url, trust_env=False) as client:
+        got = client.post("http://api.githubcopilot.com/chat/completions", json={})
+    assert got.status_code == 502  # the fake speaks TLS alone
+    assert fake.seen == []
+    assert proxy.lines() == []
+
+
+def test_a_host_that_cannot_be_reached(start):
+    """When the Copilot host cannot be connected to, the answer at CONNECT is JSON."""
+    proxy = start(env={"FAKE_REFUSES": "api.githubcopilot.com"})
+    with socket.create_connection(("127.0.0.1", proxy.port)) as plain:
+        plain.sendall(b"CONNECT api.githubcopilot.com:443 HTTP/1.1\r\n\r\n")
+        answer = b""
+        while b"}}" not in answer:
+            answer += plain.recv(65536)
+        head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 502")
+    assert "cannot be reached" in json.loads(body)["error"]["message"]
+
+
+def test_an_accounts_host_that_cannot_be_reached_fails_over(start, fake):
+    """When the chosen account's own host cannot be connected to, another account serves."""
+    elsewhere = an_account("work", WORK, 1, api_host="api.business.githubcopilot.com")
+    proxy = start(accounts=(elsewhere, *three_accounts()[1:]), env={"FAKE_REFUSES": "api.business.githubcopilot.com"})
+    assert proxy.post().status_code == 200
+    until(proxy.lines, "the line")
+    assert "before: work transient" in proxy.lines()[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(("--listen-host", "0.0.0.0"), "copilot_allow_remote", id="listen host"),
+        pytest.param(("--mode", "regular@0.0.0.0:0"), "would lend your accounts", id="mode"),
+        pytest.param(
+            ("--listen-host", "0.0.0.0", "--set", "copilot_allow_remote=true"), "proxyauth", id="no proxyauth"
+        ),
+        pytest.param(("--set", "copilot_max_attempts=0"), "copilot_max_attempts", id="bad value"),
+        pytest.param(("--set", "ssl_insecure=true"), "ssl_insecure", id="insecure"),
+        pytest.param(("--set", "validate_inbound_headers=false"), "smuggled", id="smuggling"),
+    ],
+)
+def test_refuses_to_start(start, arguments, said):
+    """What would lend or leak an account ends mitmdump with one clear sentence, not a traceback."""
+    proxy = start(*arguments, wait=False)
+    until(lambda: proxy.process.poll() is not None, "mitmdump to end")
+    assert proxy.process.returncode == 1
+    assert said in proxy.log
+    assert "Traceback" not in proxy.log
+
+
+def test_a_store_that_others_can_read_is_refused(start):
+    """accounts.json with a wrong mode ends mitmdump with its path and the remedy."""
+    first = start()
+    first.stop()
+    first.store.accounts_path.chmod(0o644)
+    again = start(home=first.store.accounts_path.parent.parent, wait=False)
+    until(lambda: again.process.poll() is not None, "mitmdump to end")
+    assert again.process.returncode == 1
+    assert f"chmod 600 {first.store.accounts_path}" in again.log
+    assert "Traceback" not in again.log
+
+
+def test_loopback_is_the_default(proxy):
+    """The plain command listens on 127.0.0.1 alone."""
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.2", proxy.port), timeout=2).close()
