@@ -50,6 +50,7 @@ class Playbook:
         self.opened: list[Server] = [top.context.server]
         self.closed: list[connection.Connection] = []
         self.logs: list[str] = []
+        self.wakeups: list[commands.RequestWakeup] = []
         self.seen_hooks: list[str] = []
         self.paused: dict[str, commands.StartHook] = {}
         """Hooks that `hold` names wait here until `resume`."""
@@ -80,6 +81,10 @@ class Playbook:
         hook = self.paused.pop(name)
         self._answer(hook)
         self._run()
+
+    def wake(self) -> None:
+        """The oldest wake-up that was asked for arrives."""
+        self.feed(events.Wakeup(self.wakeups.pop(0)))
 
     def feed(self, event: events.Event) -> None:
         self._events.append(event)
@@ -118,7 +123,7 @@ class Playbook:
             case commands.Log():
                 self.logs.append(command.message)
             case commands.RequestWakeup():
-                pass
+                self.wakeups.append(command)
             case _:
                 raise AssertionError(f"the playbook does not know {command}")
 

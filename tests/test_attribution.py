@@ -51,8 +51,9 @@ def record(*tries, status=200, served=True, note=""):
             id="nobody was asked",
         ),
         pytest.param(
-            record(Try("work", "h", "w", "transient"), SPARE),
-            "copilot: gpt-5 <- spare (api.githubcopilot.com) 200 in 812 ms, least recently used; before: work transient",
+            record(Try("work", "h", "w", "transient", text="server closed connection"), SPARE),
+            "copilot: gpt-5 <- spare (api.githubcopilot.com) 200 in 812 ms, least recently used; "
+            "before: work transient: server closed connection",
             "work transient > spare 200 (least recently used)",
             id="no answer at all",
         ),
@@ -69,7 +70,9 @@ def test_verdicts():
     assert record(SPARE).verdict == "served"
     assert record(WORK, SPARE).verdict == "failed over"
     assert record(WORK, served=False).verdict == "refused"
-    assert set(MARKERS) == {"served", "failed over", "refused"}
+    declined = Attribution("gpt-5", (), 426, 0.1, served=False, declined=True)
+    assert declined.verdict == "declined"
+    assert set(MARKERS) == {"served", "failed over", "refused", "declined"}
 
 
 def test_metadata():

@@ -174,6 +174,26 @@ def test_a_client_that_leaves_cancels_upstream(proxy, fake):
     assert asked(fake) == ["work"]
 
 
+def test_a_silent_upstream_fails_over(start, fake):
+    """With a first-byte time-out a silent account's streaming request is answered by another one."""
+    proxy = start("--set", "copilot_first_byte_timeout=0.5")
+    fake.accounts[WORK].default = Silent()
+    got = proxy.post()
+    assert got.status_code == 200
+    assert asked(fake)[0] == "work"
+    until(proxy.lines, "the line")
+    assert "before: work transient" in proxy.lines()[0]
+
+
+def test_a_stalled_answer_is_cut(start, fake):
+    """With an idle time-out an answer that stalls is cut off for the client."""
+    proxy = start("--set", "copilot_idle_timeout=0.5")
+    fake.accounts[WORK].default = CutMid(2, how="stall")
+    with pytest.raises(httpx.RemoteProtocolError):
+        proxy.post()
+    assert asked(fake) == ["work"]
+
+
 RAW = (
     b"POST /v1/messages?beta=true HTTP/1.1\r\nHost: api.githubcopilot.com\r\nUser-Agent: a client/1\r\nx-initiator: user\r\n"
     b"Authorization: Bearer %s\r\nX-Interaction-Id: ses_1\r\nanthropic-version: 2023-06-01\r\nX-Twice: 1\r\nX-Twice: 2\r\n"
@@ -281,6 +301,34 @@ def test_models_come_from_the_home_account(start, fake):
         listed = client.get(f"{API}/models")
     assert [model["id"] for model in listed.json()["data"]] == ["gpt-4o"]
     assert listed.headers["x-copilot-account"] == "spare"
+
+
+HANDSHAKE = {
+    "upgrade": "websocket",
+    "connection": "upgrade",
+    "sec-websocket-version": "13",
+    "sec-websocket-key": "MDEyMzQ1Njc4OWFiY2RlZg==",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "accounts", "status"),
+    [
+        pytest.param((), 3, 426, id="auto, while a second account could serve"),
+        pytest.param((), 1, 101, id="auto, with one account"),
+        pytest.param(("--set", "copilot_websocket=allow"), 3, 101, id="allow"),
+        pytest.param(("--set", "copilot_websocket=refuse"), 1, 426, id="refuse"),
+    ],
+)
+def test_websocket_handshake(start, fake, arguments, accounts, status):
+    """A WebSocket is refused where HTTP could fail over; otherwise the handshake gets an account's credential."""
+    fake.accounts[WORK].websocket = True
+    proxy = start(*arguments, accounts=three_accounts()[:accounts])
+    with tunnel(proxy) as tls:
+        head = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE.items())
+        tls.sendall(f"GET /responses HTTP/1.1\r\nHost: api.githubcopilot.com\r\n{head}\r\n".encode())
+        assert tls.recv(4096).startswith(f"HTTP/1.1 {status} ".encode())
+    assert [seen.token for seen in fake.asked()] == ([WORK] if status == 101 else [])
 
 
 def test_a_disabled_account_gets_nothing(proxy, fake):

@@ -67,7 +67,8 @@ def no_tls(monkeypatch):
 def test_private_names_are_there():
     """Everything private to mitmproxy that we touch exists in this version."""
     for owner, names in PRIVATE.items():
-        assert [name for name in names if not hasattr(owner, name)] == []
+        declared = {name for base in owner.__mro__ for name in base.__dict__.get("__annotations__", ())}
+        assert [name for name in names if not hasattr(owner, name) and name not in declared] == []
     assert PRIVATE.keys() == {HttpStream, HttpLayer}
 
 
@@ -404,3 +405,91 @@ def test_a_request_is_whole_before_it_is_sent():
     assert addon.sends[0].flow.request.stream is False
     play.server_sends(LIMITED)
     assert play.sent[play.opened[0]].endswith(b"\r\n\r\n{}")
+
+
+class Clock:
+    """Time for the layer, told by the test."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(layer, "time", clock)
+    return clock
+
+
+class Impatient(Addon):
+    def failover_choose(self, send: Send) -> None:
+        super().failover_choose(send)
+        send.first_byte_timeout, send.idle_timeout = 10.0, 60.0
+
+
+def test_a_silent_upstream_fails_over(clock):
+    """An upstream that sends no head in time is given up, and another account is asked."""
+    play = (addon := Impatient()).play()
+    play.client_sends(REQUEST)
+    clock.now += 10.0
+    play.wake()
+    assert play.opened[0] in play.closed
+    assert [(refusal.error, refusal.sent) for refusal in addon.refusals] == [("the upstream was silent for 10 s", True)]
+    assert len(play.opened) == 2
+    play.server_sends(STREAM + END)
+    assert play.to_client == STREAM + END
+
+
+def test_a_stalled_answer_is_cut(clock):
+    """An answer that pauses for too long is cut off for the client as well, never sent again."""
+    play = (addon := Impatient()).play()
+    play.client_sends(REQUEST)
+    play.server_sends(STREAM)
+    clock.now += 59.0
+    play.server_sends(b"5\r\ntwo\n\n\r\n")
+    for _ in range(3):
+        clock.now += play.wakeups[0].delay
+        play.wake()
+        if play.context.client in play.closed:
+            break
+    assert clock.now >= 1000.0 + 59.0 + 60.0
+    assert play.opened[0] in play.closed
+    assert play.context.client in play.closed
+    assert play.to_client.endswith(b"5\r\ntwo\n\n\r\n")
+    assert len(addon.sends) == 1
+
+
+def test_one_timer_a_connection(clock):
+    """However many requests a connection serves, one timer watches over them, and a late one harms nobody."""
+    play = Impatient(*["api.githubcopilot.com"] * 20).play()
+    for _ in range(20):
+        clock.now += 1.0
+        play.client_sends(REQUEST)
+        play.server_sends(STREAM + END)
+    assert len(play.wakeups) == 1
+    before = play.to_client
+    while play.wakeups:
+        clock.now += 100.0
+        play.wake()
+    assert play.to_client == before
+    assert play.closed == []
+
+
+def test_a_hook_that_runs_is_not_interrupted(clock):
+    """While one of our hooks is being answered a timer waits for it."""
+    play = (addon := Impatient()).play()
+    play.client_sends(REQUEST)
+    play.hold = {"failover_judge"}
+    play.server_sends(LIMITED)
+    clock.now += 100.0
+    play.wake()
+    play.hold = set()
+    play.resume("failover_judge")
+    play.server_sends(STREAM + END)
+    assert play.to_client == STREAM + END
+    assert len(addon.refusals) == 1

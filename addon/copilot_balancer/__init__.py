@@ -3,25 +3,37 @@
 The rooms, top to bottom; an arrow points down only (``pyproject.toml``, import-linter)::
 
     programs   script       what mitmproxy runs: builds the addon object, nothing else
-               cli          the command ``copilot-balancer``
-               addon        class CopilotBalancer: options, hooks; translates, decides nothing
-               demo         an embedded fake Copilot, for ``demo`` and for the tests
+               cli          the command ``copilot-balancer``; a noun with several verbs is a ``cli_...`` of its own
+               addon        class CopilotBalancer: options, hooks, what listens and which hosts are opened
+               exchange     one client request, from the first choice to its attribution
+               demo         a story for newcomers, with the fake in the place of GitHub
+               admission    how a credential becomes an account
+               terminal     how commands read and print
                attribution  one record a request -> log line, flow comment, marker, response header
     edges      guard        may this credential go on this request on this connection? the one place that puts it on
                store        disk: accounts.json (what the user decided), state.json (what the proxy learnt)
+               folder       the open folder that the store works in: rights, owners, replacing a file whole
                github       network: who is this token, what plan, which API host
                clients      where other programs keep their Copilot login
+               fake         an embedded fake Copilot, for ``demo`` and for the tests
                layer        mitmproxy's HTTP layer, asking two more questions: with what? and again?
                config       settings: defaults < config.toml < project file < mitmproxy options
     rules      pool         assign a request to an account; record what came of it
-    (pure)     strategies   the order in which the pool prefers accounts
+    (pure)     explain      what the pool would do and why; the snapshot that is shown
+               choosing     who serves a request, or why nobody does
+               selection    who may serve, best first
+               eligibility  what keeps an account from serving
+               cooldowns    how long a rest; what an attempt teaches
+               strategies   the order in which the pool prefers accounts
+               assignment   the nouns of a decision: Policy, PoolRequest, Attempt, Hold, Nobody
                outcomes     (status, code, text) -> Outcome: a table, first match wins
                conversation which conversation a request belongs to
+               error_body   what an upstream's error says, whatever its form
                copilot      facts of the wire: hosts, paths, model and stream flag, our own error bodies
-               quota        quota headers and bodies -> QuotaSnapshot
-               retry_after  every way a server says "not before"
+               quota        quota headers and bodies -> QuotaWindow
                memory       the nouns of what the proxy learnt: Cooldown, AccountState, Memory
                accounts     the nouns of what the user decided: Account, Decisions, Status
+               retry_after  every way a server says "not before"
                errors       the few ways to fail that a user is told about
 """
 

@@ -373,7 +373,7 @@ class CopilotBalancer:
         assert self.live is not None
         wanted = {
             "all": True,
-            "switches": record.verdict != "served",
+            "switches": record.verdict in ("failed over", "refused"),
             "errors": record.verdict == "refused",
             "none": False,
         }[self.live.settings.log]

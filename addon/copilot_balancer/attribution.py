@@ -13,8 +13,8 @@ from mitmproxy import http
 
 from copilot_balancer.errors import printable
 
-MARKERS = {"served": ":green_circle:", "failed over": ":yellow_circle:", "refused": ":red_circle:"}
-"""Flow markers: green, yellow after a failover, red when the client got no success."""
+MARKERS = {"served": ":green_circle:", "failed over": ":yellow_circle:", "refused": ":red_circle:", "declined": ""}
+"""Flow markers: green, yellow after a failover, red when the client got no success; none for what we declined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,14 @@ class Attribution:
     """Whether the last of the tries is the one that answered."""
     note: str = ""
     """Why nobody served it, or what else a person must know."""
+    declined: bool = False
+    """We answered with a no that is meant to bring the client back in a better way."""
 
     @property
     def verdict(self) -> str:
-        """``served``, ``failed over`` or ``refused``: a key of ``MARKERS``."""
+        """``served``, ``failed over``, ``refused`` or ``declined``: a key of ``MARKERS``."""
         if not self.served:
-            return "refused"
+            return "declined" if self.declined else "refused"
         return "failed over" if len(self.tries) > 1 else "served"
 
 
@@ -124,4 +126,6 @@ def span(seconds: float) -> str:
 def _refused(attempt: Try) -> str:
     words = [attempt.account, str(attempt.status) if attempt.status else "", attempt.reason]
     told = " ".join(word for word in words if word)
+    if attempt.status is None and attempt.text:
+        told += f": {printable(attempt.text, 100)}"
     return f"{told} (rests {span(attempt.rest)})" if attempt.rest else told

@@ -59,6 +59,16 @@ def addon_path() -> None:
     click.echo(Path(__file__).with_name("script.py"))
 
 
+@cli.command()
+@click.option("--stay", is_flag=True, help="Keep it up afterwards, and print a curl line to play with.")
+@click.pass_context
+def demo(context: click.Context, *, stay: bool) -> None:
+    """Show a failover live: no account, no network."""
+    from copilot_balancer.demo import run_demo  # noqa: PLC0415 - it brings mitmproxy, which the others do not need
+
+    context.exit(run_demo(stay=stay))
+
+
 # ── commands that stand in files of their own ────────────────────────────────────────────────────────────────────────
 
 cli.add_command(accounts)

@@ -77,10 +77,13 @@ class Exchange:
         request = flow.request
         self.live = live
         self.flow = flow
-        self.kind = kind_of(request.method, request.path, websocket=_is_websocket(request))
+        self.websocket = request.headers.get("upgrade", "").lower() == "websocket"
+        self.kind = kind_of(request.method, request.path, websocket=self.websocket)
         self.began = live.now()
         self.request = PoolRequest(id=flow.id, model=None, began=self.began)
         self.model: str | None = None
+        self.streams = False
+        """Whether the client asked for a stream."""
         self.attempt: Attempt | None = None
         """What is upstream now, or was last."""
         self.account: Account | None = None
@@ -91,6 +94,7 @@ class Exchange:
         """What ``judge`` decided, for ``choose`` to do."""
         self.local = False
         """Whether the answer was made by us."""
+        self.declined = False
         self.note = ""
         self.kept: bytearray | None = None
         self.client = "client"
@@ -122,6 +126,7 @@ class Exchange:
         raw = request.get_content(strict=False) or b""
         body = await asyncio.to_thread(read_body, raw) if len(raw) > PARSE_ON_LOOP else read_body(raw)
         self.model = model_of(body)
+        self.streams = (body or {}).get("stream") is True
         home = self.live.decisions.home
         self.request = PoolRequest(
             id=self.flow.id,
@@ -145,7 +150,25 @@ class Exchange:
         send.host = self.flow.request.host
         send.authorize = authorize
 
+    def _declines_websocket(self) -> bool:
+        """Whether a WebSocket handshake is answered with 426: the client then sends the same turn over HTTP.
+
+        What is said over a WebSocket is bound to its connection and so to its account: nothing there can fail over
+        (features D11; what clients do with 426: clients.md 4).
+        """
+        if not self.websocket or self.live.settings.websocket == "allow":
+            return False
+        if self.live.settings.websocket == "refuse":
+            return True
+        decisions, fence = self.live.decisions, self.live.settings.fence
+        could = [account for account in decisions.serving() if account.enabled and account.fence == fence]
+        return decisions.balancing and len(could) > 1
+
     async def _an_account(self, send: Send) -> None:
+        if self._declines_websocket():
+            self.declined = True
+            self._answer_self(426, "websocket_refused", "use HTTP: over a WebSocket no other account could take over")
+            return
         found = self.next or self._home() or self.live.pool.assign(self.request, self.live.now())
         self.next = None
         while isinstance(found, Hold):
@@ -165,6 +188,9 @@ class Exchange:
             self._use_model(found.model)
         send.host = account.api_host
         send.authorize = partial(self._authorize, send)
+        send.idle_timeout = self.live.settings.idle_timeout
+        if self.streams:
+            send.first_byte_timeout = self.live.settings.first_byte_timeout
 
     def _home(self) -> Attempt | None:
         """For what only one account may answer: the home account, else the first that can."""
@@ -357,6 +383,7 @@ class Exchange:
             seconds=self.live.now() - self.began,
             served=served,
             note=self.note or (flow.error.msg if flow.error else ""),
+            declined=self.declined,
         )
         flow.comment = attribution.comment(record)
         if self.account is not None or self.local:
@@ -396,9 +423,5 @@ def _lower(headers: http.Headers) -> dict[str, str]:
     return found
 
 
-def _is_websocket(request: http.Request) -> bool:
-    return request.headers.get("upgrade", "").lower() == "websocket"
-
-
 def _is_stream(response: http.Response) -> bool:
-    return response.headers.get("content-type", "").lower().startswith("text/event-stream")
+    return str(response.headers.get("content-type", "")).lower().startswith("text/event-stream")

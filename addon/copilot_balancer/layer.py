@@ -24,11 +24,13 @@ The flow through one stream, compared with mitmproxy's own::
 
 import json
 import logging
+import math
 import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 from mitmproxy import http
 from mitmproxy.connection import Connection, Server
@@ -36,6 +38,7 @@ from mitmproxy.flow import Error
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import DropStream, GetHttpConnection, HttpLayer, HTTPMode, HttpStream, SendHttp
+from mitmproxy.proxy.layers.http._base import HttpEvent
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestData,
@@ -62,10 +65,12 @@ PRIVATE = {
         "send_response",
         "start_request_stream",
         "start_response_stream",
+        "_paused",
         "state_consume_request_body",
         "state_consume_response_body",
         "state_done",
         "state_errored",
+        "state_stream_response_body",
         "state_wait_for_request_headers",
         "state_wait_for_response_headers",
     ),
@@ -115,6 +120,10 @@ class Send:
     """Set: the host that the outgoing copy is sent to (TLS, the flow's own port)."""
     authorize: Callable[[http.Request, Server], http.Response | None] | None = field(default=None, repr=False)
     """Set: called once the connection stands, with the copy. It dresses the copy, or returns what to answer instead."""
+    first_byte_timeout: float = 0.0
+    """Set: seconds that the upstream may take until the head of its answer; 0: for ever."""
+    idle_timeout: float = 0.0
+    """Set: seconds that an answer may pause once it has begun; 0: for ever."""
 
 
 @dataclass
@@ -128,6 +137,11 @@ class Refusal:
     """Whether the request had been sent on."""
     again: bool = False
     """Set: ask *with what?* once more. Otherwise ``flow.response`` goes down; set one when there is none."""
+
+
+@dataclass
+class _Overdue(HttpEvent):
+    """The upstream has been silent for too long."""
 
 
 @dataclass
@@ -152,6 +166,9 @@ class FailoverStream(HttpStream):
     """Whether the client has been sent the head of an answer."""
     _upstream = False
     """Whether ``flow.response`` is, or will be, an upstream's answer (not one that an addon made)."""
+    _first_byte_timeout = _idle_timeout = 0.0
+    _heard_at = 0.0
+    """When the upstream was last heard of, or asked; monotonic seconds."""
 
     # --- entry -------------------------------------------------------------------------------------------------------
 
@@ -204,6 +221,7 @@ class FailoverStream(HttpStream):
                 if self.flow.response is not None:
                     yield from self._answer()
                 else:
+                    self._first_byte_timeout, self._idle_timeout = send.first_byte_timeout, send.idle_timeout
                     yield from self._send(request, connection)
                 return False
             self._layer.retire(address)
@@ -218,6 +236,9 @@ class FailoverStream(HttpStream):
         if content:
             yield SendHttp(RequestData(self.stream_id, content), connection)
         yield SendHttp(RequestEndOfMessage(self.stream_id), connection)
+        self._heard_at = time.monotonic()
+        if self._first_byte_timeout:
+            yield from self._layer.wake_in(self._first_byte_timeout)
 
     @property
     def _layer(self) -> "FailoverLayer":
@@ -247,6 +268,8 @@ class FailoverStream(HttpStream):
             yield from self._cancel_upstream("answered here")
             yield from self.send_response()
             self.server_state = self.state_errored  # what the upstream sent meanwhile concerns nobody
+        elif self._idle_timeout:
+            yield from self._layer.wake_in(self._idle_timeout)
 
     def _cancel_upstream(self, why: str) -> Iterator[commands.Command]:
         self._upstream = False
@@ -315,11 +338,28 @@ class FailoverStream(HttpStream):
             self._committed = True
             yield from super().send_response()
 
+    def time_left(self, now: float) -> float | None:
+        """Seconds until the upstream has been silent for too long; None when nothing is awaited."""
+        if self.server_state == self.state_wait_for_response_headers:
+            timeout = self._first_byte_timeout if self._upstream else 0.0
+        elif self.server_state in (self.state_stream_response_body, self.state_consume_response_body):
+            timeout = self._idle_timeout
+        else:
+            timeout = 0.0
+        # while one of our hooks runs, look again soon
+        return (max(self._heard_at + timeout - now, 1.0 if self._paused else 0.0)) if timeout else None
+
     # --- a fault of ours ---------------------------------------------------------------------------------------------
 
     def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         """As mitmproxy's, but an exception ends this stream alone, with an answer."""
         try:
+            if isinstance(event, ResponseData):
+                self._heard_at = time.monotonic()
+            elif isinstance(event, _Overdue):
+                yield SendHttp(RequestProtocolError(self.stream_id, "silent", ErrorCode.CANCEL), self.context.server)
+                message = f"the upstream was silent for {time.monotonic() - self._heard_at:.0f} s"
+                event = ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR)
             yield from super().handle_event(event)
         except Exception as error:  # noqa: BLE001 - whatever it is: mitmproxy would leave the client hanging
             yield from self._fall(error)
@@ -354,6 +394,8 @@ class FailoverLayer(HttpLayer):
         super().__init__(context, HTTPMode.transparent)
         self.retired: set[Connection] = set()
         """Upstream connections that failed: whatever still comes from them concerns no attempt any more."""
+        self._wakeup: commands.RequestWakeup | None = None
+        self._wakes_at = math.inf
 
     def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
         """Create our stream instead of mitmproxy's."""
@@ -375,11 +417,40 @@ class FailoverLayer(HttpLayer):
                 if connection is self.context.server:
                     self.context.server = Server(address=connection.address, sni=connection.sni)
                     self.context.server.tls = connection.tls
-                self._handle_event = self._handle_unless_retired  # type: ignore[method-assign]
 
-    def _handle_unless_retired(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if not (isinstance(event, events.ConnectionEvent) and event.connection in self.retired):
-            yield from super()._handle_event(event)
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, but for our own wake-ups and for connections that concern nobody any more."""
+        # no generator itself: most events are mitmproxy's own, and one frame less is one cost less
+        if isinstance(event, events.Wakeup):
+            return self._woken(event)
+        if self.retired and isinstance(event, events.ConnectionEvent) and event.connection in self.retired:
+            return _nothing()
+        return cast("layer.CommandGenerator[None]", super()._handle_event(event))
+
+    def wake_in(self, delay: float) -> layer.CommandGenerator[None]:
+        """Look at the streams in `delay` seconds at the latest. One timer serves a whole client connection."""
+        at = time.monotonic() + delay
+        if at < self._wakes_at:
+            self._wakes_at = at
+            self._wakeup = commands.RequestWakeup(delay)
+            yield self._wakeup
+
+    def _woken(self, event: events.Wakeup) -> layer.CommandGenerator[None]:
+        self.command_sources.pop(event.command, None)
+        if event.command is not self._wakeup:
+            return  # an older one: a sooner look was asked for after it
+        self._wakes_at = math.inf
+        now = time.monotonic()
+        for stream in list(self.streams.values()):
+            left = stream.time_left(now) if isinstance(stream, FailoverStream) else None
+            if left is not None and left <= 0:
+                yield from self.event_to_child(stream, _Overdue(stream.stream_id))
+            elif left is not None:
+                yield from self.wake_in(left)
+
+
+def _nothing() -> layer.CommandGenerator[None]:
+    yield from ()
 
 
 def log_incident(where: str, error: Exception) -> str:

@@ -1,0 +1,300 @@
+"""May this account serve this request? The reason why not, or None."""
+
+from dataclasses import replace
+
+import pytest
+
+from copilot_balancer.accounts import Account
+from copilot_balancer.assignment import Bar, PoolRequest, Route
+from copilot_balancer.eligibility import (
+    ALL_WINDOWS,
+    Member,
+    at_reserve,
+    exclusive,
+    lacks,
+    learnt,
+    left,
+    probed,
+    resting,
+    settled,
+    unproved,
+    why_settled,
+)
+from copilot_balancer.memory import PAID, AccountState, Cooldown, ModelFact, QuotaWindow
+from pools import DAY, HOUR, MINUTE, START, account
+
+REQUEST = PoolRequest("r1", "gpt", START)
+
+
+def member(of: Account | None = None, state: AccountState | None = None, **changes) -> Member:
+    of = of or account("a")
+    return Member(of, state or AccountState(), 0, of.fingerprint, **{"home": False, "serving": True, **changes})
+
+
+@pytest.mark.parametrize(
+    ("one", "request_", "route", "bar"),
+    [
+        pytest.param(member(), REQUEST, None, None, id="nothing"),
+        pytest.param(member(), replace(REQUEST, only="github.com:b"), None, Bar.ONLY, id="another is pinned"),
+        pytest.param(
+            member(account("a", fence="work")), replace(REQUEST, only="github.com:a"), None, None, id="pinned"
+        ),
+        pytest.param(
+            member(), replace(REQUEST, only="github.com:a", fence="work"), None, Bar.FENCE, id="pinned across a fence"
+        ),
+        pytest.param(member(account("a", fence="work")), REQUEST, None, Bar.FENCE, id="fence"),
+        pytest.param(member(account("a", fence="work")), replace(REQUEST, fence="work"), None, None, id="own fence"),
+        pytest.param(member(serving=False), REQUEST, None, Bar.TERMS, id="terms"),
+        pytest.param(member(account("a", enabled=False)), REQUEST, None, Bar.DISABLED, id="disabled"),
+        pytest.param(member(state=AccountState(blocked_at=START)), REQUEST, None, Bar.BLOCKED, id="blocked"),
+        pytest.param(
+            member(account("a", enabled_at=START + 1), AccountState(blocked_at=START)),
+            REQUEST,
+            None,
+            None,
+            id="enabled again",
+        ),
+        pytest.param(member(state=AccountState(rejected_at=START)), REQUEST, None, Bar.LOGIN, id="needs login"),
+        pytest.param(
+            member(state=AccountState(rejected_at=START, healed={"": START + 1})), REQUEST, None, None, id="logged in"
+        ),
+        pytest.param(member(account("a", allow=("claude*",))), REQUEST, None, Bar.PATTERN, id="not allowed"),
+        pytest.param(member(account("a", block=("GPT*",))), REQUEST, None, Bar.PATTERN, id="model blocked"),
+        pytest.param(member(account("a", block=("o*",))), REQUEST, None, None, id="another model blocked"),
+        pytest.param(member(), REQUEST, Route(("*",), ("b",)), Bar.ROUTE, id="not in the route"),
+        pytest.param(member(), REQUEST, Route(("*",), ("b", "a")), None, id="in the route"),
+        pytest.param(member(), REQUEST, Route(("*",)), None, id="a route without accounts"),
+    ],
+)
+def test_what_the_user_decided(one, request_, route, bar):
+    """Pins, fences, terms, switches, patterns and routes; a block and a dead credential."""
+    fence = request_.fence or "default"
+    assert settled(one, request_, fence, route, balancing=True) == bar
+
+
+def test_with_balancing_off_only_home_serves():
+    """Off: the home account, unless the request is pinned; the terms do not matter to a single account."""
+    assert settled(member(), REQUEST, "default", None, balancing=False) is Bar.HOME
+    assert settled(member(home=True, serving=False), REQUEST, "default", None, balancing=False) is None
+    assert settled(member(), replace(REQUEST, only="github.com:a"), "default", None, balancing=False) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "bar", "text"),
+    [
+        (member(), Bar.TERMS, "waits for the terms to be accepted"),
+        (member(state=AccountState(blocked_why="spammy_user")), Bar.BLOCKED,
+         "was blocked by GitHub (spammy_user); it stays off until you enable it"),
+        (member(), Bar.BLOCKED, "was blocked by GitHub; it stays off until you enable it"),
+        (member(account("a", block=("gpt",))), Bar.PATTERN, "does not take the model: it is in its block list"),
+    ],
+)  # fmt: skip
+def test_what_the_user_has_to_do(one, bar, text):
+    """The reason says what to act on."""
+    why = why_settled(one, bar, "gpt")
+    assert (why.reason, why.bar, why.free_at, why.label) == (text, bar, None, "a")
+
+
+REST = Cooldown(START, START + MINUTE, "limit")
+
+
+@pytest.mark.parametrize(
+    ("state", "model", "until"),
+    [
+        pytest.param(AccountState(), "gpt", None, id="nothing"),
+        pytest.param(AccountState(cooldowns=[REST]), "gpt", 60, id="the account"),
+        pytest.param(AccountState(cooldowns=[REST]), None, 60, id="a request without a model"),
+        pytest.param(AccountState(cooldowns=[replace(REST, model="gpt")]), "gpt", 60, id="the model"),
+        pytest.param(AccountState(cooldowns=[replace(REST, model="o9")]), "gpt", None, id="another model"),
+        pytest.param(AccountState(cooldowns=[replace(REST, model="o9")]), None, None, id="a model, none asked for"),
+        pytest.param(AccountState(cooldowns=[replace(REST, until=START)]), "gpt", None, id="run out this moment"),
+        pytest.param(AccountState(cooldowns=[REST], healed={"": START + 1}), "gpt", None, id="healed"),
+        pytest.param(AccountState(cooldowns=[REST], healed={"gpt": START + 1}), "gpt", 60, id="another key healed"),
+        pytest.param(
+            AccountState(cooldowns=[REST, replace(REST, until=START + 99, model="gpt"), REST]), "gpt", 99, id="the longest"
+        ),
+        pytest.param(AccountState(cooldowns=[replace(REST, reason="quota")]), "gpt", 60, id="quota"),
+        pytest.param(AccountState(cooldowns=[replace(REST, reason="quota")]), None, 60, id="quota, no model"),
+        pytest.param(
+            AccountState(cooldowns=[replace(REST, reason="quota")], models={"gpt": ModelFact(True, START + DAY)}),
+            "gpt", 60, id="quota, a model that costs",
+        ),
+        pytest.param(
+            AccountState(
+                cooldowns=[replace(REST, reason="quota")], models={"gpt": ModelFact(True, START + DAY, included=True)}
+            ),
+            "gpt", None, id="quota, an included model",
+        ),
+        pytest.param(
+            AccountState(cooldowns=[replace(REST, reason="quota")], healed={PAID: START + 1}), "gpt", None, id="quota again"
+        ),
+    ],
+)  # fmt: skip
+def test_which_rest_keeps_a_model_away(state, model, until):
+    """The longest one that still runs, is not over, and concerns this model."""
+    rest = resting(state, model, START)
+    assert (None if rest is None else rest.until - START) == until
+
+
+@pytest.mark.parametrize(
+    ("one", "model", "until"),
+    [
+        pytest.param(member(), None, None, id="no model"),
+        pytest.param(member(), "gpt", None, id="nothing known"),
+        pytest.param(
+            member(state=AccountState(models={"gpt": ModelFact(False, START + 9)})), "gpt", START + 9, id="lacks"
+        ),
+        pytest.param(member(state=AccountState(models={"gpt": ModelFact(False, START)})), "gpt", None, id="ran out"),
+        pytest.param(member(state=AccountState(models={"gpt": ModelFact(True, START + 9)})), "gpt", None, id="has"),
+        pytest.param(member(has=("claude*",)), "gpt", float("inf"), id="not in the seed"),
+        pytest.param(member(has=("claude*", "GPT*")), "gpt", None, id="in the seed"),
+        pytest.param(
+            member(state=AccountState(models={"gpt": ModelFact(True, START)}), has=()), "gpt", None, id="learnt since"
+        ),
+    ],
+)
+def test_whether_an_account_lacks_a_model(one, model, until):
+    """A live refusal, or the user's seed while nothing was learnt."""
+    assert lacks(one, model, START) == until
+
+
+LONG = Cooldown(START - HOUR, START, "session limit")
+
+
+@pytest.mark.parametrize(
+    ("state", "keys"),
+    [
+        pytest.param(AccountState(), [], id="nothing"),
+        pytest.param(
+            AccountState(cooldowns=[LONG, replace(LONG, reason="weekly limit")]), [""], id="a long rest ran out"
+        ),
+        pytest.param(AccountState(cooldowns=[replace(LONG, until=START + 1)]), [], id="it still runs"),
+        pytest.param(AccountState(cooldowns=[replace(LONG, began=START - 899)]), [], id="it was short"),
+        pytest.param(AccountState(cooldowns=[LONG], healed={"": START}), [], id="healed"),
+        pytest.param(AccountState(cooldowns=[replace(LONG, model="gpt")]), ["gpt"], id="of the model"),
+        pytest.param(AccountState(cooldowns=[replace(LONG, model="o9")]), [], id="of another model"),
+        pytest.param(
+            AccountState(models={"gpt": ModelFact(False, START, START - 900)}), ["has gpt"], id="a long refusal"
+        ),
+        pytest.param(AccountState(models={"gpt": ModelFact(False, START, START - 30)}), [], id="a short refusal"),
+        pytest.param(
+            AccountState(models={"gpt": ModelFact(False, START + 1, START - 900)}), [], id="a running refusal"
+        ),
+        pytest.param(AccountState(models={"gpt": ModelFact(True, START, START - DAY)}), [], id="an old success"),
+    ],
+)
+def test_what_a_probe_would_prove(state, keys):
+    """Long rests and long refusals that ran out and that nothing has ended."""
+    assert unproved(member(state=state), "gpt", START) == keys
+    assert unproved(member(), None, START) == []
+
+
+def test_a_probe_is_one_requests_for_a_while():
+    """While its lease lasts others see it; its own request, and everybody after the lease, does not."""
+    one = member(probes={"": ("r1", START + 120), "gpt": ("r2", START + 50)})
+    assert probed(one, [""], "r9", START) == START + 120
+    assert probed(one, [""], "r1", START) is None
+    assert probed(one, ["", "gpt"], "r1", START) == START + 50
+    assert probed(one, [""], "r9", START + 120) is None
+    assert probed(one, ["has gpt"], "r9", START) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        pytest.param(member(), None, id="nothing"),
+        pytest.param(
+            member(state=AccountState(models={"gpt": ModelFact(False, START + 90)})),
+            (Bar.MODEL, "does not have the model gpt (asked again in 90 s)", None), id="lacks",
+        ),
+        pytest.param(member(has=()), (Bar.MODEL, "does not have the model gpt", None), id="seeded without"),
+        pytest.param(
+            member(state=AccountState(cooldowns=[REST])), (Bar.RESTS, "rests after a rate limit", START + 60), id="rests"
+        ),
+        pytest.param(
+            member(state=AccountState(cooldowns=[replace(REST, reason="no access")])),
+            (Bar.ACCESS, "has no access to Copilot", START + 60), id="no access",
+        ),
+        pytest.param(
+            member(state=AccountState(cooldowns=[replace(REST, reason="credential")])),
+            (Bar.CREDENTIAL, "could not renew its credential", START + 60), id="credential",
+        ),
+        pytest.param(
+            member(state=AccountState(cooldowns=[replace(REST, reason="of a newer version")])),
+            (Bar.RESTS, "rests", START + 60), id="a reason of a newer version",
+        ),
+        pytest.param(member(state=AccountState(cooldowns=[LONG])), None, id="may be probed"),
+        pytest.param(
+            member(state=AccountState(cooldowns=[LONG]), probes={"": ("r2", START + 5)}),
+            (Bar.PROBED, "is being tried by another request", START + 5), id="is probed",
+        ),
+    ],
+)  # fmt: skip
+def test_what_was_learnt_against_it(one, expected):
+    """The reason, and when it ends by itself."""
+    why = learnt(one, "gpt", "r1", START)
+    assert (why and (why.bar, why.reason, why.free_at)) == expected
+
+
+@pytest.mark.parametrize(
+    ("quota", "windows", "expected"),
+    [
+        pytest.param({}, ALL_WINDOWS, (100.0, None), id="unknown"),
+        pytest.param({"premium": QuotaWindow(30.0, START + 9)}, ALL_WINDOWS, (30.0, START + 9), id="one"),
+        pytest.param({"premium": QuotaWindow(30.0, START)}, ALL_WINDOWS, (100.0, None), id="it has reset"),
+        pytest.param({"premium": QuotaWindow(30.0)}, ALL_WINDOWS, (30.0, None), id="no reset known"),
+        pytest.param({"chat": QuotaWindow(0.0, unlimited=True)}, ALL_WINDOWS, (100.0, None), id="unlimited"),
+        pytest.param({"completions": QuotaWindow(0.0)}, ALL_WINDOWS, (100.0, None), id="not ours"),
+        pytest.param({"premium": QuotaWindow(30.0), "session": QuotaWindow(2.0)}, ALL_WINDOWS, (2.0, None), id="tightest"),
+        pytest.param({"premium": QuotaWindow(30.0), "session": QuotaWindow(2.0)}, ("premium",), (30.0, None), id="chosen"),
+        pytest.param(
+            {"premium": QuotaWindow(3.0, START + 5), "chat": QuotaWindow(3.0, START + 9)}, ALL_WINDOWS, (3.0, START + 9),
+            id="of equals the one that resets last",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_left(quota, windows, expected):
+    """Percent left of the tightest window that still runs."""
+    assert left(AccountState(quota=quota), START, windows) == expected
+
+
+def test_the_reserve():
+    """An account is at its reserve when no more than that is left of what is paid for."""
+    state = AccountState(quota={"premium": QuotaWindow(20.0), "session": QuotaWindow(1.0)})
+    assert not at_reserve(member(state=state), START)
+    assert at_reserve(member(account("a", reserve=20.0), state), START)
+    assert not at_reserve(member(account("a", reserve=19.0), state), START)
+
+
+def test_who_alone_has_a_model():
+    """A model in use that every other account of the fence lacks: refused, unlisted, kept away or not in the seed."""
+    here = AccountState(models={"gpt": ModelFact(True, START, times=1), "o9": ModelFact(True, START, times=0)})
+    first = member(account("a"), here)
+    unknown = member(account("b"))
+    assert exclusive([first, unknown]) == {}
+    for other in (
+        member(account("b"), AccountState(models={"gpt": ModelFact(False, START, times=1)})),
+        member(account("b"), AccountState(listed_at=START)),
+        member(account("b", block=("gpt",))),
+        member(account("b"), has=("claude*",)),
+    ):
+        assert exclusive([first, other]) == {"github.com:a": frozenset({"gpt"})}
+        assert exclusive([first, other, unknown]) == {}
+        assert exclusive([first, other, member(account("c", fence="work"))]) == {"github.com:a": frozenset({"gpt"})}
+    assert exclusive([first]) == {}
+    off = [member(account("b", enabled=False)), member(account("c"), serving=False)]
+    assert exclusive([first, *off]) == {}
+    listed = member(account("b"), AccountState(models={"gpt": ModelFact(True, START)}, listed_at=START))
+    assert exclusive([first, listed]) == {}
+    refused = member(account("b"), AccountState(models={"o9": ModelFact(False, START, times=2)}, listed_at=START))
+    assert exclusive([first, refused]) == {"github.com:a": frozenset({"gpt", "o9"})}
+    nobody = [member(account(label), AccountState(models={"gpt": ModelFact(False, START)})) for label in "ab"]
+    assert exclusive(nobody) == {}
+    guess = member(account("a"), AccountState())
+    assert exclusive([guess, nobody[1]]) == {}
+
+
+def test_a_direct_credential_is_its_own_bearer():
+    """Only an exchanged one can be minted again."""
+    assert member().direct
+    assert not member(account("a", credential="exchange")).direct

@@ -1,0 +1,96 @@
+"""The order in which each strategy prefers accounts."""
+
+from dataclasses import replace
+
+import pytest
+
+from copilot_balancer.errors import InvalidInput
+from copilot_balancer.strategies import STRATEGIES, Candidate, strategy
+
+EQUAL = Candidate(
+    position=0,
+    home=False,
+    priority=0,
+    weight=1.0,
+    last_used=100.0,
+    in_flight=0,
+    turn=0.0,
+    latest=False,
+    health=1.0,
+    quota=100.0,
+    resets_at=None,
+    scarcity=0,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "better", "worse"),
+    [
+        pytest.param("hybrid", {"health": 1.0}, {"health": 0.5}, id="hybrid: health"),
+        pytest.param("hybrid", {"quota": 80.0}, {"quota": 40.0}, id="hybrid: quota"),
+        pytest.param("hybrid", {"in_flight": 1}, {"in_flight": 2}, id="hybrid: load"),
+        pytest.param("hybrid", {"in_flight": 3, "weight": 4.0}, {"in_flight": 1}, id="hybrid: load by weight"),
+        pytest.param("hybrid", {"scarcity": 0}, {"scarcity": 1}, id="hybrid: scarcity"),
+        pytest.param("hybrid", {"turn": 1.0}, {"turn": 2.0}, id="hybrid: turn"),
+        pytest.param("hybrid", {"last_used": 5.0}, {"last_used": 6.0}, id="hybrid: least recently used"),
+        pytest.param(
+            "hybrid", {"in_flight": 0, "health": 0.5}, {"in_flight": 1}, id="hybrid: a healed one is not shunned"
+        ),
+        pytest.param("sticky", {"latest": True, "priority": 5}, {"priority": 1}, id="sticky: the last used"),
+        pytest.param("sticky", {"priority": 1}, {"priority": 2}, id="sticky: then priority"),
+        pytest.param("round-robin", {"turn": 1.0, "priority": 9}, {"turn": 1.5}, id="round-robin: turn"),
+        pytest.param("priority", {"priority": -1, "in_flight": 50}, {"priority": 0}, id="priority: spills over only"),
+        pytest.param("quota", {"quota": 50.5}, {"quota": 50.0}, id="quota: most left"),
+        pytest.param(
+            "quota", {"quota": 50.0, "resets_at": 9.0}, {"quota": 50.0, "resets_at": 10.0}, id="quota: soonest reset"
+        ),
+        pytest.param("quota", {"resets_at": 9.0}, {"resets_at": None}, id="quota: a known reset"),
+        pytest.param("quota", {"in_flight": 1}, {"in_flight": 2}, id="quota: load"),
+        pytest.param("quota", {"turn": 1.0}, {"turn": 2.0}, id="quota: turn"),
+    ],
+)
+def test_who_is_preferred(name, better, worse):
+    """Each term of a strategy decides when the ones before it are equal."""
+    order = strategy(name)
+    assert tuple(order(replace(EQUAL, **better)).values()) < tuple(order(replace(EQUAL, **worse)).values())
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        pytest.param("hybrid", {"quota": 98.0}, id="hybrid: quotas within a step of 5 percent"),
+        pytest.param("hybrid", {"priority": 7}, id="hybrid: priority"),
+        pytest.param("sticky", {"in_flight": 9}, id="sticky: load"),
+        pytest.param("round-robin", {"quota": 1.0}, id="round-robin: quota"),
+        pytest.param("priority", {"quota": 1.0}, id="priority: quota"),
+        pytest.param("quota", {"health": 0.1}, id="quota: health"),
+    ],
+)
+def test_what_a_strategy_does_not_look_at(name, changes):
+    """Differences that a strategy ignores leave its terms equal."""
+    order = strategy(name)
+    base = EQUAL if name != "hybrid" else replace(EQUAL, quota=96.0)
+    assert order(replace(base, **changes)) == order(base)
+
+
+def test_the_formula_of_hybrid():
+    """The score is the documented sum."""
+    terms = strategy("hybrid")(
+        replace(EQUAL, health=0.5, quota=63.0, in_flight=3, weight=2.0, scarcity=1, turn=4.0, last_used=9.0)
+    )
+    assert terms == {"-score": -(0.5 + 2 * 0.6 + 2 / 2.5 - 2 * 0.5), "turn": 4.0, "last used": 9.0}
+
+
+def test_an_unknown_strategy():
+    """A wrong name is one clear sentence that names the right ones."""
+    with pytest.raises(InvalidInput, match="'fastest' is not a strategy: use one of hybrid, sticky, round-robin"):
+        strategy("fastest")
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_says_what_it_compares(name):
+    """Each has terms with names, and a docstring that explains them."""
+    terms = STRATEGIES[name](EQUAL)
+    assert terms
+    assert all(isinstance(value, (int, float)) for value in terms.values())
+    assert STRATEGIES[name].__doc__
