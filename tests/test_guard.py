@@ -209,4 +209,4 @@ def test_nobody_else_reads_a_token():
 
     rooms = Path(guard.__file__).parent
     revealing = {path.stem for path in rooms.rglob("*.py") if "get_secret_value" in path.read_text()}
-    assert revealing <= {"guard", "github", "accounts", "clients", "admission", "cli_accounts"}
+    assert revealing <= {"guard", "github", "accounts", "logins", "admission", "cli_accounts"}

@@ -14,7 +14,7 @@ The rooms, top to bottom; an arrow points down only (``pyproject.toml``, import-
                store        disk: accounts.json (what the user decided), state.json (what the proxy learnt)
                folder       the open folder that the store works in: rights, owners, replacing a file whole
                github       network: who is this token, what plan, which API host
-               clients      where other programs keep their Copilot login
+               logins       where other programs keep their Copilot login
                fake         an embedded fake Copilot, for ``demo`` and for the tests
                layer        mitmproxy's HTTP layer, asking two more questions: with what? and again?
                config       settings: defaults < config.toml < project file < mitmproxy options

@@ -368,6 +368,15 @@ class CopilotBalancer:
             log_incident("the attribution", error)
             return
         self._log(record)
+        self._trim_view()
+
+    def _trim_view(self) -> None:
+        """Let mitmweb and the console forget the oldest finished flows: by themselves they keep every one."""
+        assert self.live is not None
+        view, limit = ctx.master.addons.get("view"), self.live.settings.keep_flows
+        if view is not None and view.store_count() > limit + max(10, limit // 10):
+            finished = [flow for flow in view.resolve("@all") if not flow.live and not flow.intercepted]
+            view.remove(finished[: view.store_count() - limit])
 
     def _log(self, record: Attribution) -> None:
         assert self.live is not None

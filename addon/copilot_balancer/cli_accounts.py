@@ -23,8 +23,8 @@ from copilot_balancer.accounts import (
 )
 from copilot_balancer.admission import Admitted, Arrival, admit, moved
 from copilot_balancer.cli_terms import ask
-from copilot_balancer.clients import Found, find_opencode
 from copilot_balancer.errors import InvalidInput, StoreError
+from copilot_balancer.logins import Found, find_opencode
 from copilot_balancer.terminal import World, iso, note, pass_world, show_facts, show_json, show_table
 
 TOKEN_BYTES = 4096

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from copilot_balancer.clients import FILE_BYTES, find_opencode
 from copilot_balancer.copilot import PLACEHOLDER
 from copilot_balancer.errors import InvalidInput
+from copilot_balancer.logins import FILE_BYTES, find_opencode
 
 CANARY = "gho_" + "Canary7Canary7Canary7Canary7Canary7x"
 LOGIN = {"type": "oauth", "refresh": CANARY, "access": CANARY, "expires": 0}
