@@ -331,6 +331,44 @@ def test_websocket_handshake(start, fake, arguments, accounts, status):
     assert [seen.token for seen in fake.asked()] == ([WORK] if status == 101 else [])
 
 
+@pytest.fixture
+def fenced(start):
+    """work stands in a fence of its own; personal and spare in the default one."""
+    work, *others = three_accounts()
+    return start(accounts=(*others, work.model_copy(update={"fence": "job"})))
+
+
+@pytest.mark.parametrize(
+    ("user", "allowed"),
+    [
+        pytest.param("", {"personal", "spare"}, id="nobody: the default fence"),
+        pytest.param("job", {"work"}, id="a fence"),
+        pytest.param("work", {"work"}, id="an account in a fence"),
+        pytest.param("spare", {"spare"}, id="an account"),
+    ],
+)
+def test_fences(fenced, fake, user, allowed):
+    """A request never crosses a fence, under any failure; the name in the proxy URL says which fence or account."""
+    at = fenced.url.replace("//", f"//{user}:@") if user else fenced.url
+    for answer in (Ok(), Refuse(500), Drop("rst"), limited(1), Refuse(402, "quota_exceeded"), Refuse(401)):
+        for account in fake.accounts.values():
+            account.default = answer
+        with httpx.Client(proxy=at, verify=fenced.context(), trust_env=False, timeout=20) as client:
+            client.post(f"{API}/chat/completions", json={"model": "gpt-4.1", "x": str(answer)})
+            client.get(f"{API}/models")
+    assert set(asked(fake)) == allowed
+    assert {seen.account for seen in fake.seen} == allowed
+
+
+def test_an_unknown_proxy_user_is_refused(fenced, fake):
+    """A name that is neither a fence nor an account is an error, never a silent default."""
+    with httpx.Client(proxy=fenced.url.replace("//", "//jobb:@"), verify=fenced.context(), trust_env=False) as client:
+        got = client.post(f"{API}/chat/completions", json={"model": "gpt-4.1"})
+    assert got.status_code == 403
+    assert "jobb" in got.json()["error"]["message"]
+    assert fake.seen == []
+
+
 def test_a_disabled_account_gets_nothing(proxy, fake):
     """An edit of accounts.json by another program is in force in a running proxy."""
     proxy.store.edit_decisions(

@@ -21,6 +21,7 @@ from typing import Any, Optional
 
 from mitmproxy import ctx, http
 from mitmproxy.addonmanager import Loader
+from mitmproxy.addons.proxyauth import parse_http_basic_auth
 from mitmproxy.connection import Client
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.net.tls import starts_like_tls_record
@@ -34,7 +35,7 @@ from copilot_balancer import attribution, config, guard
 from copilot_balancer.accounts import Decisions
 from copilot_balancer.attribution import Attribution
 from copilot_balancer.copilot import copilot_hosts, error_body, plain_host
-from copilot_balancer.errors import BalancerError, InvalidInput, StoreError
+from copilot_balancer.errors import BalancerError, InvalidInput, StoreError, printable
 from copilot_balancer.exchange import Exchange, Live
 from copilot_balancer.layer import FailoverLayer, Refusal, Send, log_incident
 from copilot_balancer.memory import restored, shifted
@@ -70,6 +71,8 @@ class CopilotBalancer:
         """None until the first `configure`; and then what requests share."""
         self.exchanges: weakref.WeakKeyDictionary[http.HTTPFlow, Exchange] = weakref.WeakKeyDictionary()
         """Objects stay beside the flow: ``flow.metadata`` takes plain values only."""
+        self.proxy_users: weakref.WeakKeyDictionary[Client, str] = weakref.WeakKeyDictionary()
+        """Client connection -> the name in its proxy URL; a name only when the proxy asks for no password."""
         self._stamp: tuple[int, int, int] | None = None
         self._saved_version = -1
         self._complained = ""
@@ -268,8 +271,14 @@ class CopilotBalancer:
             client.error = "copilot-balancer serves this machine only"
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
-        """Take the proxy password, if any, out of the CONNECT."""
-        flow.request.headers.pop("proxy-authorization", None)
+        """Take the proxy user and password, if any, out of the CONNECT; the name says which fence or account."""
+        told = flow.request.headers.pop("proxy-authorization", "")
+        try:
+            _, user, _ = parse_http_basic_auth(told)
+        except ValueError:
+            return
+        if user and not ctx.options.proxyauth:
+            self.proxy_users[flow.client_conn] = printable(user, 64)
 
     def http_connect_error(self, flow: http.HTTPFlow) -> None:
         """The Copilot host itself could not be reached: say so in JSON, not in HTML."""
@@ -323,7 +332,8 @@ class CopilotBalancer:
         assert self.live is not None
         exchange = self.exchanges.get(send.flow)
         if exchange is None:
-            exchange = self.exchanges[send.flow] = Exchange(self.live, send.flow)
+            user = self.proxy_users.get(send.flow.client_conn, "")
+            exchange = self.exchanges[send.flow] = Exchange(self.live, send.flow, user)
         try:
             await exchange.choose(send)
         except Exception as error:  # noqa: BLE001

@@ -73,13 +73,15 @@ class Live:
 class Exchange:
     """One client request to a Copilot host."""
 
-    def __init__(self, live: Live, flow: http.HTTPFlow) -> None:
+    def __init__(self, live: Live, flow: http.HTTPFlow, proxy_user: str = "") -> None:
         request = flow.request
         self.live = live
         self.flow = flow
         self.websocket = request.headers.get("upgrade", "").lower() == "websocket"
         self.kind = kind_of(request.method, request.path, websocket=self.websocket)
         self.began = live.now()
+        self.proxy_user = proxy_user
+        """The name in the client's proxy URL: a fence, or an account, for all that it sends (features A11)."""
         self.request = PoolRequest(id=flow.id, model=None, began=self.began)
         self.model: str | None = None
         self.streams = False
@@ -106,6 +108,9 @@ class Exchange:
         """Answer the layer's *with what?*."""
         if not self.tries:
             await self._read(send)
+            if self.proxy_user and not self._name_is_known():
+                self._answer_self(403, "unknown_proxy_user", f"no fence or account is named {self.proxy_user}")
+                return
         bearer = _bearer(send)
         held = bearer == PLACEHOLDER
         if self.kind is Kind.OTHER:
@@ -116,6 +121,17 @@ class Exchange:
             self._client_itself(send, held, why=f"accounts are switched off: {self.live.off}")
         else:
             await self._an_account(send)
+
+    def _name_is_known(self) -> bool:
+        """Keep the request inside the fence, or to the account, that the proxy user names; False: there is none."""
+        accounts = self.live.decisions.accounts
+        if any(account.fence == self.proxy_user for account in accounts):
+            self.request = replace(self.request, fence=self.proxy_user)
+            return True
+        named = next((account for account in accounts if account.label == self.proxy_user), None)
+        if named is not None:
+            self.request = replace(self.request, fence=named.fence, only=named.id)
+        return named is not None
 
     async def _read(self, send: Send) -> None:
         if not send.hidden.get(b"authorization"):
@@ -160,7 +176,9 @@ class Exchange:
             return False
         if self.live.settings.websocket == "refuse":
             return True
-        decisions, fence = self.live.decisions, self.live.settings.fence
+        if self.request.only:
+            return False
+        decisions, fence = self.live.decisions, self.request.fence or self.live.settings.fence
         could = [account for account in decisions.serving() if account.enabled and account.fence == fence]
         return decisions.balancing and len(could) > 1
 
@@ -196,7 +214,8 @@ class Exchange:
         """For what only one account may answer: the home account, else the first that can."""
         if self.kind is not Kind.HOME:
             return None
-        home = self.live.pool.home(self.live.now())
+        named = self.live.account(self.request.only) if self.request.only else None
+        home = named or self.live.pool.home(self.live.now(), self.request.fence)
         if home is None:
             return None
         return Attempt(self.flow.id, 1, home.id, home.fingerprint, None, "home account", self.live.now())
@@ -309,7 +328,8 @@ class Exchange:
 
     def _nobody(self, nobody: Nobody) -> None:
         """Nobody (else) can serve: give back a refusal that was given, or say so ourselves."""
-        self.note = nobody.why
+        told = sentences(nobody, self.live.now())
+        self.note = nobody.why if self.tries else f"{nobody.why}: {'; '.join(told)}"
         given = self.answers[nobody.give] if nobody.give is not None else None
         if given is not None:
             self.flow.response = given
@@ -320,8 +340,8 @@ class Exchange:
             self._answer_self(502, "bad_gateway", f"no answer from upstream: {last.text or last.reason}")
         else:
             status, code, kind = _OWN_ERRORS.get(nobody.kind, (403, "no_account_available", "permission_error"))
-            told = " ".join(f"{sentence}." for sentence in sentences(nobody, self.live.now()))
-            self._answer_self(status, code, f"{_HEADLINES.get(nobody.kind, nobody.why)} {told}".strip(), kind)
+            reasons = " ".join(f"{sentence}." for sentence in told)
+            self._answer_self(status, code, f"{_HEADLINES.get(nobody.kind, nobody.why)} {reasons}".strip(), kind)
         if nobody.retry_after is not None and self.flow.response is not None:
             self.flow.response.headers["retry-after"] = str(nobody.retry_after)
             self.flow.response.headers.pop("retry-after-ms", None)
