@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mitmproxy import http
 
-from copilot_balancer.attribution import MARKERS, Attribution, Try, comment, log_line, metadata, put_headers, span
+from copilot_balancer.attribution import MARKERS, Attribution, Try, comment, log_line, metadata, put_headers
 
 WORK = Try("work", "api.githubcopilot.com", "sticky", "limit", 429, 30.0, "slow down")
 SPARE = Try("spare", "api.githubcopilot.com", "least recently used", "served", 200)
@@ -94,24 +94,6 @@ def test_headers():
     assert response.headers["x-copilot-attempts"] == "2"
     put_headers(response := http.Response.make(429), None, 0)
     assert "x-copilot-account" not in response.headers
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.4, "0.4 s"),
-        (30, "30 s"),
-        (89, "89 s"),
-        (90, "2 min"),
-        (720, "12 min"),
-        (5400, "1.5 h"),
-        (7200, "2 h"),
-        (200000, "2 days"),
-    ],
-)
-def test_span(seconds, words):
-    """A span of time is said as a person says it."""
-    assert span(seconds) == words
 
 
 @given(st.text(), st.text())

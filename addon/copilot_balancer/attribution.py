@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from mitmproxy import http
 
+from copilot_balancer.assignment import duration
 from copilot_balancer.errors import printable
 
 MARKERS = {"served": ":green_circle:", "failed over": ":yellow_circle:", "refused": ":red_circle:", "declined": ""}
@@ -109,23 +110,9 @@ def put_headers(response: http.Response, account: str | None, attempts: int) -> 
     response.headers["x-copilot-attempts"] = str(attempts)
 
 
-def span(seconds: float) -> str:
-    """Seconds as a person says them: ``0.4 s``, ``45 s``, ``12 min``, ``3.5 h``, ``2 days``."""
-    if seconds < 1:
-        return f"{seconds:.1f} s"
-    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (129600, 3600, "h")):
-        if seconds < limit:
-            return (
-                f"{seconds / unit:.1f}".removesuffix(".0") + f" {name}"
-                if unit == 3600
-                else f"{seconds / unit:.0f} {name}"
-            )
-    return f"{seconds / 86400:.0f} days"
-
-
 def _refused(attempt: Try) -> str:
     words = [attempt.account, str(attempt.status) if attempt.status else "", attempt.reason]
     told = " ".join(word for word in words if word)
     if attempt.status is None and attempt.text:
         told += f": {printable(attempt.text, 100)}"
-    return f"{told} (rests {span(attempt.rest)})" if attempt.rest else told
+    return f"{told} (rests {duration(attempt.rest)})" if attempt.rest else told
