@@ -55,7 +55,9 @@ from copilot_balancer.strategies import STRATEGIES
 
 EPOCH = 1_800_000_000.0
 """Both clocks at the beginning; all other times here are seconds since then."""
-HOURS = 4.0
+HOURS = 10.0
+WINDOW = 5 * 3600.0
+"""The service speaks of "5 hour session limits" (copilot-protocol.md 5.2)."""
 REQUESTS = 2500
 """About what all accounts can serve in that time."""
 LOAD = 0.95
@@ -96,6 +98,8 @@ class Window:
     begins: float
     ends: float
     capacity: int
+    whole: int
+    """What it would serve if our time did not cut it off: percentages are told of that."""
     of_model: Mapping[str, int] = field(default_factory=dict)
     """A limit for one model within it."""
     period: int = 0
@@ -151,13 +155,7 @@ class World:
     """Everything that a strategy does not know."""
 
     accounts: tuple[Upstream, ...]
-    seats: tuple[tuple[Demand, ...], ...]
-    """What each seat wants, in order."""
-
-    @property
-    def demands(self) -> list[Demand]:
-        """All that is wanted."""
-        return [demand for seat in self.seats for demand in seat]
+    demands: tuple[Demand, ...]
 
 
 def make_world(seed: int, *, requests: int = REQUESTS, hours: float = HOURS, seats: int = SEATS) -> World:
@@ -177,10 +175,8 @@ def make_world(seed: int, *, requests: int = REQUESTS, hours: float = HOURS, sea
     total = round(LOAD * capacity(accounts))
     per_seat = [total // seats + (seat < total % seats) for seat in range(seats)]
     first = [sum(per_seat[:seat]) for seat in range(seats)]
-    return World(
-        accounts,
-        tuple(_make_seat(chance, seat, first[seat], per_seat[seat], span, wanted) for seat in range(seats)),
-    )
+    found = (_make_seat(chance, seat, first[seat], per_seat[seat], span, wanted) for seat in range(seats))
+    return World(accounts, tuple(demand for seat in found for demand in seat))
 
 
 def _who_has_what(chance: random.Random, count: int) -> dict[str, set[int]]:
@@ -191,19 +187,18 @@ def _who_has_what(chance: random.Random, count: int) -> dict[str, set[int]]:
 
 
 def _make_account(chance: random.Random, index: int, serves: float, span: float, models: frozenset[str]) -> Upstream:
-    length = chance.choice((30, 45, 60, 90)) * 60.0
     kind = chance.choice(("windows only", "windows only", "quota", "quota that resets"))
-    each = serves * length / span * (1.0 if kind == "windows only" else 1.3)
+    each = serves * WINDOW / span * (1.0 if kind == "windows only" else 1.3)
     limited = chance.choice(sorted(models - {SMALL_MODEL})) if chance.random() < 0.3 and len(models) > 1 else None
-    begins, windows = -chance.uniform(0, length), []
+    opened, windows = -chance.uniform(0, WINDOW), []
     resets = span / 2 if kind == "quota that resets" else math.inf
-    while begins < span + PATIENCE:
-        # the first and the last are cut off by our time, and what they serve likewise
-        inside = min(begins + length, span + PATIENCE) - max(begins, 0.0)
-        serve = round(each * inside / length)
+    while opened < span + PATIENCE:
+        # the first and the last are cut off by our time, and what they serve likewise: the account is used elsewhere too
+        begins, ends = max(opened, 0.0), min(opened + WINDOW, span + PATIENCE)
+        serve = round(each * (ends - begins) / WINDOW)
         of_model = {limited: max(1, serve // 3)} if limited else {}
-        windows.append(Window(max(begins, 0.0), begins + length, serve, of_model, int(begins >= resets)))
-        begins += length
+        windows.append(Window(begins, ends, serve, round(each), of_model, int(opened >= resets)))
+        opened += WINDOW
     quotas: tuple[int | None, ...] = (None,)
     if kind != "windows only":
         periods = range(windows[-1].period + 1)
@@ -229,7 +224,7 @@ def _make_seat(
     for _ in range(count):
         pause, tool = 0.0, 0.0
         if not left_in_talk:
-            talk, left_in_talk, left_in_turn = talk + 1, chance.randint(20, 100), 0
+            talk, left_in_talk, left_in_turn = talk + 1, chance.randint(10, 60), 0
             main = chance.choices(list(wanted), list(wanted.values()))[0]
             pause += 3 * chance.expovariate(1.0)
         if left_in_turn:
@@ -404,25 +399,15 @@ class Service:
         return Answer(200, self._headers(account, index, now) if account.tells else {})
 
     def _headers(self, account: Upstream, index: int, now: float) -> dict[str, str]:
-        """What is left, as on each success (copilot-protocol.md 7.2), counted late."""
+        """What is left of the window, as on each success (copilot-protocol.md 7.2), counted late."""
         told = self._told.get(account.label)
         if told is None or told[1] != index or now - told[0] >= COUNTED_EVERY:
             window = account.windows[index]
-            left = 1 - self._used[account.label, index] / window.capacity
-            headers = {"x-usage-ratelimit-session": _quota_header(0, left, window.ends)}
-            limit = account.quotas[window.period]
-            resets = account.period_ends(window.period)
-            if limit is not None:
-                left = 1 - self._used[account.label, "quota", window.period] / limit
-                month = resets if resets is not None else 20 * 24 * 3600.0
-                headers["x-quota-snapshot-premium_interactions"] = _quota_header(limit, left, month)
-            told = self._told[account.label] = (now, index, headers)
+            left = (window.capacity - self._used[account.label, index]) / window.whole
+            date = quote(datetime.fromtimestamp(EPOCH + window.ends, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+            text = f"ent=0&ov=0.0&ovPerm=false&rem={100 * left:.1f}&rst={date}"
+            told = self._told[account.label] = (now, index, {"x-usage-ratelimit-session": text})
         return told[2]
-
-
-def _quota_header(entitlement: int, left: float, resets: float) -> str:
-    date = quote(datetime.fromtimestamp(EPOCH + resets, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
-    return f"ent={entitlement}&ov=0.0&ovPerm=false&rem={100 * left:.1f}&rst={date}"
 
 
 def _refusal(status: int, code: str, cause: str, wait: float | None = None) -> Answer:
@@ -666,9 +651,11 @@ class Simulation:
         self._service = Service(world.accounts)
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._count = 0
+        self._begun: set[str] = set()
+        """Conversations."""
         self._last: dict[str, str] = {}
         """Conversation -> the account that accepted its last request."""
-        self._known: dict[tuple[str, str, int], float] = defaultdict(lambda: -math.inf)
+        self._known: dict[tuple[str, str, int], float] = {}
         """(account, model, window) -> when its last counted refusal came back."""
         names = sum(len(account.windows) for account in world.accounts) * len({d.model for d in world.demands})
         self.tally = Tally(wanted=len(world.demands), windows=names)
@@ -677,8 +664,8 @@ class Simulation:
 
     def run(self) -> Tally:
         """Until everything has ended."""
-        for seat in self._world.seats:
-            self._next(seat, 0, 0.0)
+        for demand in self._world.demands:
+            self._at(demand.due, lambda now, demand=demand: self._wanted(demand, now))
         while self._events:
             now, _, act = heapq.heappop(self._events)
             act(now)
@@ -688,82 +675,65 @@ class Simulation:
         self._count += 1
         heapq.heappush(self._events, (when, self._count, act))
 
-    def _next(self, seat: tuple[Demand, ...], index: int, now: float) -> None:
-        """The seat is free for its next demand."""
-        if index < len(seat):
-            self._at(max(now, seat[index].due), lambda then: self._wanted(seat, index, then))
-
-    def _wanted(self, seat: tuple[Demand, ...], index: int, now: float) -> None:
-        if index == 0 or seat[index - 1].conversation != seat[index].conversation:
+    def _wanted(self, demand: Demand, now: float) -> None:
+        if demand.conversation not in self._begun:
+            self._begun.add(demand.conversation)
             self._balancer.conversation_begins(now)
-        self._sends(seat, index, 0, now)
+        self._sends(demand, 0, now)
 
-    def _sends(self, seat: tuple[Demand, ...], index: int, retries: int, now: float) -> None:
+    def _sends(self, demand: Demand, retries: int, now: float) -> None:
         """The client sends its request, or its user has lost patience."""
-        demand = seat[index]
         if now > demand.deadline:
-            self._lost(seat, index, "deadline", now)
+            self._lost(demand, "too late")
             return
         trip = self._balancer.trip(demand, f"{demand.id}.{retries}", now)
-        self._goes_on(trip, seat, index, retries, now)
+        self._goes_on(trip, demand, retries, now)
 
-    def _goes_on(self, trip: Trip, seat: tuple[Demand, ...], index: int, retries: int, now: float) -> None:
+    def _goes_on(self, trip: Trip, demand: Demand, retries: int, now: float) -> None:
         found = trip.choose(now)
         if isinstance(found, Wait):
-            self._at(found.until, lambda then: self._goes_on(trip, seat, index, retries, then))
+            self._at(found.until, lambda then: self._goes_on(trip, demand, retries, then))
         elif isinstance(found, GiveUp):
             trip.over(now)
-            wait = comes_back_after(seat[index], found.status, found.retry_after, retries)
+            wait = comes_back_after(demand, found.status, found.retry_after, retries)
             if wait is None:
-                self._lost(seat, index, f"status {found.status}", now)
+                self._lost(demand, f"shown a {found.status}")
             else:
-                self._at(now + wait, lambda then: self._sends(seat, index, retries + 1, then))
+                self._at(now + wait, lambda then: self._sends(demand, retries + 1, then))
         else:
-            self._upstream(trip, found.label, seat, index, retries, now)
+            self._upstream(trip, found.label, demand, retries, now)
 
-    def _upstream(
-        self, trip: Trip, label: str, seat: tuple[Demand, ...], index: int, retries: int, now: float
-    ) -> None:
-        demand, tally = seat[index], self.tally
+    def _upstream(self, trip: Trip, label: str, demand: Demand, retries: int, now: float) -> None:
+        """The request reaches an account."""
         answer = self._service.answer(label, demand.model, now)
-        tally.attempts += 1
+        self.tally.attempts += 1
         if answer.status != 200:
-            tally.refusals[answer.cause] += 1
-            key = (label, demand.model, self._service.accounts[label].at(now))
-            if now >= self._known[key]:
-                tally.in_window[key] += 1
-                self._known[key] = now + REFUSED_AFTER
+            self._refused((label, demand.model, self._service.accounts[label].at(now)), answer, now)
 
-            def refused(then: float) -> None:
+            def go_on(then: float) -> None:
                 trip.answered(answer, then)
-                self._goes_on(trip, seat, index, retries, then)
+                self._goes_on(trip, demand, retries, then)
 
-            self._at(now + REFUSED_AFTER, refused)
+            self._at(now + REFUSED_AFTER, go_on)
             return
         if now <= demand.deadline:
-            tally.served += 1
-            tally.switches += self._last.get(demand.conversation, label) != label
+            self.tally.served += 1
+            self.tally.switches += self._last.get(demand.conversation, label) != label
             self._last[demand.conversation] = label
-            self._ended(demand)
+            self.ended[demand.id] += 1
         else:
-            self._lost_reason(demand, "deadline")
-
-        def over(then: float) -> None:
-            trip.over(then)
-            self._next(seat, index + 1, then)
-
+            self._lost(demand, "too late")
         self._at(now + demand.head, lambda then: trip.answered(answer, then))
-        self._at(now + demand.stream, over)
+        self._at(now + demand.stream, trip.over)
 
-    def _lost(self, seat: tuple[Demand, ...], index: int, why: str, now: float) -> None:
-        self._lost_reason(seat[index], why)
-        self._next(seat, index + 1, now)
+    def _refused(self, key: tuple[str, str, int], answer: Answer, now: float) -> None:
+        self.tally.refusals[answer.cause] += 1
+        if now >= self._known.get(key, 0.0):
+            self.tally.in_window[key] += 1
+            self._known[key] = now + REFUSED_AFTER
 
-    def _lost_reason(self, demand: Demand, why: str) -> None:
+    def _lost(self, demand: Demand, why: str) -> None:
         self.tally.lost[why] += 1
-        self._ended(demand)
-
-    def _ended(self, demand: Demand) -> None:
         self.ended[demand.id] += 1
 
 

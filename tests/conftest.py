@@ -141,7 +141,13 @@ def start(fake, tmp_path) -> Iterator[Callable[..., Proxy]]:
         folder.mkdir()
         accounts = () if home else accounts
         home = home or folder / "home"
-        where = {**os.environ, "COPILOT_BALANCER_HOME": str(home), "FAKE_PORT": str(fake.port), **(env or {})}
+        where = {
+            **os.environ,
+            "COPILOT_BALANCER_HOME": str(home),
+            "FAKE_PORT": str(fake.port),
+            "FAKE_CA": str(fake.ca_file),
+            **(env or {}),
+        }
         store = Store(paths(where).state)
         stored = three_accounts() if accounts is None else accounts
         if stored:
@@ -152,8 +158,8 @@ def start(fake, tmp_path) -> Iterator[Callable[..., Proxy]]:
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-c", program, "-s", str(ROOT / "addon" / "balancer.py")),
-                    *("-s", str(ROOT / "tests" / "dial_fake.py"), "-p", str(port)),
+                    *(sys.executable, "-c", program, "-s", str(ROOT / "tests" / "dial_fake.py")),
+                    *("-s", str(ROOT / "addon" / "balancer.py"), "-p", str(port)),
                     *("--set", f"confdir={folder / 'ca'}"),
                     *("--set", f"ssl_verify_upstream_trusted_ca={fake.ca_file}", *arguments),
                 ],

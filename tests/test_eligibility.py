@@ -48,7 +48,7 @@ def member(of: Account | None = None, state: AccountState | None = None, **chang
         pytest.param(member(account("a", enabled=False)), REQUEST, None, Bar.DISABLED, id="disabled"),
         pytest.param(member(state=AccountState(blocked_at=START)), REQUEST, None, Bar.BLOCKED, id="blocked"),
         pytest.param(
-            member(account("a", enabled_at=START + 1), AccountState(blocked_at=START)),
+            member(state=AccountState(blocked_at=START), enabled_at=START + 1),
             REQUEST,
             None,
             None,

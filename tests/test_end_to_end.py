@@ -3,11 +3,13 @@
 import json
 import socket
 import ssl
+import threading
 
 import httpx
 import pytest
 
 from conftest import CLIENT, PERSONAL, SPARE, WORK, an_account, three_accounts, until
+from copilot_balancer.accounts import Consent, fingerprint
 from copilot_balancer.copilot import PLACEHOLDER
 from copilot_balancer.fake import CutMid, Drop, FakeAccount, Ok, Refuse, Silent, limited
 
@@ -505,3 +507,103 @@ def test_loopback_is_the_default(proxy):
     """The plain command listens on 127.0.0.1 alone."""
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.2", proxy.port), timeout=2).close()
+
+
+def exchanging(label, token, number, **more):
+    return an_account(label, token, number, credential="exchange", **more)
+
+
+def test_an_exchanged_credential(start, fake):
+    """An account whose GitHub token must be exchanged: fifty requests at once, one exchange, on the host named with it."""
+    proxy = start(accounts=(exchanging("work", WORK, 1),))
+    answers = []
+
+    def ask():
+        answers.append(proxy.post().status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 50
+    assert [seen.path for seen in fake.seen].count("/copilot_internal/v2/token") == 1
+    assert all(seen.token != WORK for seen in fake.asked())
+
+
+def test_an_expired_token_is_minted_once_more(start, fake):
+    """A 401 for an exchanged token costs one more exchange and goes on with the same account, no cooldown."""
+    proxy = start(accounts=(exchanging("work", WORK, 1), *three_accounts()[1:]), home_id="github.com:1")
+    with proxy.client() as client:
+
+        def ask(number):
+            return client.post(f"{API}/chat/completions", json={"model": "gpt-4.1"}, headers={"x-session-id": "one"})
+
+        first = ask(1)
+        owner = first.headers["x-copilot-account"]
+        if owner == "work":
+            fake.expire_exchanged("work")
+            again = ask(2)
+            assert again.headers["x-copilot-account"] == "work"
+            assert again.headers["x-copilot-attempts"] == "2"
+    assert owner == "work"
+    assert [seen.path for seen in fake.seen].count("/copilot_internal/v2/token") == 2
+
+
+def test_a_revoked_token_is_tried_once(start, fake):
+    """When GitHub refuses the exchange the account needs a login, others serve, and it is not asked again."""
+    fake.accounts[WORK].at["/copilot_internal/v2/token"] = Refuse(401, body=b'{"message":"Bad credentials"}')
+    proxy = start(accounts=(exchanging("work", WORK, 1), *three_accounts()[1:]))
+    for _ in range(4):
+        assert proxy.post().status_code == 200
+    assert [seen.path for seen in fake.seen].count("/copilot_internal/v2/token") == 1
+    until(lambda: len(proxy.lines()) == 4, "the lines")
+    assert "before: work needs login" in " ".join(proxy.lines())
+
+
+def test_a_misdirected_account_learns_its_host(start, fake):
+    """A 421 asks GitHub where the account lives, sends the request there, and writes the host down; no cooldown."""
+    wrong = an_account("work", WORK, 1, api_host="api.individual.githubcopilot.com")
+    fake.accounts[WORK].api_host = "api.business.githubcopilot.com"
+    fake.accounts[WORK].default = lambda seen: (
+        Ok() if seen.host == "api.business.githubcopilot.com" else Refuse(421, message="Misdirected Request")
+    )
+    proxy = start(accounts=(wrong,))
+    for attempts in ("2", "1"):
+        got = proxy.post()
+        assert (got.status_code, got.headers["x-copilot-attempts"]) == (200, attempts)
+    until(lambda: proxy.store.read_decisions().accounts[0].api_host != wrong.api_host, "the host to be written down")
+    assert proxy.store.read_decisions().accounts[0].api_host == "api.business.githubcopilot.com"
+    assert [seen.host for seen in fake.asked()][1:] == ["api.business.githubcopilot.com"] * 2
+
+
+def test_a_prefix_is_flipped_once_and_remembered(start, fake):
+    """Where `Bearer` is badly formatted, `token` is tried once on the same account and kept."""
+    fake.accounts[WORK].default = lambda seen: (
+        Ok()
+        if seen.authorization.startswith("token ")
+        else Refuse(400, message="Authorization header is badly formatted", content_type="text/plain")
+    )
+    proxy = start(accounts=three_accounts()[:1])
+    for attempts in ("2", "1"):
+        got = proxy.post()
+        assert (got.status_code, got.headers["x-copilot-attempts"]) == (200, attempts)
+
+
+def test_a_login_of_a_clients_own_is_noticed_and_adopted(start, fake):
+    """A credential that no account has is told once, by its hash; with the user's consent it is stored at its next use."""
+    proxy = start(accounts=three_accounts()[:1])
+    mark = fingerprint(CLIENT)
+    for _ in range(3):
+        proxy.post()
+    assert proxy.log.count(f"accounts adopt {mark}") == 1
+    until(lambda: proxy.store.read_memory().sightings, "the sighting to be written down")
+    assert list(proxy.store.read_memory().sightings) == [mark]
+    consent = Consent(label="mine", at=5.0)
+    proxy.store.edit_decisions(lambda decisions: decisions.model_copy(update={"adopt": {mark: consent}}))
+    until(lambda: "accounts.json was read again" in proxy.log, "the proxy to notice")
+    proxy.post()
+    until(lambda: len(proxy.store.read_decisions().accounts) == 2, "the account to be stored")
+    adopted = proxy.store.read_decisions().find("mine")
+    assert adopted.token.get_secret_value() == CLIENT
+    assert proxy.store.read_decisions().adopt == {}

@@ -101,7 +101,7 @@ def test_placeholder_beside_a_login(tmp_path):
         pytest.param(b'{"github-copilot": ' + json.dumps(LOGIN).encode(), "not a JSON object", id="cut off"),
         pytest.param(b"\xff\xfe\xff", "not a JSON object", id="not text"),
         pytest.param(b"[" * 200_000, "not a JSON object", id="deep"),
-        pytest.param(b" " * FILE_BYTES + b"{}", "not a JSON object", id="huge"),
+        pytest.param(b" " * FILE_BYTES + b"{}", "larger than 1024 KB", id="huge"),
         pytest.param([LOGIN], "not a JSON object", id="an array"),
         pytest.param({}, "no login for GitHub Copilot", id="no providers"),
         pytest.param({"anthropic": LOGIN}, "no login for GitHub Copilot", id="another provider"),

@@ -701,6 +701,20 @@ def test_a_clear_before_the_start_is_kept():
     assert pool.rest_left("github.com:b", "gpt", bench.now) == HOUR - 10
 
 
+def test_a_stamp_from_the_future_is_not_believed():
+    """When the clock was set back, an old clear or enabling does not end what begins now."""
+    later = account("a", cleared={"": START + DAY}, enabled_at=START + DAY)
+    bench = Bench(later, "b")
+    bench.refuse(hinted(LIMIT, HOUR), SERVED)
+    bench.pool.remember(bench.pool.memory(bench.now), bench.now)
+    assert bench.rest("a") == HOUR
+    bench.refuse(BLOCKED)
+    assert bench.view("b").status == "disabled"
+    other = Bench(later)
+    other.refuse(BLOCKED)
+    assert other.view("a").status == "disabled"
+
+
 def test_a_removed_account_is_forgotten_and_others_are_not():
     """A removal drops that account's state, and another proxy's memory does not bring it back."""
     bench = Bench("a", "b")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CLIENT, PERSONAL, SPARE, WORK, three_accounts
+from conftest import CLIENT, PERSONAL, SPARE, WORK, three_accounts, until
 from copilot_balancer.copilot import PLACEHOLDER
 from copilot_balancer.fake import Answering, FakeAccount, Ok, Refuse, Seen, limited, once
 from test_secrets import leaks
@@ -34,8 +34,13 @@ PATIENCE = 90
 ANSWER = Ok().text
 """What the fake says."""
 
-WORK_FIRST = ("--set", "copilot_strategy=priority")
-"""With this strategy every new conversation begins with `work`, whoever was used last."""
+BY_PRIORITY = ("--set", "copilot_strategy=priority")
+"""Every new conversation begins with the account of the lowest priority, whoever was used last."""
+
+WORK_FIRST = tuple(
+    account.model_copy(update={"priority": int(account.label != "work")}) for account in three_accounts()
+)
+"""For that strategy."""
 
 LACKS = Refuse(400, "no_available_model_endpoints", "no endpoints available for this model under your current plan")
 """Model missing, for an hour: long enough for a second run of the slowest client."""
@@ -159,7 +164,8 @@ def accounts(requests: list[Seen]) -> list[str | None]:
 
 
 def lines(proxy, model: str) -> list[str]:
-    """The proxy's log lines about requests for this model."""
+    """The proxy's log lines about requests for this model, at least one."""
+    until(lambda: any(line.startswith(f"{model} <- ") for line in proxy.lines()), f"a line about {model}")
     return [line for line in proxy.lines() if line.startswith(f"{model} <- ")]
 
 
@@ -190,7 +196,7 @@ def test_opencode_fails_over(opencode, start, fake, model, endpoint):
 def test_opencode_spares_a_limited_account(opencode, start, fake):
     """A limited account is asked once: neither the rest of that run nor a second one sends it anything."""
     fake.accounts[WORK].default = limited(3600)
-    proxy = start(*WORK_FIRST)
+    proxy = start(*BY_PRIORITY, accounts=WORK_FIRST)
     for _ in range(2):
         assert_answered(opencode(proxy, "gpt-5-mini"), proxy)
     assert accounts(fake.asked())[0] == "work"
@@ -201,13 +207,15 @@ def test_opencode_spares_a_limited_account(opencode, start, fake):
 def test_opencode_with_an_account_that_lacks_the_model(opencode, start, fake):
     """An account without the model is asked once; a second run sends it titles, but nothing with that model."""
     fake.accounts[WORK].default = to_prompts(LACKS)
-    proxy = start(*WORK_FIRST, home_id="github.com:2")  # opencode uses only what its /models lists
+    proxy = start(
+        *BY_PRIORITY, accounts=WORK_FIRST, home_id="github.com:2"
+    )  # opencode uses only what its /models lists
     for _ in range(2):
         assert_answered(opencode(proxy, "gpt-5-mini"), proxy)
     assert len(prompts(fake)) == 3
     assert accounts(prompts(fake))[0] == "work"
     assert accounts(prompts(fake)).count("work") == 1
-    assert accounts(filter(is_title, fake.asked())) == ["work", "work"]
+    assert accounts([seen for seen in fake.asked() if is_title(seen)]) == ["work", "work"]
 
 
 def test_opencode_waits_when_everybody_is_limited(opencode, start, fake):
@@ -256,7 +264,7 @@ def test_copilot_fails_over(copilot, start, fake, model, endpoint):
 def test_copilot_with_an_account_that_lacks_the_model(copilot, start, fake):
     """An account without the model is asked once by the Copilot CLI, and not at all by a second run."""
     fake.accounts[WORK].default = LACKS
-    proxy = start(*WORK_FIRST, home_id="github.com:2")
+    proxy = start(*BY_PRIORITY, accounts=WORK_FIRST, home_id="github.com:2")
     for _ in range(2):
         assert_answered(copilot(proxy, "gpt-5-mini"), proxy)
     assert accounts(prompts(fake))[0] == "work"
@@ -303,7 +311,7 @@ def test_no_credential_reaches_a_client(client, request, start, fake, home):
     """After a failover no account's token is in any file of the client's; opencode still holds only the placeholder."""
     client = request.getfixturevalue(client)
     before = {path: path.read_bytes() for path in home.rglob("auth.json")}
-    fake.accounts[WORK].default = to_prompts(limited(30, f"user_global_rate_limited:{WORK}"))
+    fake.accounts[WORK].default = to_prompts(limited(30))
     proxy = start()
     ran = client(proxy, "gpt-5-mini")
     assert_answered(ran, proxy)

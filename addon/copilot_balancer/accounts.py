@@ -97,6 +97,14 @@ def default_api_host(login_host: str) -> str:
     return DEFAULT_API_HOST if login_host == GITHUB else f"copilot-api.{login_host}"
 
 
+def login_host_of(api_host: str) -> str | None:
+    """The login host whose accounts are sent to `api_host`; None when that is no API host of Copilot's."""
+    if api_host in API_HOSTS:
+        return GITHUB
+    domain = api_host.removeprefix("copilot-api.")
+    return domain if domain != api_host and _GHE_DOMAIN.fullmatch(domain) else None
+
+
 def check_token(token: str) -> str:
     """Return `token` when it can stand in a header as it is.
 
@@ -196,6 +204,17 @@ class Account(BaseModel):
         return "in its block list" if matches(model, self.block) else None
 
 
+class Consent(BaseModel):
+    """The user's word that a credential which a client was seen with may be stored (features A5)."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    label: Label
+    """What the account is to be called."""
+    at: float
+    """When the user said so."""
+
+
 class Decisions(BaseModel):
     """accounts.json: the accounts in the order in which they were added, and what was decided about all of them."""
 
@@ -210,6 +229,8 @@ class Decisions(BaseModel):
     """When the user accepted GitHub's rules about several accounts (features A12)."""
     removed: dict[str, float] = Field(default_factory=dict)
     """Account id -> when it was removed: no other process's write brings it back."""
+    adopt: dict[str, Consent] = Field(default_factory=dict)
+    """Fingerprint of a credential that clients were seen with -> consent to store it when it is seen again."""
 
     @model_validator(mode="after")
     def _unique(self) -> Self:

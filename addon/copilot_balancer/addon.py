@@ -16,6 +16,7 @@ import re
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -30,15 +31,19 @@ from mitmproxy.proxy.layers import ClientTLSLayer, ServerTLSLayer, TCPLayer
 from mitmproxy.proxy.mode_specs import ReverseMode
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData
+from pydantic import SecretStr
 
 from copilot_balancer import attribution, config, guard
-from copilot_balancer.accounts import Decisions
+from copilot_balancer.accounts import Account, Decisions, fingerprint, login_host_of
+from copilot_balancer.admission import adopted
 from copilot_balancer.attribution import Attribution
 from copilot_balancer.copilot import copilot_hosts, error_body, plain_host
 from copilot_balancer.errors import BalancerError, InvalidInput, StoreError, printable
 from copilot_balancer.exchange import Exchange, Live
+from copilot_balancer.github import GitHub
 from copilot_balancer.layer import FailoverLayer, Refusal, Send, log_incident
-from copilot_balancer.memory import restored, shifted
+from copilot_balancer.memory import MAX_SIGHTINGS, Memory, Sighting, restored, shifted
+from copilot_balancer.minting import Mint
 from copilot_balancer.pool import Pool
 from copilot_balancer.store import Paths, Store, paths
 
@@ -67,14 +72,18 @@ class CopilotBalancer:
         self.where = where or paths(os.environ)
         self.project = project or Path.cwd()
         self.store = Store(self.where.state)
+        self.github = GitHub()
         self.live: Live | None = None
         """None until the first `configure`; and then what requests share."""
         self.exchanges: weakref.WeakKeyDictionary[http.HTTPFlow, Exchange] = weakref.WeakKeyDictionary()
         """Objects stay beside the flow: ``flow.metadata`` takes plain values only."""
         self.proxy_users: weakref.WeakKeyDictionary[Client, str] = weakref.WeakKeyDictionary()
         """Client connection -> the name in its proxy URL; a name only when the proxy asks for no password."""
+        self.sightings: dict[str, Sighting] = {}
+        """Fingerprint -> a credential that a client uses and no account has."""
+        self._adoption: asyncio.Task[None] | None = None
         self._stamp: tuple[int, int, int] | None = None
-        self._saved_version = -1
+        self._saved_version = (-1, 0)
         self._complained = ""
         self._watching: asyncio.Task[None] | None = None
         self._unnamed_host = False
@@ -110,8 +119,13 @@ class CopilotBalancer:
             decisions = self._read_decisions()
             now_is_wall = time.time()
             pool = Pool(config.policy(loaded.settings), decisions, now_is_wall)
-            self.live = Live(pool, decisions, loaded.settings, ctx.options, frozenset())
-            pool.remember(self._read_memory(now_is_wall), self.live.now())
+            mint = Mint(self.github)
+            self.live = Live(
+                pool, decisions, loaded.settings, ctx.options, frozenset(), mint, self._learn_host, self._notice
+            )
+            learnt = self._read_memory(now_is_wall)
+            pool.remember(learnt, self.live.now())
+            self.sightings = dict(learnt.sightings)
         else:
             self.live.settings = loaded.settings
             self.live.pool.set_policy(config.policy(loaded.settings))
@@ -217,19 +231,24 @@ class CopilotBalancer:
             self._complain(error)
             return
         if decisions != self.live.decisions:
-            self.live.decisions = decisions
-            self.live.pool.replace(decisions, self.live.now())
-            self._know_hosts()
+            self._go_on_with(decisions)
             logger.info("copilot: accounts.json was read again")
             self._say_hello()
 
+    def _go_on_with(self, decisions: Decisions) -> None:
+        assert self.live is not None
+        self.live.decisions = decisions
+        self.live.pool.replace(decisions, self.live.now())
+        self._know_hosts()
+
     async def _save(self) -> None:
         live = self.live
-        if live is None or live.pool.version == self._saved_version:
+        if live is None or (live.pool.version, len(self.sightings)) == self._saved_version:
             return
         now, wall = live.now(), time.time()
-        version = live.pool.version
+        version = (live.pool.version, len(self.sightings))
         mine = shifted(live.pool.memory(now), wall - now)
+        mine.sightings.update(self.sightings)
         try:
             merged = await asyncio.to_thread(self.store.merge_memory, mine)
         except StoreError as error:
@@ -243,7 +262,7 @@ class CopilotBalancer:
         self._stamp = self.store.stamp()
         return self.store.read_decisions()
 
-    def _read_memory(self, wall: float) -> Any:
+    def _read_memory(self, wall: float) -> Memory:
         try:
             return restored(self.store.read_memory(), wall)
         except StoreError as error:
@@ -262,6 +281,42 @@ class CopilotBalancer:
         assert self.live is not None
         domains = {account.host for account in self.live.decisions.accounts if account.host.endswith(".ghe.com")}
         self.live.hosts = copilot_hosts({*domains, *self.live.settings.hosts})
+
+    async def _learn_host(self, account: Account) -> Account:
+        """An account's requests are misdirected: ask GitHub for its API host, and write that down."""
+        assert self.live is not None
+        host = await self.live.mint.host(account)
+        if host != account.api_host:
+            account = account.model_copy(update={"api_host": host})
+            change = partial(_with_host, account=account)
+            self._go_on_with(await asyncio.to_thread(self.store.edit_decisions, change))
+            logger.info("copilot: %s lives on %s now", account.label, host)
+        return account
+
+    def _notice(self, token: SecretStr, api_host: str) -> None:
+        """A client logged in by itself: say once that its account could be adopted; do so when the user wants it."""
+        assert self.live is not None
+        mark, host = fingerprint(token.get_secret_value()), login_host_of(plain_host(api_host))
+        decisions = self.live.decisions
+        if host is None or any(account.fingerprint == mark for account in decisions.accounts):
+            return
+        if mark in decisions.adopt:
+            self._adoption = asyncio.get_running_loop().create_task(self._adopt(token, host))
+        elif mark not in self.sightings and len(self.sightings) < MAX_SIGHTINGS:
+            self.sightings[mark] = Sighting(host, time.time())
+            logger.info(
+                "copilot: a client uses a login that is no account: `copilot-balancer accounts adopt %s` makes it one",
+                mark,
+            )
+
+    async def _adopt(self, token: SecretStr, host: str) -> None:
+        def change(decisions: Decisions) -> Decisions:
+            return adopted(decisions, token, host, time.time()) or decisions
+
+        try:
+            await asyncio.to_thread(self.store.edit_decisions, change)
+        except StoreError as error:
+            self._complain(error)
 
     # --- whose connections, and which hosts --------------------------------------------------------------------------
 
@@ -398,6 +453,12 @@ class CopilotBalancer:
         }[self.live.settings.log]
         if wanted:
             logger.log(logging.WARNING if record.verdict == "refused" else logging.INFO, attribution.log_line(record))
+
+
+def _with_host(decisions: Decisions, account: Account) -> Decisions:
+    """Only the host: whatever else was decided about the account meanwhile stands."""
+    known = next((one for one in decisions.accounts if one.id == account.id), None)
+    return decisions.with_account(known.model_copy(update={"api_host": account.api_host})) if known else decisions
 
 
 def _overrides() -> Mapping[str, object]:

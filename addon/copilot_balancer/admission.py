@@ -7,17 +7,34 @@ Laws of this file:
    its own hash, until it is verified and takes its real id over.
 3. Who comes again keeps label, place, priority and every other decision; credential and what GitHub says are renewed.
 4. There is one account on Copilot Free at most (GitHub Terms of Service, B.3).
+5. A credential that was only seen passing by comes in with the user's consent alone, and only once.
 """
 
 from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from copilot_balancer.accounts import Account, Decisions, default_api_host, fingerprint, normalise_label
+from copilot_balancer.accounts import Account, Consent, Decisions, default_api_host, fingerprint, normalise_label
 from copilot_balancer.copilot import PLACEHOLDER
 from copilot_balancer.errors import InvalidInput
-from copilot_balancer.github import Identity, free_plan
+from copilot_balancer.github import Access, Identity, free_plan
 from copilot_balancer.memory import Affinity, Memory
+
+_UNUSABLE = (
+    (PLACEHOLDER, "this is the placeholder that clients hold instead of a login: it is nobody's token"),
+    (
+        "ghp_",
+        (
+            "this is a classic personal access token (ghp_...), which the Copilot API does not take: log in with "
+            "`copilot-balancer accounts add`, or give it a fine-grained one (github_pat_...) with Copilot Requests"
+        ),
+    ),
+    (
+        "tid=",
+        "this is a short-lived Copilot token, which is over in half an hour: give it the GitHub token it was made from",
+    ),
+)
+"""How a token begins -> why it is none of an account. Source for ``ghp_``: copilot-protocol.md 2.1; ``tid=``: 2.2."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +47,8 @@ class Arrival:
     """What GitHub says about it; None: nobody asked."""
     label: str | None = None
     """What the user wants to call it; None: as the login."""
+    access: Access | None = None
+    """How the Copilot API takes it; None: nobody tried."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +62,21 @@ class Admitted:
     """The hash that it went by until now; what was learnt under it belongs to ``account.id``."""
 
 
+def unusable(token: SecretStr) -> str | None:
+    """Why `token` can be nobody's account, by its looks alone; None when it can."""
+    text = token.get_secret_value()
+    return next((why for beginning, why in _UNUSABLE if text.startswith(beginning)), None)
+
+
 def admit(decisions: Decisions, arrival: Arrival, now: float) -> tuple[Decisions, Admitted]:
     """Let `arrival` in: refresh the account that it is, else append a new one.
 
     Raises:
-        InvalidInput: it is the placeholder, its label is missing or taken, or it is a second account on Copilot Free.
+        InvalidInput: its token is `unusable`, its label is missing or taken, or it is a second account on Copilot Free.
 
     """
-    if arrival.token.get_secret_value() == PLACEHOLDER:
-        raise InvalidInput("this is the placeholder that clients hold instead of a login: it is nobody's token")
+    if reason := unusable(arrival.token):
+        raise InvalidInput(reason)
     mark = fingerprint(arrival.token.get_secret_value())
     twin = next((a for a in decisions.accounts if (a.host, a.fingerprint) == (arrival.host, mark)), None)
     identity = arrival.identity
@@ -70,6 +95,44 @@ def admit(decisions: Decisions, arrival: Arrival, now: float) -> tuple[Decisions
     if old:
         decisions = _rekeyed(decisions, old, account_id, now)
     return decisions.with_account(account), Admitted(account, before is None, old.id if old else None)
+
+
+def consented(decisions: Decisions, mark: str, label: str | None, now: float) -> Decisions:
+    """The user wants the credential with the fingerprint `mark` stored under `label` when it is seen again.
+
+    Raises:
+        InvalidInput: the label is unusable or taken, or an account has that credential already.
+
+    """
+    holder = next((account for account in decisions.accounts if account.fingerprint == mark), None)
+    if holder:
+        raise InvalidInput(f"{holder.label} has this credential already")
+    wish = normalise_label(label or f"client-{mark[:6]}")
+    waiting = {consent.label for other, consent in decisions.adopt.items() if other != mark}
+    if wish in waiting or any(account.label == wish for account in decisions.accounts):
+        raise InvalidInput(f"the label {wish} is taken: choose another one with --label")
+    return decisions.model_copy(update={"adopt": {**decisions.adopt, mark: Consent(label=wish, at=now)}})
+
+
+def adopted(
+    decisions: Decisions, token: SecretStr, host: str, now: float, identity: Identity | None = None
+) -> Decisions | None:
+    """A client was seen with `token` at the login host `host`: the decisions with it as an account.
+
+    None when the user did not consent to it: then nothing changes. A consent serves once, also where the credential
+    cannot come in (it is stored already, or a second one on Copilot Free). Without `identity` nobody has verified it.
+    """
+    mark = fingerprint(token.get_secret_value())
+    consent = decisions.adopt.get(mark)
+    if consent is None:
+        return None
+    spent = decisions.model_copy(update={"adopt": {key: c for key, c in decisions.adopt.items() if key != mark}})
+    taken = any(account.label == consent.label for account in decisions.accounts)
+    label = f"{consent.label[:50]}-{mark}" if taken else consent.label
+    try:
+        return admit(spent, Arrival(token, host, identity, label), now)[0]
+    except InvalidInput:
+        return spent
 
 
 def moved(memory: Memory, old_id: str, new_id: str) -> Memory:
@@ -105,13 +168,15 @@ def _free_label(arrival: Arrival, others: list[Account]) -> str:
 
 
 def _new(arrival: Arrival, account_id: str, label: str, now: float) -> Account:
-    identity = arrival.identity
+    identity, access = arrival.identity, arrival.access
+    told = access.api_host if access and access.api_host else identity.api_host if identity else None
     return Account(
         id=account_id,
         label=label,
         login=identity.login if identity else None,
         host=arrival.host,
-        api_host=identity.api_host if identity else default_api_host(arrival.host),
+        api_host=told or default_api_host(arrival.host),
+        credential=access.credential if access else "direct",
         token=arrival.token,
         plan=identity.plan_name if identity else None,
         added_at=now,
@@ -131,6 +196,9 @@ def _refreshed(account: Account, arrival: Arrival, account_id: str, now: float) 
         "plan": identity.plan_name or account.plan,
         "api_host": identity.api_host if identity.api_host_named else account.api_host,
     }
+    if access := arrival.access:
+        facts["credential"] = access.credential
+        facts["api_host"] = access.api_host or facts["api_host"]
     if fingerprint(arrival.token.get_secret_value()) == account.fingerprint:
         # a new token ends "needs login" by itself; the same one, which GitHub has just accepted, needs the user's word
         facts["cleared"] = {**account.cleared, "": now}

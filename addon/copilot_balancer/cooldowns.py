@@ -56,8 +56,6 @@ MODEL_REST = 30.0
 MODEL_REST_REPEATED = 15 * 60.0
 NEAR_ZERO = 5.0
 """Percent: a session window with more left is not what was refused (a burst limit of seconds has the same code)."""
-BLOCK = "$blocked"
-"""The key of ``healed`` for an abuse block that the user ended."""
 
 _REPAIRABLE = frozenset({Reason.CREDENTIAL, Reason.PREFIX, Reason.WRONG_HOST})
 
@@ -94,7 +92,7 @@ def rejected(state: AccountState) -> bool:
 
 def blocked(state: AccountState, enabled_at: float) -> bool:
     """Whether an abuse block was seen since the user last turned the account on."""
-    return state.blocked_at is not None and state.blocked_at >= max(enabled_at, state.healed.get(BLOCK, 0.0))
+    return state.blocked_at is not None and state.blocked_at >= enabled_at
 
 
 def learn(
@@ -139,7 +137,7 @@ def take_back(state: AccountState, mark: Mark, now: float) -> None:
     if mark.cooldown is not None and mark.cooldown in state.cooldowns:
         state.cooldowns.remove(mark.cooldown)
         key = mark.cooldown.key
-        if not any(rest.key == key for rest in live(state)):
+        if mark.cooldown.began < now and not any(rest.key == key for rest in live(state)):
             # another program's copy of it, merged in later, is over as well
             state.healed[key] = max(state.healed.get(key, 0.0), math.nextafter(mark.cooldown.began, math.inf))
     if mark.fault is not None and mark.fault in state.faults:
@@ -167,19 +165,18 @@ def clear(state: AccountState, model: str, at: float) -> None:
 
     Attempts that began before do not bring it back, nor does another program's copy of this memory.
     """
-    over = math.nextafter(at, math.inf)
-    ended = [rest for rest in state.cooldowns if rest.began <= at and model in ("", rest.model)]
+    ended = [rest for rest in state.cooldowns if rest.began < at and model in ("", rest.model)]
     state.cooldowns = [rest for rest in state.cooldowns if rest not in ended]
     for key in [rest.key for rest in ended] + ([] if model else [""]):
-        state.healed[key] = max(state.healed.get(key, 0.0), over)
+        state.healed[key] = max(state.healed.get(key, 0.0), at)
     for key, (_, raised) in list(state.strikes.items()):
-        if raised <= at and (key == model or not model):
+        if raised < at and (key == model or not model):
             state.strikes[key] = (0, at)
     for name, fact in list(state.models.items()):
-        if not fact.has and fact.began <= at and model in ("", name):
+        if not fact.has and fact.began < at and model in ("", name):
             state.models[name] = ModelFact(False, at, at, times=0)
     if not model:
-        state.faults = [fault for fault in state.faults if fault > at]
+        state.faults = [fault for fault in state.faults if fault >= at]
 
 
 def is_long(rest: Cooldown | ModelFact) -> bool:

@@ -10,13 +10,14 @@ Laws of this file:
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from mitmproxy import http
 from mitmproxy.connection import Server
 from mitmproxy.options import Options
+from pydantic import SecretStr
 
 from copilot_balancer import attribution, guard, quota
 from copilot_balancer.accounts import Account, Decisions
@@ -24,8 +25,10 @@ from copilot_balancer.attribution import Attribution, Try
 from copilot_balancer.config import Settings
 from copilot_balancer.conversation import conversation_of
 from copilot_balancer.copilot import PLACEHOLDER, Kind, error_body, kind_of, model_of, read_body
-from copilot_balancer.errors import printable
+from copilot_balancer.errors import InvalidInput, UpstreamError, printable
+from copilot_balancer.github import ExchangeRefused
 from copilot_balancer.layer import Refusal, Send, log_incident
+from copilot_balancer.minting import Bearer, Mint
 from copilot_balancer.outcomes import SERVED, Outcome, Reason, classify, classify_error
 from copilot_balancer.pool import Attempt, Hold, Nobody, NobodyKind, Pool, PoolRequest, Tried, sentences
 
@@ -53,6 +56,11 @@ class Live:
     settings: Settings
     options: Options
     hosts: frozenset[str]
+    mint: Mint
+    learn_host: Callable[[Account], Awaitable[Account]]
+    """Ask GitHub where an account's requests go now, and write it down."""
+    notice: Callable[[SecretStr, str], None]
+    """A client was seen with this credential, at this API host."""
     keep_bodies: int = 0
     """Bytes of a streamed answer that are kept for mitmweb, the console and dumps."""
     off: str | None = None
@@ -89,6 +97,7 @@ class Exchange:
         self.attempt: Attempt | None = None
         """What is upstream now, or was last."""
         self.account: Account | None = None
+        self.bearer: Bearer | None = None
         self.tries: list[Try] = []
         self.answers: list[http.Response | None] = []
         """The refusals so far, to be given back; by their attempt's number."""
@@ -99,8 +108,6 @@ class Exchange:
         self.declined = False
         self.note = ""
         self.kept: bytearray | None = None
-        self.client = "client"
-        """Whose credential the flow shows while no account's is used: ``client`` or ``none``."""
 
     # --- with what? --------------------------------------------------------------------------------------------------
 
@@ -134,9 +141,9 @@ class Exchange:
         return named is not None
 
     async def _read(self, send: Send) -> None:
-        if not send.hidden.get(b"authorization"):
-            self.client = "none"
-        request = self.flow.request
+        request, bearer = self.flow.request, _bearer(send)
+        if bearer and bearer != PLACEHOLDER:
+            self.live.notice(SecretStr(bearer), request.host)
         if self.kind is not Kind.BALANCED:
             return
         raw = request.get_content(strict=False) or b""
@@ -188,23 +195,48 @@ class Exchange:
             self._answer_self(426, "websocket_refused", "use HTTP: over a WebSocket no other account could take over")
             return
         found = self.next or self._home() or self.live.pool.assign(self.request, self.live.now())
-        self.next = None
-        while isinstance(found, Hold):
-            if not await self._hold(found.until):
-                return  # the client has left: the layer sees it next
-            found = self.live.pool.assign(self.request, self.live.now())
-        if isinstance(found, Nobody):
-            self._nobody(found)
-            return
-        account = self.live.account(found.account_id)
-        if account is None:  # removed this very moment
-            self._answer_self(503, "no_account", "the chosen account was removed; try again")
-            return
-        self.attempt, self.account, self.local = found, account, False
-        self.flow.request.headers["authorization"] = f"Bearer [account:{account.label}]"
-        if found.model != self.model and found.model is not None:
-            self._use_model(found.model)
-        send.host = account.api_host
+        while True:
+            self.next = None
+            if isinstance(found, Hold):
+                if not await self._hold(found.until):
+                    return  # the client has left: the layer sees it next
+            elif isinstance(found, Nobody):
+                self._nobody(found)
+                return
+            elif await self._prepare(found):
+                self._tell(send)
+                return
+            found = self.next or self.live.pool.assign(self.request, self.live.now())
+
+    async def _prepare(self, attempt: Attempt) -> bool:
+        """Get what is sent for the chosen account; False: it could not be had, and the pool knows."""
+        account = self.live.account(attempt.account_id)
+        refused, self.attempt = self.attempt, attempt
+        if account is None:  # removed this very moment; the pool does not choose it again
+            return False
+        self.account, self.local = account, False
+        last = self.request.tried[-1].outcome.reason if attempt.repair and self.request.tried else None
+        again = self.bearer.token if last is Reason.CREDENTIAL and refused and self.bearer else None
+        try:
+            if last is Reason.WRONG_HOST and account.credential == "direct":
+                self.account = account = await self.live.learn_host(account)
+            self.bearer = await self.live.mint.bearer(account, wall=time.time(), refused=again)
+        except (ExchangeRefused, UpstreamError, InvalidInput) as error:
+            outcome = error.outcome if isinstance(error, ExchangeRefused) else classify_error(str(error), sent=False)
+            self.answers.append(None)
+            self._refused(outcome, None)
+            return False
+        return True
+
+    def _tell(self, send: Send) -> None:
+        """Answer the layer: this account, this host, and how the copy is dressed."""
+        assert self.account is not None
+        assert self.attempt is not None
+        assert self.bearer is not None
+        self.flow.request.headers["authorization"] = f"Bearer [account:{self.account.label}]"
+        if self.attempt.model != self.model and self.attempt.model is not None:
+            self._use_model(self.attempt.model)
+        send.host = self.bearer.host
         send.authorize = partial(self._authorize, send)
         send.idle_timeout = self.live.settings.idle_timeout
         if self.streams:
@@ -223,14 +255,15 @@ class Exchange:
     def _authorize(self, send: Send, request: http.Request, server: Server) -> http.Response | None:
         """Let the guard put the account's credential on the outgoing copy; an answer when it refuses."""
         assert self.account is not None
+        assert self.bearer is not None
         reason = guard.put_on(
             request,
             server,
-            token=self.account.token,
+            token=self.bearer.token,
             hidden=send.hidden,
             hosts=self.live.hosts,
             options=self.live.options,
-            prefix=self.live.prefixes.get((self.account.fingerprint, self.account.api_host), "Bearer"),
+            prefix=self.live.prefixes.get((self.account.fingerprint, self.bearer.host), "Bearer"),
         )
         if reason is None:
             return None
@@ -298,28 +331,37 @@ class Exchange:
             return
         response = self.flow.response
         if response is not None:
-            guard.redact(response, self.live.decisions.accounts)
+            guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
         outcome = self._outcome(refusal, response)
-        self._tried(outcome, response.status_code if response else None)
         self.answers.append(response)
-        now = self.live.now()
         if self.kind is Kind.HOME:
+            self._tried(outcome, response.status_code if response else None)
             if outcome.reason in (Reason.NEEDS_LOGIN, Reason.BLOCKED):
-                self.live.pool.record(self.attempt, outcome, now)
+                self.live.pool.record(self.attempt, outcome, self.live.now())
             if refusal.error is not None:
                 self._answer_self(502, "bad_gateway", f"no answer from upstream: {printable(refusal.error)}")
             return
-        self.live.pool.record(self.attempt, outcome, now)
-        self.request = replace(self.request, tried=(*self.request.tried, Tried(self.attempt, outcome, now)))
-        if outcome.reason is Reason.PREFIX:
-            key = (self.account.fingerprint, self.account.api_host)
-            self.live.prefixes[key] = "token" if self.live.prefixes.get(key, "Bearer") == "Bearer" else "Bearer"
-        self._with_rest()
-        self.next = self.live.pool.assign(self.request, self.live.now())
+        self._refused(outcome, response.status_code if response else None)
+        assert self.next is not None
         if isinstance(self.next, Nobody):
             self._nobody(self.next)
         else:
             refusal.again = True
+
+    def _refused(self, outcome: Outcome, status: int | None) -> None:
+        """Tell the pool what came of the attempt, and ask it what to do next."""
+        assert self.account is not None
+        assert self.attempt is not None
+        now = self.live.now()
+        self._tried(outcome, status)
+        self.live.pool.record(self.attempt, outcome, now)
+        self.request = replace(self.request, tried=(*self.request.tried, Tried(self.attempt, outcome, now)))
+        if outcome.reason is Reason.PREFIX and self.bearer is not None:
+            key = (self.account.fingerprint, self.bearer.host)
+            self.live.prefixes[key] = "token" if self.live.prefixes.get(key, "Bearer") == "Bearer" else "Bearer"
+        rest = self.live.pool.rest_left(self.attempt.account_id, self.attempt.model, now)
+        self.tries[-1] = replace(self.tries[-1], rest=rest)
+        self.next = self.live.pool.assign(self.request, self.live.now())
 
     def _outcome(self, refusal: Refusal, response: http.Response | None) -> Outcome:
         if response is None:
@@ -371,7 +413,7 @@ class Exchange:
         self.tries.append(
             Try(
                 account=self.account.label,
-                host=self.account.api_host,
+                host=self.bearer.host if self.bearer else self.account.api_host,
                 why=self.attempt.why,
                 reason=outcome.reason,
                 status=status,
@@ -379,19 +421,13 @@ class Exchange:
             )
         )
 
-    def _with_rest(self) -> None:
-        """Note on the last try how long the account, or the model on it, rests now."""
-        assert self.attempt is not None
-        rest = self.live.pool.rest_left(self.attempt.account_id, self.attempt.model, self.live.now())
-        self.tries[-1] = replace(self.tries[-1], rest=rest)
-
     def end(self) -> Attribution:
         """The request is over: the flow gets its comment, marker and metadata; the pool is told."""
         flow, response = self.flow, self.flow.response
         self.live.pool.finish(flow.id, self.live.now())
         if self.kept is not None and response is not None and response.stream and self.account is not None:
             response.raw_content = bytes(self.kept)
-            guard.redact(response, self.live.decisions.accounts)
+            guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
         if self.kind is Kind.HOME and response is not None and self.account and response.status_code == 200:
             self._learn_models(response)
         served = not self.local and bool(self.tries) and self.tries[-1].reason == Reason.SERVED

@@ -1,37 +1,37 @@
-"""GitHub's own word about a token: whose it is, which Copilot plan it has, which API host serves it.
+"""GitHub's own word about a token: whose it is, which Copilot plan and quota it has, what it can be exchanged for.
 
 Laws of this file:
 
-1. A token goes to ``api.github.com`` or ``api.NAME.ghe.com``, by verified TLS, and nowhere else: no redirect is
-   followed, no proxy of the environment is used (it may be us), no TLS key log is written.
-2. No exception that leaves here holds a token, has one in a local variable of its frames, or is chained to an exception
-   that holds a request.
-3. One question takes 30 seconds at most, name resolution and a trickling server included; an answer that is larger
-   than 256 KB is not read.
-4. What GitHub says is checked before it is believed: the API host above all (security.md 3.1).
+1. A GitHub token goes to ``api.github.com`` or ``api.NAME.ghe.com``, and to the Copilot API host of its account; a
+   token that was exchanged for it to that API host alone. How it travels stands in ``asking``.
+2. What GitHub says is checked before it is believed: the API host above all (security.md 3.1).
+3. Nothing here asks on its own: each method is one wish of the user's, or of a request that needs a credential.
 """
 
-import json
 import re
-import ssl
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Literal
 
 import httpx
 from pydantic import SecretStr
 
-from copilot_balancer import __version__
-from copilot_balancer.accounts import GITHUB, check_api_host, check_token, default_api_host, normalise_domain
-from copilot_balancer.errors import InvalidInput, UpstreamError
+from copilot_balancer.accounts import (
+    GITHUB,
+    Account,
+    check_api_host,
+    check_token,
+    default_api_host,
+    normalise_domain,
+)
+from copilot_balancer.asking import PROGRAM, TOTAL_SECONDS, Answer, Question, Wire, parsed
+from copilot_balancer.catalogue import Listed, read_models
+from copilot_balancer.device_flow import Post, Reply, Show, Step, Wait, device_login
+from copilot_balancer.errors import InvalidInput, UpstreamError, printable
 from copilot_balancer.memory import QuotaWindow
+from copilot_balancer.outcomes import Outcome, Reason, classify, classify_exchange
 from copilot_balancer.quota import read_snapshots
-
-CONNECT_SECONDS = 10.0
-TOTAL_SECONDS = 30.0
-ANSWER_BYTES = 256 * 1024
 
 REST_VERSION = "2022-11-28"
 """``/user`` is a public endpoint and answers 400 to a version that is not one of the REST API's own.
@@ -40,6 +40,20 @@ Source: GitHub docs, rest/overview/api-versions; seen with Copilot's version in 
 """
 COPILOT_VERSION = "2025-04-01"
 """What clients send to ``/copilot_internal``. Source: copilot-protocol.md 7.1."""
+MODELS_VERSION = "2026-06-01"
+"""What opencode sends to ``/models``. Source: clients.md 3."""
+MODELS_BYTES = 4 * 1024 * 1024
+"""A list of 41 models has about 100 KB (copilot-protocol.md 6)."""
+
+_SHOWN = frozenset(
+    {
+        "access_type_sku", "assigned_date", "can_signup_for_limited", "chat_enabled", "copilot_plan", "endpoints",
+        "is_mcp_enabled", "limited_user_quotas", "limited_user_reset_date", "login", "monthly_quotas",
+        "quota_reset_date", "quota_reset_date_utc", "quota_snapshots", "token_based_billing",
+    }
+)  # fmt: skip
+"""What of ``/copilot_internal/user`` is shown as it is: plan and quota. The rest (tracking ids, organisations and
+whatever is added later) is told by name only."""
 
 _LOGIN = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -91,12 +105,58 @@ def read_api_host(url: object, login_host: str) -> str:
     return check_api_host(url.removeprefix("https://").removesuffix("/"), login_host)
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What is left of an account's quota, in GitHub's words of this moment."""
+
+    plan: str | None
+    sku: str | None
+    windows: dict[str, QuotaWindow]
+    """By the names of ``quota``, on the wall clock."""
+    raw: dict[str, object]
+    """The answer itself, without what says more than plan and quota."""
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """A short-lived token that a GitHub token was exchanged for."""
+
+    token: SecretStr
+    expires_at: float
+    """Seconds since the epoch, on GitHub's clock."""
+    refresh_in: float
+    """Seconds from now after which GitHub wants it to be replaced."""
+    api_host: str | None
+    """The host that it is for; None when GitHub named none that is one."""
+
+
+class ExchangeRefused(UpstreamError):  # noqa: N818 - reads as what it says
+    """GitHub does not exchange this token; `outcome` is what that means for its account."""
+
+    def __init__(self, message: str, outcome: Outcome) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
+@dataclass(frozen=True)
+class Access:
+    """How the Copilot API takes a token, as tried once."""
+
+    credential: Literal["direct", "exchange"]
+    """As in ``Account.credential``."""
+    api_host: str | None = None
+    """The host of the exchanged token; None: as GitHub said before."""
+    models: tuple[Listed, ...] | None = None
+    """What it has; None: it could not be listed."""
+    warning: str | None = None
+    """A sentence for the user: what did not work."""
+
+
 class GitHub:
-    """Asks GitHub, blocking. `transport` is the seam for the tests and the demo; names and ports stay real."""
+    """Asks GitHub and the Copilot API, blocking. `transport` is the seam for the tests and the demo."""
 
     def __init__(self, transport: httpx.BaseTransport | None = None, *, total_seconds: float = TOTAL_SECONDS) -> None:
-        self._transport = transport
-        self._total_seconds = total_seconds
+        self._wire = Wire(transport, total_seconds=total_seconds)
 
     def whoami(self, token: SecretStr, host: str = GITHUB) -> Identity:
         """Whose `token` it is, at the login host `host`.
@@ -108,21 +168,10 @@ class GitHub:
             UpstreamError: GitHub does not accept the token, cannot be reached, or makes no sense.
 
         """
-        host = normalise_domain(host)
-        check_token(token.get_secret_value())
-        return self._in_time(lambda: self._whoami(token, host), f"api.{host}")
-
-    def _whoami(self, token: SecretStr, host: str) -> Identity:
+        host = _checked(token, host)
         api = f"api.{host}"
-        transport = self._transport or httpx.HTTPTransport(verify=_verified_tls(), trust_env=False)
-        with httpx.Client(
-            transport=transport,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx.Timeout(self._total_seconds, connect=min(CONNECT_SECONDS, self._total_seconds)),
-        ) as client:
-            person = _get(client, token, f"https://{api}/user", REST_VERSION).object()
-            copilot = _get(client, token, f"https://{api}/copilot_internal/user", COPILOT_VERSION)
+        person = _facts(self._wire.ask(Question(f"https://{api}/user", token, version=REST_VERSION)))
+        copilot = self._copilot_user(token, host)
         number, login = person.get("id"), person.get("login")
         if type(number) is not int or number <= 0 or not isinstance(login, str) or not _LOGIN.fullmatch(login):
             raise UpstreamError(f"{api} did not say whose token this is")
@@ -133,7 +182,7 @@ class GitHub:
                 "Copilot, or the token's app may not ask for it"
             )
             return Identity(account_id, login, None, None, default_api_host(host), warnings=(warning,))
-        facts = copilot.object()
+        facts = _facts(copilot)
         api_host, named, warnings = _api_host(facts, host)
         now = time.time()
         return Identity(
@@ -147,116 +196,236 @@ class GitHub:
             warnings,
         )
 
-    def _in_time(self, work: Callable[[], Identity], api: str) -> Identity:
-        """Run `work` in a thread: no time-out of httpx bounds name resolution, or a server that trickles bytes."""
-        future: Future[Identity] = Future()
+    def usage(self, token: SecretStr, host: str = GITHUB) -> Usage:
+        """What is left of the quota of `token`'s account.
 
-        def run() -> None:
-            try:
-                future.set_result(work())
-            except BaseException as error:  # noqa: BLE001 - handed on to the caller's thread, whatever it is
-                future.set_exception(error)
+        Raises:
+            InvalidInput: `token` or `host` is none.
+            UpstreamError: GitHub does not tell, as one sentence.
 
-        threading.Thread(target=run, name="github", daemon=True).start()
+        """
+        answer = self._copilot_user(token, _checked(token, host))
+        if answer.status in (403, 404) and not answer.limited:
+            raise UpstreamError(
+                f"{answer.host} tells nothing about quota (HTTP {answer.status}): this account has no Copilot, or the "
+                "token's app may not ask for it"
+            )
+        facts = _facts(answer)
+        now = time.time()
+        raw = {printable(key): value if key in _SHOWN else "(not shown)" for key, value in facts.items()}
+        return Usage(
+            _word(facts.get("copilot_plan")),
+            _word(facts.get("access_type_sku")),
+            read_snapshots(facts, wall=now, now=now),
+            raw,
+        )
+
+    def exchange(self, token: SecretStr, host: str = GITHUB) -> Exchanged:
+        """A short-lived token for the Copilot API, for a GitHub token. Source: copilot-protocol.md 2.2.
+
+        Raises:
+            InvalidInput: `token` or `host` is none.
+            ExchangeRefused: GitHub says no.
+            UpstreamError: there was no answer that could be read; nothing is known about the token then.
+
+        """
+        host = _checked(token, host)
+        url = f"https://api.{host}/copilot_internal/v2/token"
+        answer = self._wire.ask(Question(url, token, version=COPILOT_VERSION, headers={"Editor-Version": PROGRAM}))
+        outcome = classify_exchange(answer.status, answer.headers, answer.body, wall=time.time())
+        if outcome.reason is not Reason.SERVED:
+            raise ExchangeRefused(_told(answer, outcome), outcome)
+        found = _exchanged(answer, host)
+        if isinstance(found, str):
+            raise UpstreamError(found)
+        return found
+
+    def models(self, token: SecretStr, host: str, api_host: str) -> tuple[Listed, ...]:
+        """What the account of `token` (a GitHub token, or one that was exchanged) has, by its own list at `api_host`.
+
+        Raises:
+            InvalidInput: `token` or `host` is none, or an account of `host` may not be sent to `api_host`.
+            UpstreamError: there is no list, as one sentence.
+
+        """
+        listing = self._list(token, host, api_host)
+        if listing.models is None:
+            raise UpstreamError(listing.why)
+        return listing.models
+
+    def models_of(self, account: Account) -> tuple[Listed, ...]:
+        """What `account` has, by its own list; its credential is exchanged first where it must be.
+
+        Raises:
+            UpstreamError: there is no list, as one sentence.
+
+        """
+        if account.credential == "direct":
+            return self.models(account.token, account.host, account.api_host)
+        minted = self.exchange(account.token, account.host)
+        return self.models(minted.token, account.host, minted.api_host or account.api_host)
+
+    def access(self, token: SecretStr, who: Identity) -> Access:
+        """How the Copilot API takes `token`: as it is, or exchanged (features A13).
+
+        It is asked for its models with the token as it is. Only where it refuses the token as such, and GitHub
+        exchanges it, and the exchanged one is not refused as well, the token is one to be exchanged.
+        """
+        host = who.id.partition(":")[0]
+        plain = self._list(token, host, who.api_host)
+        if plain.models is not None or plain.reason not in _REFUSED_AS_SUCH:
+            return Access("direct", models=plain.models, warning=plain.why or None)
         try:
-            return future.result(self._total_seconds)
-        except TimeoutError:
-            pass
-        raise UpstreamError(f"{api} did not answer within {self._total_seconds:g} seconds")
+            minted = self.exchange(token, host)
+        except UpstreamError as error:
+            return Access("direct", warning=f"{plain.why}; nor can the token be exchanged: {error}")
+        api_host = minted.api_host or who.api_host
+        bought = self._list(minted.token, host, api_host)
+        if bought.models is None and bought.reason in _REFUSED_AS_SUCH:
+            return Access("direct", warning=f"{plain.why}; nor does it take what the token was exchanged for")
+        return Access("exchange", api_host, bought.models, bought.why or None)
+
+    def log_in(
+        self,
+        host: str,
+        client_id: str,
+        *,
+        show: Callable[[Show], None],
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> SecretStr:
+        """Let a person log in at `host` by a code that `show` tells them; the token that comes of it.
+
+        Raises:
+            InvalidInput: `host` is no login host.
+            UpstreamError: the login was refused, or came to nothing.
+
+        """
+        login = device_login(host, client_id)
+        step = next(login)
+        while True:
+            reply = self._done(step, show, sleep, clock)
+            try:
+                step = login.send(reply)
+            except StopIteration as end:
+                token: SecretStr = end.value
+                return token
+
+    def _done(
+        self, step: Step, show: Callable[[Show], None], sleep: Callable[[float], None], clock: Callable[[], float]
+    ) -> Reply | None:
+        if isinstance(step, Show):
+            show(step)
+        elif isinstance(step, Wait):
+            sleep(step.seconds)
+        else:
+            return self._posted(step, clock)
+        return None
+
+    def _posted(self, step: Post, clock: Callable[[], float]) -> Reply:
+        try:
+            answer = self._wire.ask(Question(step.url, form=step.form))
+        except UpstreamError as error:
+            return Reply(clock(), lost=str(error))
+        return Reply(clock(), answer.status, answer.headers.get("content-type", ""), answer.body)
+
+    def _copilot_user(self, token: SecretStr, host: str) -> Answer:
+        return self._wire.ask(Question(f"https://api.{host}/copilot_internal/user", token, version=COPILOT_VERSION))
+
+    def _list(self, token: SecretStr, host: str, api_host: str) -> "_Listing":
+        """The models that `token` has at `api_host`, or why there is no list; GitHub tokens need one of two prefixes.
+
+        Which one a host wants is not documented (copilot-protocol.md 2.1), so the other one is tried once.
+        """
+        check_api_host(api_host, _checked(token, host))
+        bought = {"Editor-Version": PROGRAM} if token.get_secret_value().startswith("tid=") else {}
+        for scheme in ("Bearer", "token"):
+            question = Question(
+                f"https://{api_host}/models", token, scheme, MODELS_VERSION, headers=bought, cap=MODELS_BYTES
+            )
+            try:
+                answer = self._wire.ask(question)
+            except UpstreamError as error:
+                return _Listing(why=str(error))
+            if answer.status == 200:
+                models = None if answer.fault else read_models(parsed(answer.body))
+                why = answer.fault or "answered with something that is no list of models"
+                return _Listing(why=f"{api_host} {why}") if models is None else _Listing(models)
+            outcome = classify(answer.status, answer.headers, answer.body, wall=time.time())
+            if outcome.reason is not Reason.PREFIX:
+                break
+        return _Listing(reason=outcome.reason, why=f"the models could not be listed: {_told(answer, outcome)}")
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """What came back from one question."""
+class _Listing:
+    """The models, or why there are none."""
 
-    api: str
-    status: int
-    limited: bool
-    """Whether the refusal is GitHub's rate limit, which says nothing about the token."""
-    body: bytes
-
-    def object(self) -> dict[str, object]:
-        """The JSON object of a 200.
-
-        Raises:
-            UpstreamError: anything else, as one sentence.
-
-        """
-        if self.limited:
-            raise UpstreamError(f"{self.api} takes no more questions for now (HTTP {self.status}): try again later")
-        if self.status == 401:
-            raise UpstreamError(f"GitHub does not accept this token ({self.api}, HTTP 401): log in again and import it")
-        if 300 <= self.status < 400:
-            raise UpstreamError(f"{self.api} answered with a redirect (HTTP {self.status}), which is not followed")
-        if self.status >= 500:
-            raise UpstreamError(f"{self.api} has trouble of its own (HTTP {self.status}): try again later")
-        if self.status != 200:
-            raise UpstreamError(f"{self.api} refuses to say whose token this is (HTTP {self.status})")
-        try:
-            answer = json.loads(self.body)
-        except (ValueError, RecursionError):
-            answer = None
-        if not isinstance(answer, dict):
-            raise UpstreamError(f"{self.api} answered something that is not a JSON object")
-        return answer
+    models: tuple[Listed, ...] | None = None
+    why: str = ""
+    reason: Reason | None = None
+    """Of a refusal."""
 
 
-def _get(client: httpx.Client, token: SecretStr, url: str, version: str) -> _Answer:
-    api = httpx.URL(url).host
+_REFUSED_AS_SUCH = frozenset(
+    {Reason.NEEDS_LOGIN, Reason.CREDENTIAL, Reason.NO_ACCESS, Reason.WRONG_HOST, Reason.PREFIX}
+)
+"""The Copilot API's refusals that another form of the token, or its own host, could cure."""
+
+
+def _checked(token: SecretStr, host: str) -> str:
+    """The login host, when both can be used."""
+    check_token(token.get_secret_value())
+    return normalise_domain(host)
+
+
+def _facts(answer: Answer) -> dict[str, object]:
+    """The JSON object of a 200.
+
+    Raises:
+        UpstreamError: anything else, as one sentence.
+
+    """
+    if answer.status == 401:
+        raise UpstreamError(f"GitHub does not accept this token ({answer.host}, HTTP 401): log in again")
+    if answer.refusal is not None:
+        raise UpstreamError(answer.refusal)
+    return answer.object()
+
+
+def _told(answer: Answer, outcome: Outcome) -> str:
+    """A refusal as one sentence, with the service's own words."""
+    said = f": {outcome.text}" if outcome.text else ""
+    return f"{answer.host} refuses (HTTP {answer.status}{said})"
+
+
+def _exchanged(answer: Answer, host: str) -> Exchanged | str:
+    """The short-lived token in an answer, or why there is none. Returned, not raised: this frame reads it."""
+    facts = parsed(answer.body)
+    if not isinstance(facts, dict):
+        return f"{answer.host} {answer.fault or 'answered something that is not a JSON object'}"
+    token, expires_at, refresh_in = facts.get("token"), _seconds(facts.get("expires_at")), facts.get("refresh_in")
     try:
-        with client.stream("GET", url, headers=_headers(token, version)) as response:
-            body = _read(response, api) if response.status_code == 200 else b""
-            return _Answer(api, response.status_code, _rate_limited(response), body)
-    except httpx.HTTPError as error:
-        why = _why(error)
-    raise UpstreamError(f"{api} {why}")  # out of the except block: httpx's exceptions hold the request
+        secret = SecretStr(check_token(token if isinstance(token, str) else ""))
+    except InvalidInput:
+        return f"{answer.host} gave no Copilot token that can be used"
+    if expires_at is None:
+        return f"{answer.host} did not say until when the Copilot token holds"
+    wanted = _seconds(refresh_in)
+    api_host, named, _ = _api_host(facts, host)
+    return Exchanged(
+        secret,
+        expires_at,
+        max(expires_at - time.time() - 300, 0.0) if wanted is None else wanted,
+        api_host if named else None,
+    )
 
 
-def _headers(token: SecretStr, version: str) -> dict[str, str]:
-    return {
-        "Authorization": f"token {token.get_secret_value()}",
-        "Accept": "application/json",
-        "Accept-Encoding": "identity",  # so that the cap on bytes is a cap on memory
-        "User-Agent": f"copilot-balancer/{__version__}",
-        "X-GitHub-Api-Version": version,
-    }
-
-
-def _read(response: httpx.Response, api: str) -> bytes:
-    if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise UpstreamError(f"{api} answered in an encoding that was not asked for")
-    body = bytearray()
-    for chunk in response.iter_bytes():
-        body += chunk
-        if len(body) > ANSWER_BYTES:
-            raise UpstreamError(f"{api} answered more than {ANSWER_BYTES // 1024} KB, which is not read")
-    return bytes(body)
-
-
-def _rate_limited(response: httpx.Response) -> bool:
-    """GitHub's REST limits: 429, or 403 with one of two headers. Source: GitHub docs, rate-limits-for-the-rest-api."""
-    if response.status_code == 429:
-        return True
-    told = response.headers.get("x-ratelimit-remaining") == "0" or "retry-after" in response.headers
-    return response.status_code == 403 and told
-
-
-def _why(error: httpx.HTTPError) -> str:
-    if isinstance(error, httpx.ConnectTimeout):
-        return f"cannot be reached within {CONNECT_SECONDS:g} seconds: is there a network?"
-    if isinstance(error, httpx.TimeoutException):
-        return "did not answer in time: try again later"
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return "shows a certificate that cannot be verified; nothing was sent"
-    if isinstance(error, httpx.ConnectError):
-        return "cannot be reached: is there a network?"
-    return f"broke the connection off ({type(error).__name__})"
-
-
-def _verified_tls() -> ssl.SSLContext:
-    context = httpx.create_ssl_context(trust_env=False)
-    context.keylog_filename = None  # type: ignore[assignment] # SSLKEYLOGFILE would give the token away; None turns it off
-    return context
+def _seconds(value: object) -> float | None:
+    """A number of seconds that makes sense: not negative, and no date beyond the year 5138."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value < 1e11 else None
 
 
 def _api_host(facts: dict[str, object], host: str) -> tuple[str, bool, tuple[str, ...]]:

@@ -96,14 +96,15 @@ def hand_on(request: http.Request, *, hidden: Hidden) -> None:
     _dress(request, hidden, drop=_NEVER_SENT_ON)
 
 
-def redact(response: http.Response, accounts: Iterable[Account]) -> None:
-    """Take accounts' tokens out of an answer that echoes one, before the flow or the client keeps it."""
-    for account in accounts:
-        secret, name = account.token.get_secret_value().encode("ascii"), f"[account:{account.label}]".encode()
+def redact(response: http.Response, accounts: Iterable[Account], minted: Iterable[SecretStr] = ()) -> None:
+    """Take accounts' tokens, and those minted for them, out of an answer that echoes one, before anybody keeps it."""
+    names = [(account.token, f"[account:{account.label}]") for account in accounts]
+    for token, name in [*names, *((token, "[account]") for token in minted)]:
+        secret, shown = token.get_secret_value().encode("ascii"), name.encode()
         if any(secret in value for _, value in response.headers.fields):
-            response.headers.fields = tuple((key, text.replace(secret, name)) for key, text in response.headers.fields)
+            response.headers.fields = tuple((key, text.replace(secret, shown)) for key, text in response.headers.fields)
         if response.raw_content and secret in response.raw_content:
-            response.raw_content = response.raw_content.replace(secret, name)
+            response.raw_content = response.raw_content.replace(secret, shown)
             if "content-length" in response.headers:
                 response.headers["content-length"] = str(len(response.raw_content))
 

@@ -18,6 +18,8 @@ MAX_MODELS = 256
 """How many models are remembered for one account: their names come from requests."""
 MAX_COOLDOWNS = 64
 """How many cooldowns are remembered for one account."""
+MAX_SIGHTINGS = 64
+"""How many unknown credentials are remembered: anybody on this machine can show us new ones."""
 MAX_FAULTS = 8
 LONGEST_REST = 24 * 3600.0
 """No cooldown is longer: a server that says more is asked again after a day (security.md, rule 17)."""
@@ -119,6 +121,15 @@ class Affinity:
     used_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A credential that a client used through the proxy and that no account has (features A5)."""
+
+    host: str
+    """The login host that it belongs to."""
+    first_seen: float
+
+
 @dataclass(slots=True)
 class Memory:
     """state.json: what the proxy learnt about all accounts, and where each conversation stays."""
@@ -126,6 +137,8 @@ class Memory:
     accounts: dict[str, AccountState] = field(default_factory=dict)
     conversations: dict[str, Affinity] = field(default_factory=dict)
     """Hash of a conversation's id -> its account; oldest first, bounded."""
+    sightings: dict[str, Sighting] = field(default_factory=dict)
+    """Fingerprint of an unknown credential -> where and when it was noticed; oldest first, bounded."""
 
 
 def live(state: AccountState) -> list[Cooldown]:
@@ -154,11 +167,17 @@ def newest_conversations(conversations: dict[str, Affinity]) -> dict[str, Affini
     return dict(ordered[-MAX_CONVERSATIONS:])
 
 
+def newest_sightings(sightings: dict[str, Sighting]) -> dict[str, Sighting]:
+    """The `MAX_SIGHTINGS` that were noticed last, oldest first."""
+    ordered = sorted(sightings.items(), key=lambda item: (item[1].first_seen, item[0]))
+    return dict(ordered[-MAX_SIGHTINGS:])
+
+
 def merge(disk: Memory, mine: Memory) -> Memory:
     """Both memories as one; neither is changed.
 
     Merging twice changes nothing more, and it does not matter which of the two comes first: longest deadlines, newest
-    facts and highest counters win. Only conversations beyond the bound are lost.
+    facts and highest counters win. Only conversations and sightings beyond their bounds are lost.
     """
     accounts = {
         key: _merged(disk.accounts.get(key), mine.accounts.get(key))
@@ -169,7 +188,11 @@ def merge(disk: Memory, mine: Memory) -> Memory:
         known = conversations.get(key)
         if known is None or (known.used_at, known.account_id) < (affinity.used_at, affinity.account_id):
             conversations[key] = affinity
-    return Memory(accounts, newest_conversations(conversations))
+    sightings = dict(disk.sightings)
+    for key, sighting in mine.sightings.items():
+        earlier = (sightings.get(key, sighting), sighting)
+        sightings[key] = min(earlier, key=lambda seen: (seen.first_seen, seen.host))
+    return Memory(accounts, newest_conversations(conversations), newest_sightings(sightings))
 
 
 def _merged(one: AccountState | None, two: AccountState | None) -> AccountState:
@@ -313,4 +336,5 @@ def _timed(
     conversations = {
         key: Affinity(known.account_id, past(known.used_at)) for key, known in memory.conversations.items()
     }
-    return Memory(accounts, conversations)
+    sightings = {key: replace(seen, first_seen=past(seen.first_seen)) for key, seen in memory.sightings.items()}
+    return Memory(accounts, conversations, sightings)

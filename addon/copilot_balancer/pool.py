@@ -31,7 +31,7 @@ from copilot_balancer.assignment import (
     sentences,
 )
 from copilot_balancer.choosing import decide, is_nobodys_fault
-from copilot_balancer.cooldowns import BLOCK, Mark, clear, learn, listed, prune, take_back
+from copilot_balancer.cooldowns import Mark, clear, learn, listed, prune, take_back
 from copilot_balancer.eligibility import PROBE_LEASE, Member, exclusive, resting, settled, unproved
 from copilot_balancer.explain import AccountView, Explanation, PoolSnapshot, explain, snapshot
 from copilot_balancer.memory import (
@@ -104,8 +104,8 @@ class Pool:
         self._conversations: OrderedDict[str, Affinity] = OrderedDict()
         """Least recently used first."""
         self._flights: dict[str, Flight] = {}
-        self._cleared: dict[tuple[str, str], tuple[float, float]] = {}
-        """(account id, model) -> (the user's stamp, the moment on our clock that it stands for)."""
+        self._stamps: dict[tuple[str, str], tuple[float, float]] = {}
+        """(account id, what) -> (the user's stamp, the moment on our clock that it stands for)."""
         self._in_flight: dict[str, int] = {}
         self._board = Board(policy, decisions.balancing, {}, self._conversations, self._in_flight, {})
         self.replace(decisions, now)
@@ -288,21 +288,25 @@ class Pool:
                 home=home is not None and account.id == home.id,
                 serving=account.id in serving,
                 has=self._board.policy.preseed.get(account.label),
+                enabled_at=self._moment(account.id, "enabled", account.enabled_at, now, known=known is not None),
                 probes=known.probes if known else {},
             )
-            if known is not None and known.account.enabled_at != account.enabled_at:
-                known.state.healed[BLOCK] = now
-            self._note_clears(account, now, known=known is not None)
+            for model, stamp in account.cleared.items():
+                self._moment(account.id, f"cleared {model}", stamp, now, known=known is not None)
         self._decisions = decisions
         self._refresh()
         self.version += 1
 
-    def _note_clears(self, account: Account, now: float, *, known: bool) -> None:
-        """Translate the user's stamps, made on the wall clock: one that is new to us was made just now."""
-        for model, stamp in account.cleared.items():
-            seen = self._cleared.get((account.id, model))
-            if seen is None or seen[0] != stamp:
-                self._cleared[account.id, model] = (stamp, now if known else min(stamp, now))
+    def _moment(self, account_id: str, what: str, stamp: float, now: float, *, known: bool) -> float:
+        """Our moment for a stamp of the user, who reads the wall clock: a new one about a known account is from now.
+
+        One that was there before we started counts as it is, and one from the future (the clock was set back) not.
+        """
+        seen = self._stamps.get((account_id, what))
+        if seen is None or seen[0] != stamp:
+            seen = (stamp, now if known else stamp if stamp <= now else 0.0)
+            self._stamps[account_id, what] = seen
+        return seen[1]
 
     def _refresh(self) -> None:
         """Bring what was learnt in line with what was decided."""
@@ -312,7 +316,7 @@ class Pool:
                 state.credential = member.fingerprint
                 state.rejected_at, state.models, state.listed_at = None, {}, None
             for model in member.account.cleared:
-                clear(state, model, self._cleared[member.account.id, model][1])
+                clear(state, model, self._stamps[member.account.id, f"cleared {model}"][1])
         self._weigh_models()
 
     def _weigh_models(self) -> None:

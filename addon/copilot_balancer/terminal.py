@@ -4,15 +4,18 @@ Laws of this file:
 
 1. Facts go to stdout, as a table, as lines, or as JSON; what the user should know besides goes to stderr as a note.
 2. Lines are wrapped at 80 columns, so that output looks the same in a terminal, a pipe and a bug report.
-3. Nothing here is ever given a token.
+3. Nothing here is ever given a token. What is given to another program goes by its stdin, where ``ps`` does not look.
 """
 
 import json
 import os
 import re
+import shutil
+import subprocess
 import sys
 import textwrap
 import time
+import webbrowser
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,10 +23,21 @@ from pathlib import Path
 
 import click
 
+from copilot_balancer import config
 from copilot_balancer.github import GitHub
 from copilot_balancer.store import Paths, Store, paths
 
 WIDTH = 80
+
+CLIPBOARDS = (
+    (("pbcopy",), None),
+    (("wl-copy",), "WAYLAND_DISPLAY"),
+    (("xclip", "-selection", "clipboard"), "DISPLAY"),
+    (("clip.exe",), None),
+)
+"""Programs that take what they read for the clipboard (macOS, Wayland, X11, Windows and its Linux), and the variable
+without which there is no clipboard for them."""
+_CLIPBOARD_SECONDS = 5.0
 
 
 def _stdin_is_terminal() -> bool:
@@ -40,6 +54,13 @@ class World:
     now: Callable[[], float] = time.time
     interactive: Callable[[], bool] = _stdin_is_terminal
     """Whether a person can be asked."""
+    folder: Callable[[], Path] = Path.cwd
+    """Where the user stands: a project's settings are there."""
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    """Seconds that pass evenly."""
+    open_page: Callable[[str], bool] = webbrowser.open
+    """Show a page in the user's browser; whether that worked."""
 
     @property
     def paths(self) -> Paths:
@@ -51,8 +72,40 @@ class World:
         """Our files."""
         return Store(self.paths.state)
 
+    def settings(self, *, with_project: bool = False) -> config.Loaded:
+        """The settings of config.toml, and those of the project's file; what mitmproxy is given is not seen here.
+
+        Raises:
+            InvalidInput: a value is not allowed; the sentence names file and key.
+
+        """
+        return config.load(self.paths.config, self.folder() if with_project else None, {})
+
+    def copy(self, text: str) -> bool:
+        """Put `text` into the clipboard by one of `CLIPBOARDS`; whether that worked."""
+        return any(self._copied(command, needs, text) for command, needs in CLIPBOARDS)
+
+    def _copied(self, command: Sequence[str], needs: str | None, text: str) -> bool:
+        program = shutil.which(command[0], path=self.environ.get("PATH"))
+        if program is None or (needs and not self.environ.get(needs)):
+            return False
+        try:
+            done = subprocess.run(  # noqa: S603 - a program of the list above
+                [program, *command[1:]],
+                input=text.encode("ascii"),
+                env=dict(self.environ),
+                stdout=subprocess.DEVNULL,  # xclip and wl-copy stay, and would keep a pipe open
+                stderr=subprocess.DEVNULL,
+                timeout=_CLIPBOARD_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        return done.returncode == 0
+
 
 pass_world = click.make_pass_decorator(World, ensure=True)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print for programs.")
 
 
 def show_json(value: object) -> None:
@@ -72,6 +125,14 @@ def show_facts(facts: Mapping[str, str]) -> None:
     width = max(map(len, facts))
     for name, value in facts.items():
         click.echo(f"  {name.ljust(width)}  {value}")
+
+
+def bar(percent: float, width: int = 20) -> str:
+    """``[#####...............]``: how much of a whole is left; never empty or full when it is not."""
+    filled = round(min(max(percent, 0.0), 100.0) * width / 100)
+    if 0 < percent < 100:
+        filled = min(max(filled, 1), width - 1)
+    return f"[{'#' * filled}{'.' * (width - filled)}]"
 
 
 def wrapped(text: str, first: str = "") -> str:

@@ -8,6 +8,7 @@ patches, in its own process, the one function with which mitmproxy dials (``dial
                connection   one connection: requests in, answers out, as the script wants them
                dialling     how mitmproxy reaches it
                authority    the throw-away CA
+               device       a person who logs in by a code
                answers      what arrived, what is answered, the accounts: values
                bodies       what the service's answers look like: pure
 
@@ -44,6 +45,7 @@ from copilot_balancer.fake.answers import (
     per_path,
 )
 from copilot_balancer.fake.bodies import DEFAULT_MODELS, Quota
+from copilot_balancer.fake.device import FakeLogin
 from copilot_balancer.fake.dialling import dial
 from copilot_balancer.fake.server import HOSTS, FakeCopilot, running
 
@@ -62,6 +64,7 @@ __all__ = [
     "EndlessError",
     "FakeAccount",
     "FakeCopilot",
+    "FakeLogin",
     "Ok",
     "Quota",
     "RawBytes",

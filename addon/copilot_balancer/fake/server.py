@@ -40,6 +40,7 @@ from copilot_balancer.fake.answers import (
 from copilot_balancer.fake.authority import Authority
 from copilot_balancer.fake.bodies import BALANCED, DEFAULT_MODELS, RESPONSES, Reply
 from copilot_balancer.fake.connection import Connection
+from copilot_balancer.fake.device import FakeLogin
 
 HOSTS = frozenset(
     {
@@ -79,6 +80,8 @@ class FakeCopilot:
     ) -> None:
         self.accounts: dict[str, FakeAccount] = dict(accounts or {})
         """Token -> account."""
+        self.logins: dict[str, FakeLogin] = {}
+        """Login host -> who logs in there by a code; nobody at the others."""
         self.hosts = HOSTS | {host.lower() for host in hosts}
         """Where ``dial`` leads here; a certificate is made for any host that arrives."""
         self.seen: list[Seen] = []
@@ -236,6 +239,11 @@ class FakeCopilot:
         return chosen(account.script.popleft() if account.script else account.default, seen)
 
     def _github(self, seen: Seen, account: FakeAccount | None) -> Answer:
+        if login := self.logins.get(seen.host):
+            answer = login.answer(seen)
+            if login.given:
+                self.accounts[login.token] = login.account
+            return answer
         if not seen.host.startswith("api.") or seen.method != "GET":
             return NOT_FOUND
         if seen.path in ("/user", "/copilot_internal/user", "/copilot_internal/v2/token"):

@@ -1,0 +1,105 @@
+"""Short-lived tokens for accounts whose credential is ``exchange``, and the API host when it has to be learnt again.
+
+Laws of this file:
+
+1. One exchange at a time per credential: whoever comes meanwhile waits for it and takes what came of it, be it a
+   token or a failure (features A13).
+2. A token is replaced five minutes before it ends, or when GitHub asked for it, whichever is sooner; not before.
+3. A token that was refused is replaced once: whoever reports the one before gets the new one without another exchange.
+4. GitHub is asked in a thread, off the event loop. Minted tokens live in memory alone.
+"""
+
+import asyncio
+import zlib
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import SecretStr
+
+from copilot_balancer.accounts import Account
+from copilot_balancer.github import Exchanged, Identity
+
+EARLY = 300.0
+"""Seconds before its end in which a token is not used any more; VS Code does the same (copilot-protocol.md 2.2)."""
+
+JITTER = 60
+"""Up to so many seconds earlier still, so that several accounts are not refreshed in one moment."""
+
+
+class Asks(Protocol):
+    """The part of ``github.GitHub`` that is needed here."""
+
+    def exchange(self, token: SecretStr, host: str) -> Exchanged:
+        """A short-lived token for a GitHub token."""
+        ...
+
+    def whoami(self, token: SecretStr, host: str) -> Identity:
+        """Whose a GitHub token is, and where its requests go."""
+        ...
+
+
+@dataclass(frozen=True)
+class Bearer:
+    """What is sent for an account, and where."""
+
+    token: SecretStr
+    host: str
+
+
+@dataclass(frozen=True)
+class _Minted:
+    bearer: Bearer
+    replaced_at: float
+
+
+class Mint:
+    """The bearers of all accounts."""
+
+    def __init__(self, github: Asks) -> None:
+        self._github = github
+        self._minted: dict[str, _Minted] = {}
+        """By fingerprint of the GitHub token."""
+        self._flights: dict[str, asyncio.Task[Bearer]] = {}
+        """Exchanges under way, by the same."""
+
+    async def bearer(self, account: Account, *, wall: float, refused: SecretStr | None = None) -> Bearer:
+        """What to send for `account` at `wall` (seconds since the epoch); never the token that was `refused`.
+
+        Raises:
+            ExchangeRefused: GitHub does not exchange the account's token.
+            UpstreamError: GitHub could not be asked.
+
+        """
+        if account.credential == "direct":
+            return Bearer(account.token, account.api_host)
+        key = account.fingerprint
+        flight = self._flights.get(key)
+        if flight is None:
+            known = self._minted.get(key)
+            if known is not None and wall < known.replaced_at and known.bearer.token != refused:
+                return known.bearer
+            flight = self._flights[key] = asyncio.create_task(self._exchange(account, wall))
+            flight.add_done_callback(lambda _: self._flights.pop(key))
+        return await asyncio.shield(flight)  # a client that leaves does not take it away from the others
+
+    async def _exchange(self, account: Account, wall: float) -> Bearer:
+        self._minted.pop(account.fingerprint, None)
+        found = await asyncio.to_thread(self._github.exchange, account.token, account.host)
+        bearer = Bearer(found.token, found.api_host or account.api_host)
+        until = min(found.expires_at - EARLY, wall + found.refresh_in) - zlib.crc32(account.id.encode()) % JITTER
+        self._minted[account.fingerprint] = _Minted(bearer, until)
+        return bearer
+
+    async def host(self, account: Account) -> str:
+        """The API host of an account whose requests were misdirected, as GitHub names it now.
+
+        Raises:
+            InvalidInput, UpstreamError: GitHub could not be asked, or does not know the token.
+
+        """
+        who = await asyncio.to_thread(self._github.whoami, account.token, account.host)
+        return who.api_host
+
+    def secrets(self) -> list[SecretStr]:
+        """The tokens that are in use: to be looked for where none may be."""
+        return [minted.bearer.token for minted in self._minted.values()]

@@ -1,0 +1,430 @@
+"""Laws of the pool that hold whatever happens, found out by chance: requests, answers, edits, restarts, clock jumps.
+
+Two clocks: the steady one, which every call is given, and the wall clock, on which the user's decisions and the file are
+stamped and which jumps. ``HYPOTHESIS_PROFILE=deep`` runs this for very long.
+"""
+
+import os
+from collections import Counter
+from dataclasses import replace
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from copilot_balancer.memory import AccountState, restored, shifted
+from copilot_balancer.outcomes import SERVED, Outcome, Reason
+from copilot_balancer.pool import Attempt, Hold, Nobody, NobodyKind, Policy, Pool, PoolRequest, Tried
+from copilot_balancer.strategies import STRATEGIES
+from pools import (
+    AGENT_LIMIT,
+    BAD_CREDENTIALS,
+    BLOCKED,
+    CONVERSATION,
+    DAY,
+    EXPIRED,
+    FAULT,
+    HOUR,
+    INTEGRATOR,
+    LIMIT,
+    MISSING,
+    MODEL_LIMIT,
+    NO_ACCESS,
+    OVERLOADED,
+    QUOTA,
+    REFUSED,
+    REQUEST,
+    SESSION,
+    START,
+    WEEKLY,
+    account,
+    decisions,
+    hinted,
+)
+
+DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
+PROFILE = settings(
+    max_examples=20_000 if DEEP else 25,
+    stateful_step_count=60 if DEEP else 40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+LABELS = ["a", "b", "c", "d"]
+MODELS = ["gpt", "o9", None]
+CONVERSATIONS = ["talk", "chat", None]
+HINTS = [0.0, 1.0, 2.0, 30.0, 90.0, HOUR, 20 * HOUR, 60 * HOUR]
+LIMITS = [LIMIT, SESSION, WEEKLY, MODEL_LIMIT, AGENT_LIMIT, QUOTA]
+OTHERS = [
+    FAULT, REFUSED, OVERLOADED, MISSING, INTEGRATOR, BAD_CREDENTIALS, EXPIRED, NO_ACCESS, BLOCKED, REQUEST,
+    CONVERSATION,
+]  # fmt: skip
+ANSWERS = st.one_of(
+    st.sampled_from(LIMITS),
+    st.builds(hinted, st.sampled_from(LIMITS), st.sampled_from(HINTS)),
+    st.builds(hinted, st.sampled_from([FAULT, OVERLOADED]), st.sampled_from(HINTS)),
+    st.sampled_from(OTHERS),
+    st.just(SERVED),
+)
+
+
+def told_seconds(outcome: Outcome) -> float | None:
+    """How long the server asked to be left alone by this account, within our caps."""
+    if outcome.retry_after is None or outcome.reason not in {one.reason for one in LIMITS}:
+        return None
+    return min(max(outcome.retry_after, 1.0), 6 * HOUR if outcome.reason is Reason.QUOTA else DAY)
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """A pool, its clocks, and what an observer knows that it was told."""
+
+    under_way = Bundle("under_way")
+    held = Bundle("held")
+
+    @initialize(
+        labels=st.lists(st.sampled_from(LABELS), min_size=1, max_size=4, unique=True),
+        strategy=st.sampled_from(sorted(STRATEGIES)),
+        wait=st.sampled_from([0.0, 60.0]),
+        exchange=st.booleans(),
+    )
+    def begin(self, labels, strategy, wait, exchange):
+        self.now = self.wall = START
+        self.policy = Policy(strategy=strategy, wait=wait, model_ttl=HOUR)
+        self.credential = "exchange" if exchange else "direct"
+        self.decisions = decisions(*(account(label, credential=self.credential) for label in labels))
+        self.pool = Pool(self.policy, self.decisions, self.now)
+        self.count = self.gone = 0
+        """How many requests there were, and how many of them ended with an earlier process."""
+        self.holds: dict[str, tuple[PoolRequest, float]] = {}
+        self.told: dict[tuple[str, str], tuple[float, float]] = {}
+        """(label, model or "") -> (when it was said, until when)."""
+        self.refused: dict[str, float] = {}
+        """Label -> when its credential was refused."""
+        self.blocked: set[str] = set()
+        self.flying: dict[str, str] = {}
+        """Request -> label of the account that is busy with it."""
+        self.places: dict[tuple[str, str | None], tuple[str, float]] = {}
+        """(conversation, model) -> (label, when it was last sent there)."""
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    @rule(
+        target=under_way,
+        model=st.sampled_from(MODELS),
+        conversation=st.sampled_from(CONVERSATIONS),
+        fence=st.sampled_from([None, None, None, "work"]),
+    )
+    def ask(self, model, conversation, fence):
+        self.count += 1
+        request = PoolRequest(f"r{self.count}", model, self.now, conversation, fence)
+        explained = self.pool.explain(model, conversation, self.now, fence)
+        candidates = [one.label for one in explained.candidates]
+        decision = self.assign(request)
+        if isinstance(decision, Attempt):
+            label = self.label(decision)
+            assert explained.chosen == label, "explain and assign are the same function"
+            place = self.places.get((conversation, model)) if conversation else None
+            if place and place[0] in candidates and self.now - place[1] < self.policy.affinity:
+                assert label == place[0], "a conversation stays unless its account cannot serve"
+        return self.went_on(request, decision)
+
+    @rule(target=under_way, one=consumes(under_way), outcome=ANSWERS)
+    def answer(self, one, outcome):
+        request, attempt = one
+        if int(request.id[1:]) <= self.gone:
+            return multiple()
+        before = self.rests()
+        self.pool.record(attempt, outcome, self.now)
+        label = self.label(attempt)
+        self.flying.pop(request.id, None)
+        if outcome is SERVED:
+            self.flying[request.id] = label
+        self.observe(label, attempt, outcome)
+        after = self.rests()
+        for key, left in before.items():
+            if outcome is not SERVED:
+                assert (after[key] or 0.0) >= (left or 0.0), "a refusal never shortens a rest"
+        if outcome is SERVED:
+            return multiple(one)
+        request = replace(request, tried=(*request.tried, Tried(attempt, outcome, self.now)))
+        return self.went_on(request, self.assign(request))
+
+    @rule(one=consumes(under_way))
+    def finish(self, one):
+        request, _ = one
+        self.pool.finish(request.id, self.now)
+        self.flying.pop(request.id, None)
+
+    @rule(target=under_way)
+    def resume(self):
+        ready = [request for request, until in self.waiting() if until <= self.now]
+        if not ready:
+            return multiple()
+        self.holds.pop(ready[0].id)
+        return self.went_on(ready[0], self.assign(ready[0]))
+
+    def waiting(self):
+        return list(self.holds.values())
+
+    def went_on(self, request, decision):
+        if isinstance(decision, Attempt):
+            return (request, decision)
+        if isinstance(decision, Hold):
+            assert self.now < decision.until < request.began + self.policy.deadline
+            self.holds[request.id] = (request, decision.until)
+            return multiple()
+        self.pool.finish(request.id, self.now)
+        self.flying.pop(request.id, None)
+        return multiple()
+
+    def assign(self, request):
+        decision = self.pool.assign(request, self.now)
+        if isinstance(decision, Attempt):
+            self.check_attempt(request, decision)
+        elif isinstance(decision, Nobody):
+            self.check_nobody(request, decision)
+        return decision
+
+    # --- what must hold of each decision ------------------------------------------------------------------------------
+
+    def check_attempt(self, request, attempt):
+        label = self.label(attempt)
+        chosen = next(one for one in self.decisions.accounts if one.label == label)
+        tried = [one.attempt.account_id for one in request.tried]
+        repairs = [one.attempt.repair for one in request.tried]
+        assert chosen.enabled
+        assert chosen.fence == (request.fence or "default")
+        assert chosen.takes(attempt.model) is None
+        assert chosen in self.decisions.serving()
+        assert attempt.credential == chosen.fingerprint
+        assert attempt.model == request.model, "no model is changed unless the user wrote it"
+        assert label not in self.blocked
+        assert label not in self.refused
+        for key in ("", attempt.model):
+            assert self.told.get((label, key), (0.0, 0.0))[1] <= self.now, "never earlier than told"
+        assert attempt.number == len(tried) + 1 <= self.policy.max_attempts
+        assert attempt.repair or attempt.account_id not in tried, "each account once"
+        assert sum(repairs) + attempt.repair <= 1, "plus one repair"
+        assert self.now < request.began + self.policy.deadline or not request.tried
+        self.flying[request.id] = label
+        if request.conversation is not None:
+            self.places[request.conversation, request.model] = (label, self.now)
+
+    def check_nobody(self, request, nobody):
+        if nobody.give is not None:
+            given = request.tried[nobody.give].outcome
+            if nobody.kind is NobodyKind.LIMITED:
+                assert given.status not in (400, 401, 403), "nothing final while waiting helps"
+        if nobody.retry_after is not None:
+            assert 1 <= nobody.retry_after <= self.policy.retry_after_cap
+        if not request.tried and nobody.free_at is not None:
+            later = self.pool.explain(request.model, request.conversation, nobody.free_at + 1, request.fence)
+            assert not isinstance(later.decision, Nobody), "a healed account is used again within a second"
+        if not request.tried:
+            assert nobody.give is None
+
+    def observe(self, label, attempt, outcome):
+        """What somebody who reads the answers knows about the account of `label`."""
+        known = [one for one in self.decisions.accounts if one.label == label]
+        if not known or known[0].fingerprint != attempt.credential:
+            return
+        seconds = told_seconds(outcome)
+        if outcome is SERVED:
+            for key in ("", attempt.model):
+                if self.told.get((label, key), (self.now, 0.0))[0] < attempt.began:
+                    del self.told[label, key]
+            if self.refused.get(label, self.now) < attempt.began:
+                del self.refused[label]
+        elif outcome.reason is Reason.BLOCKED:
+            self.blocked.add(label)
+        elif outcome.reason is Reason.NEEDS_LOGIN or (
+            outcome.reason is Reason.CREDENTIAL and known[0].credential == "direct"
+        ):
+            if attempt.began == self.now:
+                self.refused[label] = self.now
+        elif seconds is not None:
+            key = (label, (attempt.model or "") if outcome.reason is Reason.MODEL_LIMIT else "")
+            self.told[key] = max(self.told.get(key, (0.0, 0.0)), (self.now, self.now + seconds), key=lambda it: it[1])
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 10.0, 30.0, 60.0, 900.0, HOUR, 7 * HOUR, 2 * DAY]))
+    def time(self, seconds):
+        self.time_passes(seconds)
+
+    def time_passes(self, seconds):
+        self.now += seconds
+        self.wall += seconds
+
+    @rule()
+    def until_somebody_frees(self):
+        ends = [self.now + left for left in self.rests().values() if left]
+        if ends:
+            self.wall += min(ends) - self.now
+            self.now = min(ends)
+
+    @precondition(lambda self: self.holds)
+    @rule()
+    def until_a_hold_ends(self):
+        until = max(self.now, min(until for _, until in self.waiting()))
+        self.wall += until - self.now
+        self.now = until
+
+    @rule(seconds=st.sampled_from([-10 * 365 * DAY, -DAY, -60.0, 60.0, DAY, 10 * 365 * DAY]))
+    def the_wall_clock_jumps(self, seconds):
+        self.wall += seconds
+
+    @rule()
+    def restart(self):
+        """What is under way is lost; what was learnt is written, read, and decides as before."""
+        for request, _ in self.waiting():
+            self.pool.finish(request.id, self.now)
+        for request_id in list(self.flying):
+            self.pool.finish(request_id, self.now)
+        self.holds, self.flying = {}, {}
+        before, jumped = self.pool, self.wall - self.now
+        self.gone = self.count
+        kept = restored(shifted(before.memory(self.now), jumped), self.wall)
+        self.pool = Pool(self.policy, self.decisions, self.wall)
+        self.pool.remember(kept, self.wall)
+        old_now, self.now = self.now, self.wall
+        if jumped:
+            for label in [one.label for one in self.decisions.accounts]:
+                for model in MODELS:
+                    key, longest = f"github.com:{label}", DAY
+                    left = self.pool.rest_left(key, model, self.now) or 0.0
+                    assert left <= max(longest, before.rest_left(key, model, old_now) or 0.0)
+            self.told, self.refused, self.places = {}, {}, {}
+            return
+        for model in MODELS:
+            for conversation in CONVERSATIONS:
+                expected = before.explain(model, conversation, self.now)
+                assert self.pool.explain(model, conversation, self.now) == expected, "persist + restore changes nothing"
+
+    # --- the user -----------------------------------------------------------------------------------------------------
+
+    def edit(self, label, **changes):
+        accounts = tuple(
+            one.model_copy(update=changes) if one.label == label else one for one in self.decisions.accounts
+        )
+        self.decisions = self.decisions.model_copy(update={"accounts": accounts})
+        self.pool.replace(self.decisions, self.now)
+
+    @rule(label=st.sampled_from(LABELS), enabled=st.booleans())
+    def turn_on_or_off(self, label, enabled):
+        stamps = {"enabled_at": self.wall} if enabled else {}
+        known = next((one for one in self.decisions.accounts if one.label == label), None)
+        if known is not None and stamps.get("enabled_at") != known.enabled_at:
+            self.edit(label, enabled=enabled, **stamps)
+            if enabled:
+                self.blocked.discard(label)
+
+    @rule(
+        label=st.sampled_from(LABELS), fence=st.sampled_from(["default", "work"]), block=st.sampled_from([(), ("o*",)])
+    )
+    def change_an_account(self, label, fence, block):
+        self.edit(label, fence=fence, block=block)
+
+    @rule(label=st.sampled_from(LABELS), number=st.integers(0, 2))
+    def log_in_again(self, label, number):
+        known = next((one for one in self.decisions.accounts if one.label == label), None)
+        token = account(label, token=f"gho_{label}-canary-{number}").token
+        if known is not None and known.token != token:
+            self.edit(label, token=token)
+            self.refused.pop(label, None)
+
+    @rule(label=st.sampled_from(LABELS), model=st.sampled_from(["", "gpt", "o9"]))
+    def clear(self, label, model):
+        known = next((one for one in self.decisions.accounts if one.label == label), None)
+        if known is None or known.cleared.get(model) == self.wall:
+            return
+        self.time_passes(0.5)  # what happened at this very moment may count or not
+        self.edit(label, cleared={**known.cleared, model: self.wall})
+        self.time_passes(0.5)
+        self.told = {key: at for key, at in self.told.items() if key[0] != label or model not in ("", key[1])}
+        if not model:
+            self.refused.pop(label, None)
+            assert self.pool.rest_left(known.id, "gpt", self.now) is None, "cleared by hand"
+
+    @rule(label=st.sampled_from(LABELS))
+    def add(self, label):
+        if all(one.label != label for one in self.decisions.accounts):
+            self.decisions = self.decisions.with_account(account(label, credential=self.credential))
+            self.pool.replace(self.decisions, self.now)
+
+    @rule(label=st.sampled_from(LABELS))
+    def remove(self, label):
+        known = next((one for one in self.decisions.accounts if one.label == label), None)
+        if known is None:
+            return
+        before = self.pool.memory(self.now).accounts
+        self.decisions = self.decisions.without(known.id, self.wall)
+        self.pool.replace(self.decisions, self.now)
+        before.pop(known.id)
+        assert self.pool.memory(self.now).accounts == before, "the others' state does not move"
+        self.told = {key: at for key, at in self.told.items() if key[0] != label}
+        self.refused.pop(label, None)
+        self.blocked.discard(label)
+
+    @rule(label=st.sampled_from(LABELS), models=st.lists(st.sampled_from(["gpt", "o9"]), unique=True))
+    def its_list_passes_by(self, label, models):
+        self.pool.learn_models(f"github.com:{label}", models, self.now)
+
+    # --- always -------------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_load_is_known(self):
+        if hasattr(self, "pool"):
+            views = self.pool.snapshot(self.now).accounts
+            load = {view.label: view.in_flight for view in views if view.in_flight}
+            labels = {one.label for one in self.decisions.accounts}
+            assert load == {label: n for label, n in Counter(self.flying.values()).items() if label in labels}
+
+    def rests(self):
+        return {
+            (label, model): self.pool.rest_left(f"github.com:{label}", model, self.now)
+            for label in LABELS
+            for model in MODELS
+        }
+
+    def label(self, attempt):
+        return attempt.account_id.partition(":")[2]
+
+
+TestPoolMachine = PoolMachine.TestCase
+TestPoolMachine.settings = PROFILE
+
+
+@settings(PROFILE)
+@given(
+    accounts=st.integers(1, 6),
+    rounds=st.integers(1, 20),
+    turns=st.lists(st.integers(0, 9), min_size=6, max_size=6),
+    gaps=st.lists(st.sampled_from([0.0, 0.5, 100.0]), min_size=1),
+)
+def test_round_robin_is_exact(accounts, rounds, turns, gaps):
+    """Whatever went before and however time passes, each of n equal accounts gets k of n * k new conversations."""
+    labels = [f"n{number}" for number in range(accounts)]
+    pool = Pool(Policy(strategy="round-robin"), decisions(*labels), START)
+    level = max(turns[:accounts])
+    states = {f"github.com:{label}": AccountState(turn=float(level)) for label in labels}
+    pool.remember(replace(pool.memory(START), accounts=states), START)
+    now, counts = START, Counter()
+    for number in range(accounts * rounds):
+        now += gaps[number % len(gaps)]
+        attempt = pool.assign(PoolRequest(f"r{number}", "gpt", now, f"c{number}"), now)
+        counts[attempt.account_id] += 1
+        pool.record(attempt, SERVED, now)
+        if number % 3:
+            pool.finish(attempt.request_id, now)
+
+    assert set(counts.values()) == {rounds}
