@@ -7,6 +7,9 @@ import httpx
 from click.testing import CliRunner, Result
 
 from copilot_balancer.cli import cli
+from copilot_balancer.fake.answers import Document, Seen
+from copilot_balancer.fake.bodies import exchanged_document, models_document
+from copilot_balancer.fake.device import FakeLogin
 from copilot_balancer.github import GitHub
 from copilot_balancer.terminal import World
 
@@ -21,6 +24,13 @@ class Person:
     sku: str | None = "monthly_subscriber_quota"
     api_host: str | None = "api.individual.githubcopilot.com"
     may_ask: bool = True
+    models: tuple[str, ...] = ("gpt-4.1", "gpt-5.4")
+    direct: bool = True
+    """The Copilot API takes the token as it is."""
+    exchange: bool = False
+    """The token can be exchanged."""
+    quota: dict | None = None
+    """What ``/copilot_internal/user`` says besides."""
 
 
 def token(name: str) -> str:
@@ -49,27 +59,71 @@ class CommandLine:
             token("Free"): FREE,
             token("Free2"): FREE2,
         }
+        self.logins: dict[str, FakeLogin] = {}
+        """Login host -> who logs in there."""
+        self.down: set[str] = set()
+        """Hosts that cannot be reached."""
         self.asked: list[str] = []
+        self.clients: set[str] = set()
+        """The OAuth clients that somebody logged in with."""
+        self.opened: list[str] = []
         self.now = 1_790_000_000.0
+        self.passed = 0.0
+        """Seconds that were slept."""
         self.world = World(
             environ={"COPILOT_BALANCER_HOME": str(home / "ours"), "XDG_DATA_HOME": str(home / "data")},
             home=home,
             github=GitHub(httpx.MockTransport(self._github)),
             now=lambda: self.now,
             interactive=lambda: False,
+            folder=lambda: home / "project",
+            sleep=self._sleep,
+            clock=lambda: self.passed,
+            open_page=self._open,
         )
 
+    def _sleep(self, seconds: float) -> None:
+        self.passed += seconds
+
+    def _open(self, page: str) -> bool:
+        self.opened.append(page)
+        return True
+
     def _github(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(f"{request.url.host}{request.url.path}")
-        person = self.people.get(request.headers["authorization"].removeprefix("token "))
-        if person is None:
+        host, path = request.url.host, request.url.path
+        self.asked.append(f"{host}{path}")
+        if host in self.down:
+            raise httpx.ConnectError("no route")
+        if host in self.logins:
+            return self._login(request)
+        scheme, _, secret = request.headers["authorization"].partition(" ")
+        bought = secret.startswith("tid=")
+        person = self.people.get(secret.removeprefix("tid="))
+        if person is None or (bought and path != "/models"):
             return httpx.Response(401, json={"message": "Bad credentials"})
-        if request.url.path == "/user":
+        if path == "/models":
+            if scheme != "Bearer" or not (bought or person.direct):
+                return httpx.Response(401, json={"message": "Bad credentials"})
+            return httpx.Response(200, json=models_document(person.models))
+        if path == "/user":
             return httpx.Response(200, json={"id": person.id, "login": person.login})
-        if not person.may_ask:
+        if path == "/copilot_internal/v2/token" and person.exchange:
+            until = int(self.now) + 1500
+            endpoints = {"api": f"https://{person.api_host}"}
+            return httpx.Response(200, json=exchanged_document(f"tid={secret}", until, 1200, endpoints))
+        if path != "/copilot_internal/user" or not person.may_ask:
             return httpx.Response(404, json={"message": "Not Found"})
-        facts = {"copilot_plan": person.plan, "access_type_sku": person.sku}
+        facts = {"copilot_plan": person.plan, "access_type_sku": person.sku, **(person.quota or {})}
         return httpx.Response(200, json={**facts, "endpoints": {"api": f"https://{person.api_host}"}})
+
+    def _login(self, request: httpx.Request) -> httpx.Response:
+        host, path = request.url.host, request.url.path
+        seen = Seen(host, request.method, path, None, [], request.content, self.passed, 1)
+        self.clients.add(dict(httpx.QueryParams(request.content.decode()))["client_id"])
+        answer = self.logins[host].answer(seen)
+        if isinstance(answer, Document):
+            return httpx.Response(answer.status, json=answer.body)
+        return httpx.Response(answer.status, content=answer.content, headers={"content-type": answer.content_type})
 
     def run(self, *arguments: str, typed: str | None = None, at_terminal: bool = False, exit_code: int = 0) -> Result:
         """Run ``copilot-balancer ARGUMENTS``; `typed` is stdin."""

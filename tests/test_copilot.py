@@ -16,6 +16,7 @@ from copilot_balancer.copilot import (
     model_of,
     plain_host,
     read_body,
+    with_model,
 )
 
 
@@ -107,6 +108,26 @@ def test_read_body_never_raises(body):
 def test_model_of(body, model):
     """The model is the top-level string, or there is none."""
     assert model_of(body) == model
+
+
+@pytest.mark.parametrize(
+    ("body", "changed"),
+    [
+        pytest.param(
+            b'{"x": 1.0, "model" : "a","y":"\xc3\xa9"}', b'{"x": 1.0, "model" : "b","y":"\xc3\xa9"}', id="in place"
+        ),
+        pytest.param(
+            b'{"tools":[{"model":"a"}],"model":"a"}', b'{"tools": [{"model": "a"}], "model": "b"}', id="named twice"
+        ),
+        pytest.param(
+            b'{"mo\\u0064el":"a","z":{"model":"a"}}', b'{"model": "b", "z": {"model": "a"}}', id="only a nested one"
+        ),
+    ],
+)
+def test_with_model(body, changed):
+    """Only the top-level model is changed, and in place where that is safe."""
+    assert with_model(body, "a", "b") == changed
+    assert model_of(read_body(changed)) == "b"
 
 
 def test_error_body():

@@ -9,9 +9,10 @@ import httpx
 import pytest
 
 from conftest import CLIENT, PERSONAL, SPARE, WORK, an_account, three_accounts, until
-from copilot_balancer.accounts import Consent, fingerprint
+from copilot_balancer.accounts import Consent, Decisions, fingerprint
 from copilot_balancer.copilot import PLACEHOLDER
 from copilot_balancer.fake import CutMid, Drop, FakeAccount, Ok, Refuse, Silent, limited
+from copilot_balancer.store import Store
 
 API = "https://api.githubcopilot.com"
 LIMITED = limited(30)
@@ -507,6 +508,26 @@ def test_loopback_is_the_default(proxy):
     """The plain command listens on 127.0.0.1 alone."""
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.2", proxy.port), timeout=2).close()
+
+
+def test_a_written_down_fallback(start, fake, tmp_path):
+    """Another model is asked for only where the user wrote that down, and everything says so loudly."""
+    home = tmp_path / "configured"
+    (home / "config").mkdir(parents=True)
+    (home / "config" / "config.toml").write_text('[[routes]]\nmodels = ["gpt-9*"]\nfallback = ["gpt-4.1"]\n')
+    decisions = Decisions(accounts=three_accounts(), terms_accepted_at=1.0)
+    Store(home / "state").edit_decisions(lambda _: decisions)
+    proxy = start(home=home)
+    for account in fake.accounts.values():
+        account.models = ("gpt-4.1", "gpt-4o")
+    proxy.post(model="gpt-9")
+    got = proxy.post(model="gpt-9")
+    assert got.status_code == 200
+    assert got.headers["x-copilot-model-changed-to"] == "gpt-4.1"
+    assert fake.asked()[-1].model == "gpt-4.1"
+    until(lambda: len(proxy.lines()) == 2, "two lines")
+    assert "MODEL CHANGED to gpt-4.1" in proxy.lines()[1]
+    assert proxy.post(model="gpt-8").status_code == 400
 
 
 def exchanging(label, token, number, **more):

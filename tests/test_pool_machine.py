@@ -76,6 +76,10 @@ ANSWERS = st.one_of(
     st.just(SERVED),
 )
 
+REQUESTS = st.tuples(
+    st.sampled_from(MODELS), st.sampled_from(CONVERSATIONS), st.sampled_from([None, None, None, "work"])
+)
+
 
 def told_seconds(outcome: Outcome) -> float | None:
     """How long the server asked to be left alone by this account, within our caps."""
@@ -117,46 +121,34 @@ class PoolMachine(RuleBasedStateMachine):
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
-    @rule(
-        target=under_way,
-        model=st.sampled_from(MODELS),
-        conversation=st.sampled_from(CONVERSATIONS),
-        fence=st.sampled_from([None, None, None, "work"]),
-    )
-    def ask(self, model, conversation, fence):
-        self.count += 1
-        request = PoolRequest(f"r{self.count}", model, self.now, conversation, fence)
-        explained = self.pool.explain(model, conversation, self.now, fence)
-        candidates = [one.label for one in explained.candidates]
-        decision = self.assign(request)
-        if isinstance(decision, Attempt):
-            label = self.label(decision)
-            assert explained.chosen == label, "explain and assign are the same function"
-            place = self.places.get((conversation, model)) if conversation else None
-            if place and place[0] in candidates and self.now - place[1] < self.policy.affinity:
-                assert label == place[0], "a conversation stays unless its account cannot serve"
-        return self.went_on(request, decision)
+    @rule(target=under_way, what=REQUESTS)
+    def ask(self, what):
+        return self.went_on(*self.begun(what))
 
     @rule(target=under_way, one=consumes(under_way), outcome=ANSWERS)
     def answer(self, one, outcome):
         request, attempt = one
         if int(request.id[1:]) <= self.gone:
             return multiple()
-        before = self.rests()
-        self.pool.record(attempt, outcome, self.now)
-        label = self.label(attempt)
+        return self.went_on(*self.answered(request, attempt, outcome))
+
+    @rule(what=REQUESTS, outcomes=st.lists(ANSWERS, min_size=1, max_size=4), seconds=st.sampled_from([0.0, 0.5, 40.0]))
+    def a_whole_request(self, what, outcomes, seconds):
+        """From the first choice to the end; each answer takes some time, and each hold is waited for."""
+        request, decision = self.begun(what)
+        for outcome in outcomes:
+            while isinstance(decision, Hold):
+                assert self.now < decision.until < request.began + self.policy.deadline
+                self.time_passes(decision.until - self.now)
+                decision = self.assign(request)
+            if isinstance(decision, Nobody):
+                break
+            self.time_passes(seconds)
+            request, decision = self.answered(request, decision, outcome)
+            if outcome is SERVED:
+                break
+        self.pool.finish(request.id, self.now)
         self.flying.pop(request.id, None)
-        if outcome is SERVED:
-            self.flying[request.id] = label
-        self.observe(label, attempt, outcome)
-        after = self.rests()
-        for key, left in before.items():
-            if outcome is not SERVED:
-                assert (after[key] or 0.0) >= (left or 0.0), "a refusal never shortens a rest"
-        if outcome is SERVED:
-            return multiple(one)
-        request = replace(request, tried=(*request.tried, Tried(attempt, outcome, self.now)))
-        return self.went_on(request, self.assign(request))
 
     @rule(one=consumes(under_way))
     def finish(self, one):
@@ -171,6 +163,39 @@ class PoolMachine(RuleBasedStateMachine):
             return multiple()
         self.holds.pop(ready[0].id)
         return self.went_on(ready[0], self.assign(ready[0]))
+
+    def begun(self, what):
+        model, conversation, fence = what
+        self.count += 1
+        request = PoolRequest(f"r{self.count}", model, self.now, conversation, fence)
+        explained = self.pool.explain(model, conversation, self.now, fence)
+        candidates = [one.label for one in explained.candidates]
+        decision = self.assign(request)
+        if isinstance(decision, Attempt):
+            label = self.label(decision)
+            assert explained.chosen == label, "explain and assign are the same function"
+            place = self.places.get((conversation, model)) if conversation else None
+            if place and place[0] in candidates and self.now - place[1] < self.policy.affinity:
+                assert label == place[0], "a conversation stays unless its account cannot serve"
+            if conversation is not None:
+                self.places[conversation, model] = (label, self.now)
+        return request, decision
+
+    def answered(self, request, attempt, outcome):
+        before = self.rests()
+        self.pool.record(attempt, outcome, self.now)
+        label = self.label(attempt)
+        self.flying.pop(request.id, None)
+        if outcome is SERVED:
+            self.flying[request.id] = label
+        self.observe(label, attempt, outcome)
+        if outcome is SERVED:
+            return request, attempt
+        after = self.rests()
+        for key, left in before.items():
+            assert (after[key] or 0.0) >= (left or 0.0), "a refusal never shortens a rest"
+        request = replace(request, tried=(*request.tried, Tried(attempt, outcome, self.now)))
+        return request, self.assign(request)
 
     def waiting(self):
         return list(self.holds.values())
@@ -216,7 +241,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert sum(repairs) + attempt.repair <= 1, "plus one repair"
         assert self.now < request.began + self.policy.deadline or not request.tried
         self.flying[request.id] = label
-        if request.conversation is not None:
+        if request.conversation is not None and request.tried:
             self.places[request.conversation, request.model] = (label, self.now)
 
     def check_nobody(self, request, nobody):

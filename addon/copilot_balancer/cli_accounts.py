@@ -1,34 +1,45 @@
-"""``copilot-balancer accounts``: bring accounts in, look at them, decide about them.
+"""``copilot-balancer accounts``: look at the accounts, decide about them.
 
 Laws of this file:
 
-1. A token comes in by stdin, by a hidden prompt, or from another program's file; never by an argument or the
-   environment. It never goes out: a credential is shown by its fingerprint, and only in JSON.
-2. Every change is one ``Store.edit_decisions``; a running proxy sees it within a second.
-3. What is decided elsewhere is only told here: who may come in stands in ``admission``.
+1. Every change is one ``Store.edit_decisions``; a running proxy sees it within a second.
+2. What is decided elsewhere is only told here: who may come in (``cli_login``, ``cli_import``), who may serve (the
+   pool).
+3. No token goes out: a credential is shown by its fingerprint, and only in JSON.
 """
 
-import sys
-
 import click
-from pydantic import SecretStr
 
-from copilot_balancer.accounts import (
-    GITHUB,
-    Account,
-    Decisions,
-    check_token,
-    normalise_domain,
-    normalise_label,
+from copilot_balancer.accounts import Account, Decisions, normalise_label
+from copilot_balancer.cli_import import adopt_command, import_command
+from copilot_balancer.cli_login import add_command, login_command
+from copilot_balancer.cli_views import (
+    quota_facts,
+    quota_lines,
+    row,
+    seen_by_the_pool,
+    serves,
+    state,
+    tell_limits,
+    who,
 )
-from copilot_balancer.admission import Admitted, Arrival, admit, moved
-from copilot_balancer.cli_terms import ask
-from copilot_balancer.errors import InvalidInput, StoreError
-from copilot_balancer.logins import Found, find_opencode
-from copilot_balancer.terminal import World, iso, note, pass_world, show_facts, show_json, show_table
+from copilot_balancer.errors import InvalidInput
+from copilot_balancer.explain import AccountView
+from copilot_balancer.terminal import (
+    World,
+    day,
+    iso,
+    json_option,
+    note,
+    pass_world,
+    show_facts,
+    show_json,
+    show_table,
+)
 
-TOKEN_BYTES = 4096
-"""The longest token that ``check_token`` takes."""
+__all__ = ["accounts", "serves", "tell_limits"]
+
+MAX_PRIORITY = 1000
 
 
 @click.group(invoke_without_command=True)
@@ -39,155 +50,24 @@ def accounts(context: click.Context) -> None:
         context.invoke(list_command)
 
 
-# ── bring in ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@accounts.command("import")
-@click.option(
-    "--from",
-    "source",
-    type=click.Choice(["stdin", "opencode"]),
-    required=True,
-    help="Where the token is: typed or piped in, or in opencode's own login file.",
-)
-@click.option("--label", help="What to call the account (with --from opencode: default is its login).")
-@click.option("--host", help="The login host, for a token from stdin: github.com (default) or NAME.ghe.com.")
-@click.option("--no-verify", is_flag=True, help="Do not ask GitHub whose token it is.")
-@pass_world
-def import_command(world: World, source: str, label: str | None, host: str | None, no_verify: bool) -> None:
-    """Bring in an account by its token. GitHub is asked whose it is; the same account again is refreshed."""
-    if label is not None:
-        label = normalise_label(label)
-    found = _from_stdin(world, label, host) if source == "stdin" else _from_opencode(world, label, host)
-    arrivals = [
-        Arrival(one.token, one.host, None if no_verify else world.github.whoami(one.token, one.host), label)
-        for one in found
-    ]
-    admitted: list[Admitted] = []
-
-    def change(decisions: Decisions) -> Decisions:
-        admitted.clear()
-        for arrival in arrivals:
-            decisions, one = admit(decisions, arrival, world.now())
-            admitted.append(one)
-        return decisions
-
-    decisions = world.store.edit_decisions(change)
-    for arrival, one in zip(arrivals, admitted, strict=True):
-        _tell(world, arrival, one)
-    tell_limits(_ask_for_terms(world, decisions, new=any(one.new for one in admitted)))
-    if len(decisions.accounts) == 1 and admitted[0].new:
-        click.echo('\nStart the proxy:  mitmdump -s "$(copilot-balancer addon-path)"')
-
-
-def _from_stdin(world: World, label: str | None, host: str | None) -> list[Found]:
-    if label is None:
-        raise InvalidInput("a token from stdin needs a --label: what do you call this account?")
-    login_host = normalise_domain(host or GITHUB)
-    token = _typed() if world.interactive() else _piped()
-    check_token(token.get_secret_value())
-    return [Found(token, login_host, "stdin")]
-
-
-def _typed() -> SecretStr:
-    return SecretStr(click.prompt("Token (not shown)", hide_input=True, err=True).strip())
-
-
-def _piped() -> SecretStr:
-    return SecretStr(sys.stdin.buffer.read(TOKEN_BYTES + 64).decode("ascii", "replace").strip())
-
-
-def _from_opencode(world: World, label: str | None, host: str | None) -> list[Found]:
-    if host is not None:
-        raise InvalidInput("--host is for a token from stdin: opencode's file says where its token belongs")
-    found = find_opencode(world.environ, world.home)
-    if label is not None and len(found) > 1:
-        raise InvalidInput(
-            f"opencode holds {len(found)} logins, which cannot all be called {label}: leave --label away"
-        )
-    for one in found:
-        click.echo(f"Found a login in {one.where}", err=True)
-    return found
-
-
-def _tell(world: World, arrival: Arrival, admitted: Admitted) -> None:
-    account = admitted.account
-    click.echo(f"{'Added' if admitted.new else 'Refreshed'} account {account.label}")
-    show_facts(
-        {
-            "login": f"{account.login or 'not verified'} on {account.host}",
-            "plan": account.plan or "unknown",
-            "API host": account.api_host,
-            "stored in": str(world.store.accounts_path),
-        }
-    )
-    for warning in arrival.identity.warnings if arrival.identity else ():
-        note(warning)
-    if arrival.identity is None and admitted.new:
-        note(
-            "GitHub was not asked whose token this is, so nothing here notices when it is an account that you have "
-            "already, or a second one on Copilot Free"
-        )
-    if arrival.label not in (None, account.label):
-        note(f"this account was here already and keeps its label, {account.label}")
-    if admitted.old_id:
-        _keep_history(world, admitted.old_id, account.id)
-
-
-def _keep_history(world: World, old_id: str, new_id: str) -> None:
-    """What was learnt about the account goes with it to its real id; losing that is no reason to fail."""
-    try:
-        world.store.merge_memory(moved(world.store.read_memory(), old_id, new_id))
-    except StoreError as error:
-        note(f"what was learnt about this account is forgotten: {error}")
-
-
-def _ask_for_terms(world: World, decisions: Decisions, *, new: bool) -> Decisions:
-    """With a second account that is new: show the rules and ask, where somebody can be asked."""
-    if decisions.terms_missing and new and world.interactive():
-        click.echo()
-        ask(world)
-        return world.store.read_decisions()
-    return decisions
-
-
-def serves(account: Account, decisions: Decisions) -> bool:
-    """Whether the user's decisions let `account` serve, by the pool's rule; what the proxy learnt stands elsewhere."""
-    if decisions.balancing:
-        return account.enabled and account in decisions.serving()
-    return account.enabled and account is decisions.home
-
-
-def tell_limits(decisions: Decisions) -> None:
-    """Tell what keeps accounts from serving and is easily forgotten."""
-    serving = [account.label for account in decisions.accounts if serves(account, decisions)]
-    if not decisions.accounts:
-        return
-    if not any(account.enabled for account in decisions.accounts):
-        why = f"until you enable one: `copilot-balancer accounts enable {decisions.accounts[0].label}`"
-    elif not decisions.balancing:
-        why = "while balancing is off: `copilot-balancer balancing on`"
-    elif decisions.terms_missing:
-        why = "until you accept GitHub's rules: `copilot-balancer terms accept`"
-    else:
-        return
-    note(f"only {serving[0]} serves {why}" if serving else f"nobody serves {why}")
+for _command in (add_command, login_command, import_command, adopt_command):
+    accounts.add_command(_command)
 
 
 # ── look ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @accounts.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print for programs.")
+@json_option
 @pass_world
 def list_command(world: World, as_json: bool = False) -> None:
     """List the accounts, oldest first. No token is shown."""
     decisions = world.store.read_decisions()
     if as_json:
-        show_json([_row(account, decisions) for account in decisions.accounts])
+        show_json([row(account, decisions) for account in decisions.accounts])
         return
     if not decisions.accounts:
-        click.echo("No account is stored yet. To bring one in: copilot-balancer accounts import --help")
+        click.echo("No account is stored yet. To log in: copilot-balancer accounts add")
         return
     head = ("  LABEL", "LOGIN", "HOST", "API", "PLAN", "FENCE", "STATE")
     show_table(head, [_cells(account, decisions) for account in decisions.accounts])
@@ -208,26 +88,71 @@ def _cells(account: Account, decisions: Decisions) -> tuple[str, ...]:
     )
 
 
-def _row(account: Account, decisions: Decisions) -> dict[str, object]:
-    home = account is decisions.home
-    return {
-        "label": account.label,
-        "id": account.id,
-        "login": account.login,
-        "host": account.host,
-        "api_host": account.api_host,
-        "plan": account.plan,
-        "enabled": account.enabled,
-        "home": home,
-        "serving": serves(account, decisions),
+@accounts.command("show")
+@click.argument("label")
+@json_option
+@pass_world
+def show_command(world: World, label: str, as_json: bool) -> None:
+    """Show one account: what you decided, and what the proxy learnt."""
+    decisions = world.store.read_decisions()
+    account = decisions.find(label)
+    view = seen_by_the_pool(world, decisions)[account.id]
+    if as_json:
+        show_json({**row(account, decisions), **_details(account, view)})
+        return
+    click.echo(f"{account.label}{'  (home account)' if account is decisions.home else ''}")
+    show_facts(_facts(account, view))
+    for line in quota_lines(view.quota):
+        click.echo(f"    {line}")
+
+
+def _facts(account: Account, view: AccountView) -> dict[str, str]:
+    facts = {
+        "login": who(account),
+        "plan": account.plan or "unknown",
+        "API host": account.api_host,
+        "credential": "is exchanged for a short-lived one" if account.credential == "exchange" else "is used as it is",
+        "state": state(view) if account.enabled else "off",
+        "serves": f"no: {view.why_not}" if view.why_not else "yes",
         "fence": account.fence,
-        "fingerprint": account.fingerprint,
-        "added_at": iso(account.added_at),
+        "priority": str(account.priority),
+        "weight": f"{account.weight:g}",
+        "reserve": f"{account.reserve:g} %",
+        "allow": ", ".join(account.allow) or "all models",
+        "block": ", ".join(account.block) or "no model",
+        "lacks": ", ".join(view.lacks) or "no model that was asked for",
+        "added": day(account.added_at),
+        "last used": day(view.last_used) if view.last_used else "never",
+        "requests": f"{view.served} served, {view.refused} refused",
+    }
+    if view.quota:
+        facts["quota"] = f"as of {day(max(window.seen_at for window in view.quota.values()))}"
+    return facts
+
+
+def _details(account: Account, view: AccountView) -> dict[str, object]:
+    return {
+        "weight": account.weight,
+        "reserve": account.reserve,
+        "allow": account.allow,
+        "block": account.block,
+        "cleared": {model: iso(at) for model, at in account.cleared.items()},
+        "status": view.status,
+        "why_not": view.why_not,
+        "rests": [
+            {"reason": rest.reason, "model": rest.model, "seconds": rest.seconds, "source": rest.source}
+            for rest in view.rests
+        ],
+        "lacks": dict(view.lacks),
+        "quota": quota_facts(view.quota),
+        "last_used": iso(view.last_used) if view.last_used else None,
+        "served": view.served,
+        "refused": view.refused,
     }
 
 
 @accounts.command("path")
-@click.option("--json", "as_json", is_flag=True, help="Print for programs.")
+@json_option
 @pass_world
 def path_command(world: World, as_json: bool) -> None:
     """Print where accounts, memory and settings stand."""
@@ -248,36 +173,125 @@ def path_command(world: World, as_json: bool) -> None:
 
 @accounts.command("use")
 @click.argument("label")
+@json_option
 @pass_world
-def use_command(world: World, label: str) -> None:
+def use_command(world: World, label: str, as_json: bool) -> None:
     """Make an account the home account. It answers /models, and serves alone while balancing is off."""
 
     def change(decisions: Decisions) -> Decisions:
         return decisions.model_copy(update={"home_id": decisions.find(label).id})
 
     decisions = world.store.edit_decisions(change)
-    click.echo(f"{decisions.find(label).label} is the home account.")
-    tell_limits(decisions)
+    _tell(decisions, label, "is the home account", as_json=as_json)
 
 
 @accounts.command("enable")
 @click.argument("label")
+@json_option
 @pass_world
-def enable_command(world: World, label: str) -> None:
+def enable_command(world: World, label: str, as_json: bool) -> None:
     """Let an account serve. This also ends the rest of an account that GitHub blocked for abuse."""
     decisions = _update(world, label, enabled=True, enabled_at=world.now())
-    click.echo(f"{decisions.find(label).label} is on.")
-    tell_limits(decisions)
+    _tell(decisions, label, "is on", as_json=as_json)
 
 
 @accounts.command("disable")
 @click.argument("label")
+@json_option
 @pass_world
-def disable_command(world: World, label: str) -> None:
+def disable_command(world: World, label: str, as_json: bool) -> None:
     """Keep an account, but send nothing with it."""
     decisions = _update(world, label, enabled=False)
-    click.echo(f"{decisions.find(label).label} is off.")
-    tell_limits(decisions)
+    _tell(decisions, label, "is off", as_json=as_json)
+
+
+@accounts.command("rename")
+@click.argument("label")
+@click.argument("new")
+@json_option
+@pass_world
+def rename_command(world: World, label: str, new: str, as_json: bool) -> None:
+    """Call an account NEW. Its history and its conversations stay with it."""
+    wish = normalise_label(new)
+    before = world.store.read_decisions().find(label)
+
+    def change(decisions: Decisions) -> Decisions:
+        account = decisions.find(label)
+        holder = next((one for one in decisions.accounts if one.label == wish and one.id != account.id), None)
+        if holder:
+            raise InvalidInput(f"the label {wish} is taken by {who(holder)}")
+        return decisions.with_account(account.model_copy(update={"label": wish}))
+
+    decisions = world.store.edit_decisions(change)
+    _tell(decisions, wish, f"is what {before.label} is called now", as_json=as_json)
+    if before.label != wish and (places := _named_in_settings(world, before.label)):
+        note(f"{' and '.join(places)} in your settings still say {before.label}: change it there, too")
+
+
+def _named_in_settings(world: World, label: str) -> list[str]:
+    """Which settings name an account by this label; none where they cannot be read."""
+    try:
+        settings = world.settings(with_project=True).settings
+    except InvalidInput:
+        return []
+    places = ["routes"] if any(label in route.accounts for route in settings.routes) else []
+    return [*places, *(["preseed"] if label in settings.preseed else [])]
+
+
+@accounts.command("priority")
+@click.argument("label")
+@click.argument("number", type=click.IntRange(0, MAX_PRIORITY))
+@json_option
+@pass_world
+def priority_command(world: World, label: str, number: int, as_json: bool) -> None:
+    """Set the priority of an account; lower is asked earlier. The strategies priority and sticky look at it."""
+    decisions = _update(world, label, priority=number)
+    _tell(decisions, label, f"has priority {number}", as_json=as_json)
+
+
+@accounts.command("fence")
+@click.argument("label")
+@click.argument("name")
+@json_option
+@pass_world
+def fence_command(world: World, label: str, name: str, as_json: bool) -> None:
+    """Put an account into the fence NAME. No request ever crosses from one fence into another.
+
+    A client chooses a fence by the proxy's user name: HTTPS_PROXY=http://NAME@127.0.0.1:8080. Requests that name none
+    stay in the fence that the setting `fence` names, which is `default`.
+    """
+    fence = normalise_label(name)
+    decisions = _update(world, label, fence=fence)
+    _tell(decisions, label, f"is in the fence {fence}", as_json=as_json)
+
+
+@accounts.command("clear")
+@click.argument("label", required=False)
+@click.argument("model", required=False)
+@json_option
+@pass_world
+def clear_command(world: World, label: str | None, model: str | None, as_json: bool) -> None:
+    """End what keeps an account, or one MODEL on it, from serving. Without LABEL: of all accounts.
+
+    A login that was refused is tried again. What GitHub blocked for abuse only `accounts enable` lets serve again.
+    """
+    cleared: list[str] = []
+
+    def change(decisions: Decisions) -> Decisions:
+        chosen = decisions.accounts if label is None else (decisions.find(label),)
+        cleared[:] = [account.label for account in chosen]
+        for account in chosen:
+            over = {**account.cleared, model: world.now()} if model else {"": world.now()}
+            decisions = decisions.with_account(account.model_copy(update={"cleared": over}))
+        return decisions
+
+    decisions = world.store.edit_decisions(change)
+    if as_json:
+        show_json([row(decisions.find(one), decisions) for one in cleared])
+    else:
+        click.echo(
+            f"Cleared: {', '.join(cleared)}{f' ({model})' if model else ''}." if cleared else "Nothing to clear."
+        )
 
 
 def _update(world: World, label: str, **facts: object) -> Decisions:
@@ -287,27 +301,42 @@ def _update(world: World, label: str, **facts: object) -> Decisions:
     return world.store.edit_decisions(change)
 
 
+def _tell(decisions: Decisions, label: str, what: str, *, as_json: bool) -> None:
+    account = decisions.find(label)
+    if as_json:
+        show_json(row(account, decisions))
+    else:
+        click.echo(f"{account.label} {what}.")
+    tell_limits(decisions)
+
+
 @accounts.command("remove")
 @click.argument("label")
 @click.option("--yes", is_flag=True, help="Remove without being asked.")
+@json_option
 @pass_world
-def remove_command(world: World, label: str, yes: bool) -> None:
+def remove_command(world: World, label: str, yes: bool, as_json: bool) -> None:
     """Delete an account and its token from this computer. Without --yes its label must be typed."""
     before = world.store.read_decisions()
     account = before.find(label)
     if not yes:
         _confirm_removal(world, account)
     decisions = world.store.edit_decisions(lambda now: now.without(now.find(account.id).id, world.now()))
-    click.echo(f"Removed account {account.label}.")
+    home = decisions.home.label if decisions.home else None
+    if as_json:
+        show_json({"removed": account.label, "id": account.id, "home": home})
+    else:
+        click.echo(f"Removed account {account.label}.")
     if account.login:
         note(f"GitHub goes on accepting its token until you revoke it: https://{account.host}/settings/applications")
-    if account is before.home and decisions.home:
-        note(f"{decisions.home.label} is the home account now")
+    if account is before.home and home:
+        note(f"{home} is the home account now")
 
 
 def _confirm_removal(world: World, account: Account) -> None:
     if not world.interactive():
         raise InvalidInput("nothing was removed: nobody can be asked here, so say --yes")
-    click.echo(f"This deletes {account.label} ({account.login or 'not verified'} on {account.host}) and its token.")
-    if click.prompt("Type its label to go on", default="", show_default=False).strip() != account.label:
+    click.echo(f"This deletes {account.label} ({who(account)}) and its token.", err=True)
+    answer = click.prompt("Type its label to go on", default="", show_default=False, err=True)
+    if answer.strip() != account.label:
         raise InvalidInput("nothing was removed: that is not its label")

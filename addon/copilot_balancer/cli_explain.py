@@ -3,7 +3,7 @@
 Laws of this file:
 
 1. What is explained comes from the proxy's own function (``Pool.explain``); nothing is decided here.
-2. `explain` sees what a proxy last wrote down, and says how old that is; nothing is changed by asking.
+2. `explain` sees what was last written down, and says how old that is; nothing is changed by asking.
 3. Exit code 0: somebody can serve, or everything came out the same; 1: not; 2: the call itself is wrong.
 4. Names that come from requests and foreign files are printed without what could break a terminal.
 """
@@ -26,7 +26,7 @@ from copilot_balancer.errors import InvalidInput, printable
 from copilot_balancer.explain import CandidateView
 from copilot_balancer.memory import restored
 from copilot_balancer.pool import Attempt, Explanation, Hold, Nobody, NobodyKind, Pool, WhyNot, duration
-from copilot_balancer.terminal import WIDTH, World, iso, note, pass_world, show_json
+from copilot_balancer.terminal import WIDTH, World, iso, json_option, note, pass_world, show_json
 
 _SHOWN_PARTS = 8
 """So many differing parts of one decision are printed."""
@@ -42,7 +42,7 @@ _SHORT = 24
 @click.argument("model")
 @click.option("--conversation", metavar="ID", help="The client's own id of a conversation, like opencode's ses_...")
 @click.option("--fence", metavar="NAME", help="As a request of this fence.")
-@click.option("--json", "as_json", is_flag=True, help="Print for programs.")
+@json_option
 @pass_world
 @click.pass_context
 def explain(
@@ -50,7 +50,7 @@ def explain(
 ) -> None:
     """Say which account would serve MODEL now, why, and why not the others. Exit code 1: nobody can."""
     now = world.now()
-    loaded = config.load(world.paths.config, Path.cwd(), {})
+    loaded = world.settings(with_project=True)
     for warning in loaded.warnings:
         note(warning)
     store = world.store
@@ -68,7 +68,7 @@ def explain(
 
 
 def _written(path: Path) -> float | None:
-    """When a proxy last wrote down what it learnt; None: never."""
+    """When what was learnt was last written down; None: never."""
     try:
         return path.stat().st_mtime
     except OSError:
@@ -77,12 +77,11 @@ def _written(path: Path) -> float | None:
 
 def _say_how_old(written: float | None, now: float) -> None:
     if written is None:
-        note("no proxy has written anything down yet, so this knows your decisions and settings alone")
+        note("nothing was written down yet, so this knows your decisions and settings alone")
         return
-    age = duration(max(now - written, 0.0))
     note(
-        f"this is what a proxy wrote down {age} ago; requests that it serves at this moment, and options that it was "
-        "given with --set, are not seen here"
+        f"this is what was written down {duration(max(now - written, 0.0))} ago; what a proxy serves at this moment, "
+        "and options that it was given with --set, are not seen here"
     )
 
 
@@ -236,7 +235,7 @@ def events() -> None:
 
 @events.command("replay")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print for programs.")
+@json_option
 @pass_world
 @click.pass_context
 def replay_command(context: click.Context, world: World, file: Path | None, as_json: bool) -> None:
@@ -269,7 +268,8 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _tell(done: Replay) -> None:
-    counted = f"{done.decisions} decisions, {done.calls} calls, {done.runs} runs"
+    numbers = {"decision": done.decisions, "call": done.calls, "run": done.runs}
+    counted = ", ".join(f"{number} {name}{'' if number == 1 else 's'}" for name, number in numbers.items())
     if done.difference is not None:
         click.echo(_differing(done.difference))
         click.echo(f"\nUp to there the same: {counted}.")

@@ -125,7 +125,7 @@ def copilot_cli_login(environ: Mapping[str, str], home: Path) -> str | None:
 
 
 def with_opencode_login(path: Path, raw: bytes | None) -> bytes:
-    """opencode's logins with the placeholder as the one for GitHub Copilot; the others stay.
+    """The logins of opencode with the placeholder as the one for GitHub Copilot; the others stay.
 
     Raises:
         InvalidInput: `raw` is not what opencode writes.
@@ -136,7 +136,7 @@ def with_opencode_login(path: Path, raw: bytes | None) -> bytes:
 
 
 def without_opencode_login(path: Path, raw: bytes, before: bytes | None) -> bytes:
-    """opencode's logins of now, with the one for GitHub Copilot as it was in `before`.
+    """The logins of opencode as they are now, with the one for GitHub Copilot as it was in `before`.
 
     Raises:
         InvalidInput: `raw` is not what opencode writes, or the placeholder is not there any more.

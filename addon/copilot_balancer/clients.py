@@ -173,12 +173,15 @@ def environment(
 
     """
     direct = kept_direct(environ, hosts)
-    found = {name: way.url for name in PROXY_VARIABLES} | {name: direct for name in BYPASS_VARIABLES}
-    for row in (client,) if client else CLIENTS:
+    found = dict.fromkeys(PROXY_VARIABLES, way.url) | dict.fromkeys(BYPASS_VARIABLES, direct)
+    rows = (client,) if client else CLIENTS
+    for row in rows:
         found |= row.more
+    for row in CLIENTS:
         for name, trust in row.trust.items():
             file = way.more if trust is Trust.MORE else way.all
-            if file is not None:
+            # a variable that is set already could hide the one that the client was measured with
+            if file is not None and (row in rows or environ.get(name)):
                 found[name] = str(file)
     if client and placeholder:
         found |= client.login

@@ -10,6 +10,7 @@ Laws of this file:
 """
 
 import json
+import re
 from collections.abc import Iterable
 from enum import Enum
 
@@ -82,6 +83,17 @@ def model_of(body: dict[str, object] | None) -> str | None:
     """The model that a request names: always the top-level ``model`` (copilot-protocol.md 3.1)."""
     model = body.get("model") if body else None
     return model if isinstance(model, str) and model else None
+
+
+def with_model(body: bytes, old: str, new: str) -> bytes:
+    """`body` with another top-level model; every other byte as it was, where the old one stands there only once."""
+    mention = re.compile(rb'("model"\s*:\s*)' + re.escape(json.dumps(old).encode()))
+    named = json.dumps(new).encode()
+    if len(mention.findall(body)) == 1 and (changed := mention.sub(lambda m: m[1] + named, body)) != body:
+        found = read_body(changed)
+        if found is not None and found.get("model") == new:
+            return changed
+    return json.dumps({**(read_body(body) or {}), "model": new}).encode()
 
 
 def error_body(path: str, *, message: str, code: str, kind: str) -> bytes:

@@ -8,7 +8,6 @@ Laws of this file:
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,7 @@ from copilot_balancer.accounts import Account, Decisions
 from copilot_balancer.attribution import Attribution, Try
 from copilot_balancer.config import Settings
 from copilot_balancer.conversation import conversation_of
-from copilot_balancer.copilot import PLACEHOLDER, Kind, error_body, kind_of, model_of, read_body
+from copilot_balancer.copilot import PLACEHOLDER, Kind, error_body, kind_of, model_of, read_body, with_model
 from copilot_balancer.errors import InvalidInput, UpstreamError, printable
 from copilot_balancer.github import ExchangeRefused
 from copilot_balancer.layer import Refusal, Send, log_incident
@@ -92,6 +91,11 @@ class Exchange:
         """The name in the client's proxy URL: a fence, or an account, for all that it sends (features A11)."""
         self.request = PoolRequest(id=flow.id, model=None, began=self.began)
         self.model: str | None = None
+        """What the client asked for."""
+        self.asked_model: str | None = None
+        """What the request asks for now."""
+        self.original: bytes | None = None
+        """The body as the client sent it, when the request asks for another model now."""
         self.streams = False
         """Whether the client asked for a stream."""
         self.attempt: Attempt | None = None
@@ -148,7 +152,7 @@ class Exchange:
             return
         raw = request.get_content(strict=False) or b""
         body = await asyncio.to_thread(read_body, raw) if len(raw) > PARSE_ON_LOOP else read_body(raw)
-        self.model = model_of(body)
+        self.model = self.asked_model = model_of(body)
         self.streams = (body or {}).get("stream") is True
         home = self.live.decisions.home
         self.request = PoolRequest(
@@ -234,8 +238,7 @@ class Exchange:
         assert self.attempt is not None
         assert self.bearer is not None
         self.flow.request.headers["authorization"] = f"Bearer [account:{self.account.label}]"
-        if self.attempt.model != self.model and self.attempt.model is not None:
-            self._use_model(self.attempt.model)
+        self._use_model(self.attempt.model)
         send.host = self.bearer.host
         send.authorize = partial(self._authorize, send)
         send.idle_timeout = self.live.settings.idle_timeout
@@ -271,12 +274,20 @@ class Exchange:
         self.attempt = self.account = None
         return self._answer_self(403, "credential_refused", f"no account's credential is put on this request: {reason}")
 
-    def _use_model(self, model: str) -> None:
-        """Ask for another model, which the user wrote down as a fallback (features B4)."""
-        body = read_body(self.flow.request.get_content(strict=False) or b"")
-        if body is not None:
-            self.flow.request.content = json.dumps({**body, "model": model}).encode()
-            self.note = f"MODEL CHANGED by your route: {printable(self.model or '?')} -> {printable(model)}"
+    def _use_model(self, model: str | None) -> None:
+        """Let the request ask for `model`: the client's own, or one that the user wrote down as a fallback (B4)."""
+        if model == self.asked_model or model is None or self.model is None:
+            return
+        request = self.flow.request
+        if self.asked_model == self.model:
+            self.original = request.raw_content
+        self.asked_model = model
+        if model != self.model:
+            request.content = with_model(request.get_content(strict=False) or b"", self.model, model)
+            return
+        request.raw_content = self.original
+        if "content-length" in request.headers:
+            request.headers["content-length"] = str(len(self.original or b""))
 
     async def _hold(self, until: float) -> bool:
         """Wait until then; False when the client has left meanwhile."""
@@ -309,6 +320,8 @@ class Exchange:
             if response.status_code != 101:
                 self._stream(response)
         attribution.put_headers(response, self.account.label, len(self.tries))
+        if self.asked_model != self.model:
+            response.headers["x-copilot-model-changed-to"] = printable(self.asked_model or "?", 80)
 
     def _stream(self, response: http.Response) -> None:
         if not (limit := self.live.keep_bodies):

@@ -3,8 +3,8 @@
 Laws of this file:
 
 1. Proxies that these commands start have a CA folder of their own, for the user alone, beside the accounts: not
-   ``~/.mitmproxy``. Then whoever trusts this CA trusts nothing but this proxy, and no options from a ``config.yaml`` that
-   was written for something else (another mode, no certificate checks) come in.
+   ``~/.mitmproxy``. Then whoever trusts this CA trusts this proxy and nothing else, and no ``config.yaml`` that was
+   written for something else (another mode, no certificate checks) comes in.
 2. Whoever listens is known by what it can prove: a TLS handshake with the CA's key. Nothing is sent to it before that,
    and no upstream is asked.
 3. A proxy that is started here listens on loopback, and its arguments and environment hold no credential.
@@ -12,7 +12,6 @@ Laws of this file:
 
 import os
 import re
-import signal
 import socket
 import ssl
 import subprocess
@@ -20,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -40,6 +38,8 @@ END_SECONDS = 10.0
 KEPT_LOGS = 5
 """So many logs of proxies that ``exec`` started are kept."""
 
+_MAKE_CA = "import sys; from mitmproxy.certs import CertStore; CertStore.from_store(sys.argv[1], 'mitmproxy', 2048)"
+"""2048 bits: the default of mitmproxy's option ``key_size``."""
 _NO_HOST = "copilot-balancer.invalid"
 """The name for which whoever listens must show a certificate. RFC 6761: it never exists, so nobody is called."""
 _KEY_LOGS = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
@@ -86,6 +86,23 @@ class Authority:
                 refusal = folder if isinstance(folder, Refusal) else None
         if refusal is not None:
             raise _error(self.folder, refusal)
+
+    def create(self) -> None:
+        """Let mitmproxy make the CA, as it would when it first starts.
+
+        Raises:
+            BalancerError: it cannot be made.
+
+        """
+        if self.certificate.is_file():
+            return
+        self.prepare()
+        made = subprocess.run(  # noqa: S603 - this Python, a program of ours
+            [sys.executable, "-c", _MAKE_CA, str(self.folder)], capture_output=True, text=True, check=False
+        )
+        if made.returncode:
+            last = (made.stderr.strip().splitlines() or ["it did not say why"])[-1]
+            raise BalancerError(f"mitmproxy cannot make its CA in {self.folder}: {printable(last, 400)}")
 
 
 def own_authority(state: Path) -> Authority:
@@ -256,14 +273,17 @@ def start(authority: Authority, logs: Path, environ: Mapping[str, str], extra: S
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is the client's
         )
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        if ready := _READY.search(_text(log)):
-            return Started(process, int(ready[1]), log)
-        time.sleep(0.02)
-    with suppress(ProcessLookupError):
-        process.send_signal(signal.SIGTERM)
-    Started(process, 0, log).stop()
+    started = Started(process, 0, log)
+    try:
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end and process.poll() is None:
+            if ready := _READY.search(_text(log)):
+                return Started(process, int(ready[1]), log)
+            time.sleep(0.02)
+    except BaseException:  # Ctrl-C, above all
+        started.stop()
+        raise
+    started.stop()
     raise BalancerError(f"the proxy did not start: {last_words(log)} (its log: {log})")
 
 

@@ -264,7 +264,7 @@ def _gh_users(entry: object) -> Iterator[tuple[str | None, str | None]]:
 
 def _ask_gh(environ: Mapping[str, str], host: str, user: str | None) -> str:
     """What ``gh auth token`` says; nothing when there is no gh, or it has none."""
-    gh = shutil.which("gh", path=environ.get("PATH"))
+    gh = shutil.which("gh", path=environ.get("PATH", ""))
     if gh is None or not _WORD.fullmatch(host) or (user is not None and not _WORD.fullmatch(user)):
         return ""
     whose = ["--user", user] if user else []

@@ -86,7 +86,7 @@ class World:
         return any(self._copied(command, needs, text) for command, needs in CLIPBOARDS)
 
     def _copied(self, command: Sequence[str], needs: str | None, text: str) -> bool:
-        program = shutil.which(command[0], path=self.environ.get("PATH"))
+        program = shutil.which(command[0], path=self.environ.get("PATH", ""))
         if program is None or (needs and not self.environ.get(needs)):
             return False
         try:
