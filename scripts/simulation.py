@@ -2,32 +2,32 @@
 
 What is simulated:
 
-- Accounts with hidden limits. Each has windows that follow one another (a session limit: so many requests, then 429
-  with ``Retry-After`` = the true reset), some have a window of their own for one model inside each (429), some a quota
-  over several windows (402; with or without a hint, with or without a reset). Models stand on some accounts only (400).
-  Half of the accounts tell in the headers of a success what is left, rounded and 30 s late, as the service does.
-- Eight conversations at a time, each one request after another. Together they want 0.95 of what all accounts can
-  serve. What a conversation wants, and from when on, is fixed in advance; it waits for its own request before.
+- Accounts with hidden limits. Each has windows of five hours that follow one another, each serves so many requests,
+  then comes a 429 with ``Retry-After`` = the true reset. Some have a limit for one model inside each window (429), some
+  a quota over several windows (402, half of them without a hint). Models stand on some accounts only (400). Half of
+  the accounts tell in the headers of a success what is left of the window, counted late, as the service does.
+- Eight conversations at a time. Together they want 0.95 of what all accounts can serve. What they want and when is
+  fixed in advance. A request does not wait for the one before it in its conversation: agents have sub-agents.
 - Clients as they were measured (clients.md 6): after a 429 they wait as long as ``Retry-After`` says, come back five
-  times at most, and show anything else to the user. A request that was not begun 300 s after it was wanted is lost.
+  times at most, and show anything else to the user.
 - The proxy: the very ``Pool`` of the product, driven as exchange.py drives it, through ``classify`` and
-  ``read_headers``; time is a number. ``naive`` is what it is compared with: each request goes to the next account in
-  turn, after a refusal to the next, three at most; it remembers no refusal and no conversation.
+  ``read_headers``; time is a number. ``naive`` is plain round-robin without cooldowns, to compare with: each request
+  goes to the next account in turn, after a refusal to the next, three at most; nothing else is remembered.
 
 What is measured:
 
-- goodput: different requests of the users that an account accepted by their deadline, divided by the optimum.
-- optimum: the most that could have been accepted by their deadlines with everything known in advance (every limit,
-  every request), whatever the conversations' order: a maximum flow from requests through windows and quotas. No
-  strategy can be above it.
-- wasted refusals: all answers 4xx of an account, each one round trip for nothing; the first of a window too, though
-  only by it a hidden limit can be known.
-- in one window: the same by (account, model, window of the account). Refusals of requests that were under way at the
-  same time count once: nobody could have known.
-- switches: a conversation's request was accepted by another account than the one before.
-- attempts: sends upstream by request of the users.
+- optimum: the most requests that could have been accepted within 300 s after they were wanted, with everything known in
+  advance: a maximum flow from the requests through the windows and quotas. Who knew could reach it, and nobody more.
+- goodput: requests that an account accepted within 300 s after they were wanted, divided by the optimum.
+- wasted: answers 4xx of accounts by 1000 requests. The first of a window counts too, though only by it a hidden limit
+  can be known.
+- in a window: of these the 429 and 402, by (account, model, window of the limit) in which there were any; 1 is the
+  least. Refusals of requests that were under way at the same time count once: nobody could have known.
+- model missing: of these the 400, by (account, model that it lacks) where there were any.
+- switches: a request of a conversation was accepted by another account than the one before; by 100 accepted.
+- attempts: sends upstream by request.
 
-The same seed gives the same numbers, bit for bit.
+Each number is a mean over the seeds, in brackets the worst of them. The same seed gives the same numbers, bit for bit.
 """
 
 import argparse
@@ -37,10 +37,11 @@ import math
 import random
 import sys
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
@@ -82,9 +83,8 @@ WANTED = {"claude-sonnet-4.6": 0.35, "gpt-5.3-codex": 0.2, "claude-opus-4.6": 0.
 one."""
 
 NAIVE = "naive"
-AIMS = {"goodput": 0.98, "switches": 5.0, "in one window": 1}
-"""For ``hybrid``: at least, at most, at most."""
 
+README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- simulation: begin -->", "<!-- simulation: end -->"
 
 
@@ -173,10 +173,11 @@ def make_world(seed: int, *, requests: int = REQUESTS, hours: float = HOURS, sea
     wanted = {model: min(share, 0.6 * sum(shares[i] for i in has[model])) for model, share in WANTED.items()}
     wanted[SMALL_MODEL] = 1 - sum(wanted.values())
     total = round(LOAD * capacity(accounts))
-    per_seat = [total // seats + (seat < total % seats) for seat in range(seats)]
-    first = [sum(per_seat[:seat]) for seat in range(seats)]
-    found = (_make_seat(chance, seat, first[seat], per_seat[seat], span, wanted) for seat in range(seats))
-    return World(accounts, tuple(demand for seat in found for demand in seat))
+    demands: list[Demand] = []
+    for seat in range(seats):
+        count = total // seats + (seat < total % seats)
+        demands += _make_seat(chance, seat, range(len(demands), len(demands) + count), span, wanted)
+    return World(accounts, tuple(demands))
 
 
 def _who_has_what(chance: random.Random, count: int) -> dict[str, set[int]]:
@@ -193,7 +194,7 @@ def _make_account(chance: random.Random, index: int, serves: float, span: float,
     opened, windows = -chance.uniform(0, WINDOW), []
     resets = span / 2 if kind == "quota that resets" else math.inf
     while opened < span + PATIENCE:
-        # the first and the last are cut off by our time, and what they serve likewise: the account is used elsewhere too
+        # our time cuts off the first and the last, and what they serve likewise: the account is used elsewhere as well
         begins, ends = max(opened, 0.0), min(opened + WINDOW, span + PATIENCE)
         serve = round(each * (ends - begins) / WINDOW)
         of_model = {limited: max(1, serve // 3)} if limited else {}
@@ -215,13 +216,13 @@ def _make_account(chance: random.Random, index: int, serves: float, span: float,
 
 
 def _make_seat(
-    chance: random.Random, seat: int, first: int, count: int, span: float, wanted: Mapping[str, float]
-) -> tuple[Demand, ...]:
+    chance: random.Random, seat: int, ids: Iterable[int], span: float, wanted: Mapping[str, float]
+) -> list[Demand]:
     """Conversations one after another: turns of a few requests (tools), pauses of the user between them."""
     client = "opencode" if seat % 2 == 0 else "copilot-cli"
-    drafts: list[tuple[str, str, float, float, float, float]] = []
+    drafts: list[tuple[float, float, Demand]] = []
     talk, left_in_talk, left_in_turn, main = 0, 0, 0, SMALL_MODEL
-    for _ in range(count):
+    for id_ in ids:
         pause, tool = 0.0, 0.0
         if not left_in_talk:
             talk, left_in_talk, left_in_turn = talk + 1, chance.randint(10, 60), 0
@@ -233,17 +234,19 @@ def _make_seat(
             left_in_turn = 1 + int(chance.expovariate(1 / 6.0))
             pause += chance.expovariate(1.0)
         left_in_talk, left_in_turn = left_in_talk - 1, left_in_turn - 1
+        model = main if chance.random() < 0.92 else SMALL_MODEL
         head = 0.5 + chance.expovariate(1 / 1.5)
         stream = head + chance.expovariate(1 / 8.0)
-        drafts.append((f"{seat}-{talk}", main if chance.random() < 0.92 else SMALL_MODEL, pause, tool, head, stream))
-    busy, paused = sum(d[3] + d[5] for d in drafts), sum(d[2] for d in drafts)
-    scale, due, found = max(0.0, span - busy) / max(paused, 1e-9), 0.0, []
-    for index, (conversation, model, pause, tool, head, stream) in enumerate(drafts):
+        draft = Demand(id_, f"{seat}-{talk}", model, 0.0, 0.0, head, stream, client, chance.random())
+        drafts.append((pause, tool, draft))
+    # the pauses are as long as it takes to fill our time
+    busy = sum(tool + draft.stream for _, tool, draft in drafts)
+    scale, due, found = max(0.0, span - busy) / sum(pause for pause, _, _ in drafts), 0.0, []
+    for pause, tool, draft in drafts:
         due += pause * scale + tool
-        luck = chance.random()
-        found.append(Demand(first + index, conversation, model, due, due + PATIENCE, head, stream, client, luck))
-        due += stream
-    return tuple(found)
+        found.append(replace(draft, due=due, deadline=due + PATIENCE))
+        due += draft.stream
+    return found
 
 
 def capacity(accounts: Iterable[Upstream]) -> int:
@@ -359,6 +362,9 @@ def optimum(world: World) -> int:
 # --- the service ------------------------------------------------------------------------------------------------------
 
 
+MISSING = "model missing"
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What an account answered."""
@@ -367,7 +373,9 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     cause: str = ""
-    """What refused it, for our statistics."""
+    """What refused it ..."""
+    window: int = 0
+    """... and in which of its windows: both for our statistics."""
 
 
 class Service:
@@ -387,14 +395,15 @@ class Service:
         quota_left = account.quotas[window.period]
         by_window, by_model, by_quota = (label, index), (label, index, model), (label, "quota", window.period)
         if model not in account.models:
-            return _refusal(400, account.missing, "model missing")
+            return _refusal(400, account.missing, MISSING, 0)
         if quota_left is not None and self._used[by_quota] >= quota_left:
             resets = account.period_ends(window.period) if account.hints else None
-            return _refusal(402, "quota_exceeded", "quota", None if resets is None else resets - now)
+            wait = None if resets is None else resets - now
+            return _refusal(402, "quota_exceeded", "quota", window.period, wait)
         if self._used[by_window] >= window.capacity:
-            return _refusal(429, "user_global_rate_limited:pro", "session limit", window.ends - now)
+            return _refusal(429, "user_global_rate_limited:pro", "session limit", index, window.ends - now)
         if self._used[by_model] >= window.of_model.get(model, math.inf):
-            return _refusal(429, f"user_model_rate_limited:{model}", "model limit", window.ends - now)
+            return _refusal(429, f"user_model_rate_limited:{model}", "model limit", index, window.ends - now)
         self._used.update((by_window, by_model, by_quota))
         return Answer(200, self._headers(account, index, now) if account.tells else {})
 
@@ -410,9 +419,9 @@ class Service:
         return told[2]
 
 
-def _refusal(status: int, code: str, cause: str, wait: float | None = None) -> Answer:
+def _refusal(status: int, code: str, cause: str, window: int, wait: float | None = None) -> Answer:
     headers = {} if wait is None else {"retry-after": str(math.ceil(wait))}
-    return Answer(status, headers, json.dumps({"error": {"message": code, "code": code}}).encode(), cause)
+    return Answer(status, headers, json.dumps({"error": {"message": code, "code": code}}).encode(), cause, window)
 
 
 # --- the clients ------------------------------------------------------------------------------------------------------
@@ -597,14 +606,16 @@ def make_balancer(strategy: str, accounts: Sequence[Upstream]) -> Balancer:
 # --- a run ------------------------------------------------------------------------------------------------------------
 
 
+Where = tuple[str, str, str, int]
+"""(account, model, what refused, index of its window)."""
+
+
 @dataclass(slots=True)
 class Tally:
     """What came of one run."""
 
     wanted: int
-    windows: int
-    """How many (account, model, window) there are."""
-    optimum: int = 0
+    optimum: int
     served: int = 0
     """Accepted by their deadline."""
     lost: Counter[str] = field(default_factory=Counter)
@@ -612,41 +623,23 @@ class Tally:
     attempts: int = 0
     refusals: Counter[str] = field(default_factory=Counter)
     """By what refused."""
-    in_window: Counter[tuple[str, str, int]] = field(default_factory=Counter)
-    """(account, model, window) -> refusals, those at the same time once."""
+    by_window: Counter[Where] = field(default_factory=Counter)
+    """Refusals, those at the same time once."""
     switches: int = 0
 
-    @property
-    def goodput(self) -> float:
-        return self.served / self.optimum
+    def limits(self) -> list[int]:
+        """How often each window refused that did."""
+        return [times for (_, _, cause, _), times in self.by_window.items() if cause != MISSING]
 
-    @property
-    def refused(self) -> float:
-        """A thousand requests."""
-        return 1000 * self.refusals.total() / self.wanted
-
-    @property
-    def mean_in_window(self) -> float:
-        return self.in_window.total() / self.windows
-
-    @property
-    def most_in_window(self) -> int:
-        return max(self.in_window.values(), default=0)
-
-    @property
-    def switched(self) -> float:
-        """A hundred requests that were served."""
-        return 100 * self.switches / max(self.served, 1)
-
-    @property
-    def attempts_each(self) -> float:
-        return self.attempts / self.wanted
+    def missing(self) -> list[int]:
+        """How often each account was asked for a model that it lacks, where it was."""
+        return [times for (_, _, cause, _), times in self.by_window.items() if cause == MISSING]
 
 
 class Simulation:
     """One world under one balancer, event after event."""
 
-    def __init__(self, world: World, balancer: Balancer) -> None:
+    def __init__(self, world: World, balancer: Balancer, best: int) -> None:
         self._world, self._balancer = world, balancer
         self._service = Service(world.accounts)
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
@@ -655,17 +648,16 @@ class Simulation:
         """Conversations."""
         self._last: dict[str, str] = {}
         """Conversation -> the account that accepted its last request."""
-        self._known: dict[tuple[str, str, int], float] = {}
-        """(account, model, window) -> when its last counted refusal came back."""
-        names = sum(len(account.windows) for account in world.accounts) * len({d.model for d in world.demands})
-        self.tally = Tally(wanted=len(world.demands), windows=names)
+        self._known: dict[Where, float] = {}
+        """When the last counted refusal came back."""
+        self.tally = Tally(len(world.demands), best)
         self.ended: Counter[int] = Counter()
         """Demand -> how often it ended."""
 
     def run(self) -> Tally:
         """Until everything has ended."""
         for demand in self._world.demands:
-            self._at(demand.due, lambda now, demand=demand: self._wanted(demand, now))
+            self._at(demand.due, partial(self._wanted, demand))
         while self._events:
             now, _, act = heapq.heappop(self._events)
             act(now)
@@ -682,24 +674,26 @@ class Simulation:
         self._sends(demand, 0, now)
 
     def _sends(self, demand: Demand, retries: int, now: float) -> None:
-        """The client sends its request, or its user has lost patience."""
-        if now > demand.deadline:
-            self._lost(demand, "too late")
-            return
+        """The client sends its request, for the first time or again."""
         trip = self._balancer.trip(demand, f"{demand.id}.{retries}", now)
         self._goes_on(trip, demand, retries, now)
 
     def _goes_on(self, trip: Trip, demand: Demand, retries: int, now: float) -> None:
+        """Where the proxy sends it now."""
+        if now > demand.deadline:
+            trip.over(now)
+            self._lost(demand, "too late")
+            return
         found = trip.choose(now)
         if isinstance(found, Wait):
-            self._at(found.until, lambda then: self._goes_on(trip, demand, retries, then))
+            self._at(found.until, partial(self._goes_on, trip, demand, retries))
         elif isinstance(found, GiveUp):
             trip.over(now)
             wait = comes_back_after(demand, found.status, found.retry_after, retries)
             if wait is None:
                 self._lost(demand, f"shown a {found.status}")
             else:
-                self._at(now + wait, lambda then: self._sends(demand, retries + 1, then))
+                self._at(now + wait, partial(self._sends, demand, retries + 1))
         else:
             self._upstream(trip, found.label, demand, retries, now)
 
@@ -708,7 +702,7 @@ class Simulation:
         answer = self._service.answer(label, demand.model, now)
         self.tally.attempts += 1
         if answer.status != 200:
-            self._refused((label, demand.model, self._service.accounts[label].at(now)), answer, now)
+            self._refused((label, demand.model, answer.cause, answer.window), now)
 
             def go_on(then: float) -> None:
                 trip.answered(answer, then)
@@ -716,29 +710,175 @@ class Simulation:
 
             self._at(now + REFUSED_AFTER, go_on)
             return
-        if now <= demand.deadline:
-            self.tally.served += 1
-            self.tally.switches += self._last.get(demand.conversation, label) != label
-            self._last[demand.conversation] = label
-            self.ended[demand.id] += 1
-        else:
-            self._lost(demand, "too late")
-        self._at(now + demand.head, lambda then: trip.answered(answer, then))
+        self.tally.served += 1
+        self.tally.switches += self._last.get(demand.conversation, label) != label
+        self._last[demand.conversation] = label
+        self.ended[demand.id] += 1
+        self._at(now + demand.head, partial(trip.answered, answer))
         self._at(now + demand.stream, trip.over)
 
-    def _refused(self, key: tuple[str, str, int], answer: Answer, now: float) -> None:
-        self.tally.refusals[answer.cause] += 1
-        if now >= self._known.get(key, 0.0):
-            self.tally.in_window[key] += 1
-            self._known[key] = now + REFUSED_AFTER
+    def _refused(self, where: Where, now: float) -> None:
+        self.tally.refusals[where[2]] += 1
+        if now >= self._known.get(where, 0.0):
+            self.tally.by_window[where] += 1
+            self._known[where] = now + REFUSED_AFTER
 
     def _lost(self, demand: Demand, why: str) -> None:
         self.tally.lost[why] += 1
         self.ended[demand.id] += 1
 
 
-def simulate(world: World, strategy: str, best: int | None = None) -> Tally:
-    """One run; `best` is the optimum, when it is known already."""
-    tally = Simulation(world, make_balancer(strategy, world.accounts)).run()
-    tally.optimum = optimum(world) if best is None else best
-    return tally
+def simulate(world: World, strategy: str, best: int) -> Tally:
+    """One run; `best` is the optimum of the world."""
+    return Simulation(world, make_balancer(strategy, world.accounts), best).run()
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A measure of one run, and how it is shown."""
+
+    title: str
+    of: Callable[[Tally], float]
+    digits: int
+    aim: str = ""
+    """For ``hybrid``."""
+    more_is_better: bool = False
+
+
+COLUMNS = (
+    Column("goodput", lambda run: run.served / run.optimum, 3, ">= 0.98", more_is_better=True),
+    Column("wasted", lambda run: 1000 * run.refusals.total() / run.wanted, 1),
+    Column("in a window", lambda run: _mean(run.limits()), 2, "<= 1"),
+    Column("model missing", lambda run: _mean(run.missing()), 1),
+    Column("switches", lambda run: 100 * run.switches / max(run.served, 1), 1, "<= 5"),
+    Column("attempts", lambda run: run.attempts / run.wanted, 2),
+)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def cells(runs: Sequence[Tally]) -> list[str]:
+    """One row: each measure's mean over the runs and its worst."""
+    found = []
+    for column in COLUMNS:
+        values = [column.of(run) for run in runs]
+        worst = min(values) if column.more_is_better else max(values)
+        found.append(f"{_mean(values):.{column.digits}f} ({worst:.{column.digits}f})")
+    return found
+
+
+def table(results: Mapping[str, Sequence[Tally]]) -> list[list[str]]:
+    """The head and one row a strategy."""
+    return [["strategy", *(column.title for column in COLUMNS)], *([name, *cells(results[name])] for name in results)]
+
+
+def as_text(rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def as_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table for README."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+
+
+def verdicts(runs: Sequence[Tally]) -> list[str]:
+    """Whether ``hybrid`` keeps what is asked of it, in the mean over the seeds."""
+    found = []
+    for column in COLUMNS:
+        if column.aim:
+            value = round(_mean([column.of(run) for run in runs]), column.digits)
+            relation, _, bound = column.aim.partition(" ")
+            met = value >= float(bound) if relation == ">=" else value <= float(bound)
+            found.append(f"{column.title} {value:.{column.digits}f}, aim {column.aim}: {'met' if met else 'MISSED'}")
+    return found
+
+
+def causes(results: Mapping[str, Sequence[Tally]]) -> list[list[str]]:
+    """What refused, by 1000 requests, and in brackets the most in one window; why requests were lost, by 1000."""
+    refused = sorted({cause for runs in results.values() for run in runs for cause in run.refusals})
+    lost = sorted({why for runs in results.values() for run in runs for why in run.lost})
+    rows = [["strategy", *refused, *(f"lost: {why}" for why in lost)]]
+    for name, runs in results.items():
+        row = [name]
+        for cause in refused:
+            most = max(
+                (times for run in runs for where, times in run.by_window.items() if where[2] == cause), default=0
+            )
+            row.append(f"{_mean([1000 * run.refusals[cause] / run.wanted for run in runs]):.1f} ({most})")
+        row += [f"{_mean([1000 * run.lost[why] / run.wanted for run in runs]):.1f}" for why in lost]
+        rows.append(row)
+    return rows
+
+
+def replaced(text: str, block: str) -> str:
+    """`text` with `block` between the two markers.
+
+    Raises:
+        ValueError: they do not stand there exactly once, in order.
+
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in after:
+        raise ValueError(f"the text needs {BEGIN} and after it {END}, each once")
+    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+
+
+def run_all(strategies: Iterable[str], seeds: int) -> dict[str, list[Tally]]:
+    """Every strategy in the same worlds."""
+    results: dict[str, list[Tally]] = {name: [] for name in strategies}
+    for seed in range(seeds):
+        world = make_world(seed)
+        best = optimum(world)
+        for name, runs in results.items():
+            runs.append(simulate(world, name, best))
+    return results
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Simulate and print."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/simulate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=20, metavar="N", help="how many worlds (20)")
+    parser.add_argument("--strategy", action="append", choices=STRATEGY_NAMES, help="only this one; may be repeated")
+    parser.add_argument("--why", action="store_true", help="also what refused, and why requests were lost")
+    parser.add_argument("--markdown", action="store_true", help="the table for README, and nothing else")
+    parser.add_argument("--write-readme", action="store_true", help="put that table between the markers in README.md")
+    chosen = parser.parse_args(arguments)
+    if chosen.seeds < 1:
+        parser.error("--seeds is at least 1")
+    began = time.perf_counter()
+    results = run_all(chosen.strategy or STRATEGY_NAMES, chosen.seeds)
+    rows = table(results)
+    if chosen.write_readme:
+        try:
+            README.write_text(replaced(README.read_text("utf-8"), as_markdown(rows)), "utf-8")
+        except (OSError, ValueError) as error:
+            print(f"README.md stays as it is: {error}", file=sys.stderr)
+            return 1
+    if chosen.markdown:
+        print(as_markdown(rows))
+        return 0
+    print(__doc__[__doc__.index("What is measured") :])
+    print(as_text(rows), end="\n\n")
+    if chosen.why:
+        print("What refused, by 1000 requests (the most in one window); what was lost, by 1000 requests:\n")
+        print(as_text(causes(results)), end="\n\n")
+    for verdict in verdicts(results.get("hybrid", ())) if "hybrid" in results else ():
+        print(f"hybrid: {verdict}")
+    print(f"{chosen.seeds} seeds, {time.perf_counter() - began:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -125,8 +125,15 @@ class CommandLine:
             return httpx.Response(answer.status, json=answer.body)
         return httpx.Response(answer.status, content=answer.content, headers={"content-type": answer.content_type})
 
-    def run(self, *arguments: str, typed: str | None = None, at_terminal: bool = False, exit_code: int = 0) -> Result:
-        """Run ``copilot-balancer ARGUMENTS``; `typed` is stdin."""
+    def run(
+        self,
+        *arguments: str,
+        typed: str | None = None,
+        at_terminal: bool = False,
+        exit_code: int = 0,
+        foreign: bool = False,
+    ) -> Result:
+        """Run ``copilot-balancer ARGUMENTS``; `typed` is stdin, `foreign`: other programs' files hold tokens."""
         world = replace(self.world, interactive=lambda: at_terminal)
         runner = CliRunner()
         result = runner.invoke(
@@ -134,7 +141,7 @@ class CommandLine:
         )
         assert result.exit_code == exit_code, result.output
         self._no_token_in(result.output + result.stdout + result.stderr + repr(result.exception) + repr(world))
-        for path in self.home.rglob("*"):
+        for path in (self.home / "ours" if foreign else self.home).rglob("*"):
             if path.is_file() and path.name not in ("accounts.json", "auth.json"):
                 self._no_token_in(path.read_text())
         return result

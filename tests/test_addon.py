@@ -25,7 +25,10 @@ from conftest import WORK, an_account, three_accounts
 from copilot_balancer.accounts import Decisions
 from copilot_balancer.addon import CopilotBalancer
 from copilot_balancer.config import options
+from copilot_balancer.decision_replay import replay
 from copilot_balancer.layer import FailoverLayer
+from copilot_balancer.outcomes import SERVED
+from copilot_balancer.pool import PoolRequest
 from copilot_balancer.store import Paths, Store
 
 HELLO = bytes.fromhex("160301")
@@ -245,6 +248,36 @@ def test_finished_flows_are_forgotten(tmp_path):
         assert 20 <= len(left) <= 31
 
     play(tmp_path, test, View())
+
+
+def test_explain(tmp_path, stored):
+    """mitmproxy's command explains with the proxy's own function."""
+
+    async def test(addon, tctx):
+        told = tctx.master.commands.call("copilot.explain", "gpt-4.1")
+        assert "gpt-4.1 goes to work" in told
+        assert "acme" in told
+
+    play(tmp_path, test)
+
+
+def test_decisions_are_recorded_when_asked_for(tmp_path, stored):
+    """With the option on, what the pool decides is written down, and can be replayed; a token never is."""
+
+    async def test(addon, tctx):
+        tctx.configure(addon, copilot_record_decisions="true")
+        now = addon.live.now()
+        attempt = addon.live.pool.assign(PoolRequest("r1", "gpt-4.1", now), now)
+        addon.live.pool.record(attempt, SERVED, now)
+        addon.live.pool.finish("r1", now)
+        await addon._write_decisions(addon.recording.close)
+
+    play(tmp_path, test)
+    lines = (tmp_path / "state" / "decisions.jsonl").read_bytes().splitlines()
+    assert len(lines) == 4
+    assert WORK.encode() not in b"".join(lines)
+    done = replay(lines)
+    assert done.difference is None
 
 
 def test_a_fault_in_the_watch_is_survived(tmp_path, caplog, monkeypatch):

@@ -40,9 +40,15 @@ def record(*tries, status=200, served=True, note=""):
         ),
         pytest.param(
             record(SPARE, status=None, note="x"),
-            "copilot: gpt-5 <- spare (api.githubcopilot.com) cut off in 812 ms, least recently used",
-            "spare cut off (least recently used)",
+            "copilot: gpt-5 <- spare (api.githubcopilot.com) cut off by the upstream in 812 ms, least recently used",
+            "spare cut off by the upstream (least recently used)",
             id="cut off",
+        ),
+        pytest.param(
+            Attribution("gpt-5", (SPARE,), None, 0.8123, served=True, client_left=True),
+            "copilot: gpt-5 <- spare (api.githubcopilot.com) the client left in 812 ms, least recently used",
+            "spare the client left (least recently used)",
+            id="the client left",
         ),
         pytest.param(
             record(status=401, served=False),
@@ -72,7 +78,9 @@ def test_verdicts():
     assert record(WORK, served=False).verdict == "refused"
     declined = Attribution("gpt-5", (), 426, 0.1, served=False, declined=True)
     assert declined.verdict == "declined"
-    assert set(MARKERS) == {"served", "failed over", "refused", "declined"}
+    assert record(SPARE, status=None).verdict == "cut off"
+    assert Attribution("gpt-5", (SPARE,), None, 0.1, served=True, client_left=True).verdict == "left"
+    assert set(MARKERS) == {"served", "failed over", "refused", "declined", "cut off", "left"}
 
 
 def test_metadata():

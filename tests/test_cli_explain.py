@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from command_line import CommandLine
-from copilot_balancer.cli_explain import TERMS, explain_text, explained
 from copilot_balancer.conversation import conversation_of
 from copilot_balancer.decision_file import BEFORE, NAME, DecisionFile
 from copilot_balancer.decision_log import RecordedPool
+from copilot_balancer.explained import TERMS, explain_text, explained
 from copilot_balancer.memory import QuotaWindow
 from copilot_balancer.outcomes import SERVED
 from copilot_balancer.pool import Attempt, Policy, PoolRequest, Route
@@ -116,7 +116,7 @@ def test_explain_a_conversation(cli):
     assert stays.startswith("gpt-5 goes to work: same conversation.")
     assert "  1  work *" in stays
     assert stays.endswith("  * the conversation is there already, which comes first\n")
-    assert new.startswith("gpt-5 goes to private: hybrid.")
+    assert new.startswith("gpt-5 goes to private: first by hybrid.")
     assert "*" not in new
 
 
@@ -147,7 +147,7 @@ def test_explain_before_any_proxy_ran(cli):
     """Without a memory it says so."""
     cli.world.store.state_path.unlink(missing_ok=True)
     result = cli.run("explain", "gpt-5")
-    assert "gpt-5 goes to work: hybrid." in result.stdout
+    assert "gpt-5 goes to work: first by hybrid." in result.stdout
     assert "nothing was written down yet" in " ".join(result.stderr.split())
 
 
@@ -266,7 +266,7 @@ def test_a_term_without_words(monkeypatch):
             "a serves another model than mini: MODEL CHANGED to tiny, as your route says:\nnobody can serve mini.",
             id="another model",
         ),
-        pytest.param(None, "A request without a model goes to b: hybrid.", id="no model"),
+        pytest.param(None, "A request without a model goes to b: first by hybrid.", id="no model"),
     ],
 )
 def test_the_first_line(model, begin):

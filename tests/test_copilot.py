@@ -103,7 +103,17 @@ def test_read_body_never_raises(body):
 
 @pytest.mark.parametrize(
     ("body", "model"),
-    [({"model": "gpt-5"}, "gpt-5"), ({"model": ""}, None), ({"model": 5}, None), ({}, None), (None, None)],
+    [
+        ({"model": "gpt-5"}, "gpt-5"),
+        ({"model": ""}, None),
+        ({"model": 5}, None),
+        ({"model": "x" * 201}, None),
+        ({"model": "a\nb"}, None),
+        ({"model": "\ud800"}, None),
+        ({}, None),
+        (None, None),
+    ],
+    ids=str,
 )
 def test_model_of(body, model):
     """The model is the top-level string, or there is none."""

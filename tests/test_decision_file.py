@@ -44,10 +44,13 @@ def mode(path: Path) -> int:
 
 def test_lines_stand_in_their_order(file, folder):
     """What was put is written when it is drained, for the owner alone; nothing is written before."""
+    assert not file.waits
     assert file.put("begin 1", True)
     assert file.put("one", False)
+    assert file.waits
     assert not folder.exists()
     file.drain()
+    assert not file.waits
     assert file.put("two", False)
     file.drain()
     file.drain()

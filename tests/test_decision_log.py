@@ -22,11 +22,11 @@ from copilot_balancer.decision_log import (
     plain,
 )
 from copilot_balancer.eligibility import Member
-from copilot_balancer.memory import Affinity, Memory
+from copilot_balancer.memory import Affinity, Memory, Sighting
 from copilot_balancer.outcomes import SERVED
 from copilot_balancer.pool import Flight, Policy, Pool, PoolRequest, Tried
 from copilot_balancer.selection import Board
-from pools import BLOCKED, HOUR, LIMIT, QUOTA, START, account, answer, decisions, hinted
+from pools import BLOCKED, FAULT, HOUR, LIMIT, QUOTA, START, account, answer, decisions, hinted
 from recordings import POLICIES, Tape, steps, told
 
 
@@ -72,6 +72,25 @@ def test_a_pool_goes_on_from_its_line(policy, story, more):
     assert lived.pool.state() == lived.twin.state()
 
 
+def test_requests_under_way_stand_in_a_line(pool):
+    """One is being served, one was refused, one was sent again: load and retry budget are the same afterwards."""
+    pool.assign(PoolRequest("served", "gpt", START), START)
+    refused = pool.assign(PoolRequest("refused", "gpt", START), START)
+    pool.record(refused, FAULT, START)
+    request = PoolRequest("again", "gpt", START)
+    first = pool.assign(request, START)
+    pool.record(first, FAULT, START)
+    pool.assign(dataclasses.replace(request, tried=(Tried(first, FAULT, START),)), START)
+    copy = resumed(pool)
+
+    assert sum(view.in_flight for view in pool.snapshot(START).accounts) == 2
+    assert copy.snapshot(START) == pool.snapshot(START)
+    assert (copy._board.flights, copy._board.resent, copy._in_flight) == (3, 1, pool._in_flight)
+    for one in ("served", "refused", "again"):
+        copy.finish(one, START)
+    assert (copy._board.flights, copy._board.resent, copy._in_flight) == (0, 0, {})
+
+
 @pytest.mark.parametrize(
     ("names", "known"),
     [
@@ -111,6 +130,11 @@ def test_a_pool_goes_on_from_its_line(policy, story, more):
             id="account",
         ),
         pytest.param(Decisions.model_fields, {*RECORDED_OF_ALL, "accounts", "adopt"}, id="decisions"),
+        pytest.param(
+            [field.name for field in dataclasses.fields(Memory)],
+            {"accounts", "conversations", "sightings"},  # the last are the addon's: a pool does not look at them
+            id="memory",
+        ),
         pytest.param(
             [name for name, what in vars(Pool).items() if callable(what) and not name.startswith("_")],
             {*CALLS, "explain", "snapshot", "rest_left"},  # the latter only ask
@@ -172,6 +196,7 @@ def test_nothing_is_recorded_unless_asked_for(tape):
     """A pool begins silent, and falls silent again."""
     pool = RecordedPool(Policy(), decisions("a"), START)
     pool.finish("r1", START)
+    pool.remember(Memory({}, {"talk": Affinity("github.com:a", START)}), START)
     pool.record_to(tape.put)
     pool.finish("r2", START)
     pool.record_to(None)
@@ -180,6 +205,7 @@ def test_nothing_is_recorded_unless_asked_for(tape):
     pool.finish("r4", START)
     assert tape.calls() == ["begin", "finish", "begin", "finish"]
     assert [line["continues"] for line in tape.read if "begin" in line] == [False, False]
+    assert list(tape.read[0]["pool"]["memory"]["conversations"]) == ["talk"]
 
 
 def test_no_secret_and_no_words(pool, tape):
@@ -208,11 +234,13 @@ def test_only_news_are_remembered(pool, tape):
     memory = pool.memory(START)
     memory.accounts["github.com:b"].served = 7
     memory.conversations["chat"] = Affinity("github.com:b", START)
+    memory.sightings["0123456789ab"] = Sighting("github.com", START)
     pool.remember(memory, START)
     told = tape.read[-1]["memory"]
 
     assert list(told["accounts"]) == ["github.com:b"]
     assert list(told["conversations"]) == ["chat"]
+    assert "sightings" not in told
     after = pool.memory(START)
     assert after.accounts["github.com:b"].served == 7
     assert set(after.conversations) == {"talk", "chat"}

@@ -317,5 +317,5 @@ def test_what_was_tried_is_read_back():
     pool.record(first, FAULT, START)
     pool.record_to(tape.put)  # in the middle of a request
     pool.assign(replace(request, tried=(Tried(first, FAULT, START),)), START)
-    assert tape.read[1]["result"]["attempt"]["why"] == "only one that can serve, after transient of a"
+    assert tape.read[1]["result"]["attempt"]["why"] == "only one that can serve"
     assert replay(tape.raw).same

@@ -372,6 +372,19 @@ def test_an_unknown_proxy_user_is_refused(fenced, fake):
     assert fake.seen == []
 
 
+def test_models_when_the_home_account_is_limited(proxy, fake):
+    """A client that gets no list of models ends, so another account answers when the home account cannot."""
+    fake.accounts[WORK].at["/models"] = limited(30)
+    fake.accounts[PERSONAL].at["/models"] = Drop("rst")
+    with proxy.client() as client:
+        listed = client.get(f"{API}/models")
+        assert listed.status_code == 200
+        assert listed.headers["x-copilot-account"] == "spare"
+        fake.accounts[SPARE].at["/models"] = Refuse(503, message="down")
+        assert client.get(f"{API}/models").status_code == 503
+    assert proxy.post().headers["x-copilot-account"] == "work"  # a limit of the list is none of the models
+
+
 def test_a_disabled_account_gets_nothing(proxy, fake):
     """An edit of accounts.json by another program is in force in a running proxy."""
     proxy.store.edit_decisions(

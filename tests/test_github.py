@@ -1,25 +1,23 @@
-"""Who is this token: every answer of GitHub, good and bad, and what a token may never do."""
+"""GitHub's word about a token: every answer, good and bad, and what a token may never do."""
 
 import gc
-import itertools
 import json
 import socket
-import ssl
-import threading
+import time
 import traceback
-from pathlib import Path
+from collections import deque
 
 import certifi
 import httpx
 import pytest
 from pydantic import SecretStr
 
-from copilot_balancer import github as module
-from copilot_balancer.accounts import API_HOSTS
+from copilot_balancer.accounts import API_HOSTS, Account
+from copilot_balancer.catalogue import Listed
 from copilot_balancer.errors import BalancerError, InvalidInput, UpstreamError
-from copilot_balancer.fake.answers import FakeAccount
-from copilot_balancer.fake.server import running
-from copilot_balancer.github import GitHub, free_plan, read_api_host
+from copilot_balancer.fake import FakeAccount, FakeLogin, running
+from copilot_balancer.github import Access, ExchangeRefused, GitHub, Identity, free_plan, read_api_host
+from copilot_balancer.outcomes import Reason
 
 CANARY = "gho_" + "Canary7Canary7Canary7Canary7Canary7x"
 TOKEN = SecretStr(CANARY)
@@ -34,21 +32,53 @@ COPILOT = {
 }
 
 
-class Scripted:
-    """A GitHub of two answers, and what it was asked."""
+MINTED = "tid=CanaryMinted;exp=1790001500;sku=x"
+EXCHANGED = {
+    "token": MINTED,
+    "expires_at": 1790001500,
+    "refresh_in": 1200,
+    "endpoints": {"api": "https://api.business.githubcopilot.com"},
+}
+MODELS = {"data": [{"id": "gpt-4.1", "billing": {"is_premium": False}}, {"id": "o9"}]}
 
-    def __init__(self, user=None, copilot=None):
-        self.answers = {"/user": user, "/copilot_internal/user": copilot}
-        self.defaults = {"/user": USER, "/copilot_internal/user": COPILOT}
+
+class Scripted:
+    """A GitHub with one answer for each path (or a list, one for each question), and what it was asked."""
+
+    def __init__(self, user=None, copilot=None, exchange=None, models=None):
+        self.answers = {
+            "/user": user,
+            "/copilot_internal/user": copilot,
+            "/copilot_internal/v2/token": exchange,
+            "/models": deque(models) if isinstance(models, list) else models,
+        }
+        self.defaults = {
+            "/user": USER,
+            "/copilot_internal/user": COPILOT,
+            "/copilot_internal/v2/token": EXCHANGED,
+            "/models": MODELS,
+        }
         self.asked: list[httpx.Request] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(request)
         answer = self.answers[request.url.path]
-        answer = answer() if callable(answer) else answer
+        answer = answer.popleft() if isinstance(answer, deque) else answer
         if isinstance(answer, Exception):
             raise answer
         return answer if answer is not None else httpx.Response(200, json=self.defaults[request.url.path])
+
+    @property
+    def github(self):
+        return GitHub(httpx.MockTransport(self))
+
+    @property
+    def told(self) -> list[str]:
+        """Which credential went where."""
+        return [
+            f"{one.url.host} {one.headers['authorization'].replace(CANARY, 'RAW').replace(MINTED, 'MINTED')}"
+            for one in self.asked
+        ]
 
     def whoami(self, token: SecretStr = TOKEN, host: str = "github.com"):
         return GitHub(httpx.MockTransport(self)).whoami(token, host)
@@ -60,10 +90,12 @@ def whole_story(error: BaseException) -> str:
     return f"{told}\n{error!r}\n{error.args}"
 
 
-def refused(scripted: Scripted, **question) -> str:
+def refused(scripted: Scripted, ask=None, **question) -> str:
     with pytest.raises(BalancerError) as caught:
-        scripted.whoami(**question)
-    assert CANARY not in whole_story(caught.value)
+        (ask or scripted.whoami)(**question)
+    story = whole_story(caught.value)
+    assert CANARY not in story
+    assert MINTED not in story
     assert caught.value.__context__ is None, "httpx's exceptions hold the request"
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -215,65 +247,23 @@ def test_api_urls_that_are_refused(url):
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Endless(httpx.SyncByteStream):
-    """A body without an end; `given` counts what was read of it."""
-
-    def __init__(self):
-        self.given = 0
-
-    def __iter__(self):
-        for _ in itertools.count():
-            self.given += 16384
-            yield b" " * 16384
-
-
-LIMITED = {"x-ratelimit-remaining": "0"}
-
-
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        pytest.param(lambda: httpx.Response(401, json={}), "GitHub does not accept this token", id="401"),
-        pytest.param(lambda: httpx.Response(403, headers=LIMITED), "no more questions for now", id="403 rate limit"),
-        pytest.param(
-            lambda: httpx.Response(403, headers={"retry-after": "60"}), "no more questions", id="403 retry-after"
-        ),
-        pytest.param(lambda: httpx.Response(429), "no more questions for now (HTTP 429)", id="429"),
-        pytest.param(lambda: httpx.Response(301, headers={"location": "https://evil.test/"}), "redirect", id="301"),
-        pytest.param(lambda: httpx.Response(400), "refuses to say whose token this is (HTTP 400)", id="400"),
-        pytest.param(lambda: httpx.Response(204), "refuses to say whose token this is (HTTP 204)", id="204"),
-        pytest.param(lambda: httpx.Response(500), "trouble of its own (HTTP 500)", id="500"),
-        pytest.param(lambda: httpx.Response(200, content=b""), "not a JSON object", id="empty"),
-        pytest.param(lambda: httpx.Response(200, content=b"<html>"), "not a JSON object", id="HTML"),
-        pytest.param(lambda: httpx.Response(200, content=b"\xff\xfe\xff"), "not a JSON object", id="not text"),
-        pytest.param(lambda: httpx.Response(200, content=b"[1]"), "not a JSON object", id="an array"),
-        pytest.param(lambda: httpx.Response(200, content=b"[" * 200_000), "not a JSON object", id="deep"),
-        pytest.param(lambda: httpx.Response(200, stream=Endless()), "more than 256 KB", id="endless"),
-        pytest.param(
-            lambda: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Endless()),
-            "encoding",
-            id="compressed",
-        ),
-        pytest.param(
-            lambda: httpx.ConnectError("[Errno -2] Name or service not known"), "is there a network?", id="no name"
-        ),
-        pytest.param(lambda: httpx.ConnectTimeout("timed out"), "within 10 seconds", id="connect time-out"),
-        pytest.param(lambda: httpx.ReadTimeout("timed out"), "did not answer in time", id="read time-out"),
-        pytest.param(lambda: httpx.RemoteProtocolError("peer closed"), "broke the connection off", id="cut off"),
-        pytest.param(
-            lambda: httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"),
-            "nothing was sent",
-            id="certificate",
-        ),
+        pytest.param(httpx.Response(401, json={}), "GitHub does not accept this token (api.github.com", id="401"),
+        pytest.param(httpx.Response(429), "api.github.com takes no more questions for now (HTTP 429)", id="429"),
+        pytest.param(httpx.Response(301), "api.github.com answered with a redirect", id="301"),
+        pytest.param(httpx.Response(400), "api.github.com refuses (HTTP 400)", id="400"),
+        pytest.param(httpx.Response(500), "api.github.com has trouble of its own (HTTP 500)", id="500"),
+        pytest.param(httpx.Response(200, content=b"<html>"), "something that is not a JSON object", id="HTML"),
+        pytest.param(httpx.Response(200, content=b" " * (1 << 19)), "more than 256 KB", id="huge"),
+        pytest.param(httpx.ConnectError("no"), "api.github.com cannot be reached", id="no network"),
     ],
 )
 @pytest.mark.parametrize("path", ["user", "copilot"])
 def test_refusals(path, answer, said):
     """Every refusal is one clear sentence that names the host and holds no token."""
-    sentence = refused(Scripted(**{path: answer}))
-
-    assert said in sentence
-    assert "api.github.com" in sentence
+    assert said in refused(Scripted(**{path: answer}))
 
 
 @pytest.mark.parametrize("status", [403, 404])
@@ -302,24 +292,6 @@ def test_person_that_makes_no_sense(person):
     assert "did not say whose token" in refused(Scripted(user=httpx.Response(200, json=person)))
 
 
-def test_redirect_is_not_followed():
-    """A redirect leads nowhere: GitHub is asked once, and the other host never."""
-    scripted = Scripted(user=httpx.Response(302, headers={"location": "https://evil.test/user"}))
-
-    refused(scripted)
-
-    assert [request.url.host for request in scripted.asked] == ["api.github.com"]
-
-
-def test_endless_answer_is_not_read():
-    """Of an endless answer no more is read than the cap and one piece."""
-    body = Endless()
-
-    refused(Scripted(user=httpx.Response(200, stream=body)))
-
-    assert body.given <= module.ANSWER_BYTES + 16384
-
-
 @pytest.mark.parametrize(
     ("question", "said"),
     [
@@ -338,29 +310,250 @@ def test_unusable_question(question, said):
     assert scripted.asked == []
 
 
-def test_total_time():
-    """A server that holds the answer back beyond the total time is given up, whatever it is doing."""
-    never = threading.Event()
-
-    def hang(_request):
-        never.wait(10)
-        raise httpx.ReadError("released")
-
-    with pytest.raises(UpstreamError, match=r"api\.github\.com did not answer within 0\.05 seconds") as caught:
-        GitHub(httpx.MockTransport(hang), total_seconds=0.05).whoami(TOKEN)
-    never.set()
-    assert CANARY not in whole_story(caught.value)
-    assert caught.value.__context__ is None
+# ── quota ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_bug_in_the_thread():
-    """A fault that is nobody's answer comes out as it is, not as a time-out."""
+def test_usage():
+    """Quota, plan and the raw answer come back; what says more than that is named but not shown."""
+    told = {**COPILOT, "analytics_tracking_id": "Canary", "organization_list": [{"login": "Canary"}], "new\n": 7}
+    scripted = Scripted(copilot=httpx.Response(200, json=told))
 
-    def broken(_request):
-        raise ZeroDivisionError
+    usage = scripted.github.usage(TOKEN)
 
-    with pytest.raises(ZeroDivisionError):
-        GitHub(httpx.MockTransport(broken)).whoami(TOKEN)
+    assert (usage.plan, usage.sku) == ("business", "copilot_for_business_seat_quota")
+    assert usage.windows["premium"].percent_left == 68.1
+    assert usage.raw["quota_snapshots"] == COPILOT["quota_snapshots"]
+    assert usage.raw["analytics_tracking_id"] == usage.raw["organization_list"] == usage.raw["new\\n"] == "(not shown)"
+    assert "Canary" not in repr(usage)
+    assert [request.url.path for request in scripted.asked] == ["/copilot_internal/user"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (httpx.Response(404), "tells nothing about quota (HTTP 404)"),
+        (httpx.Response(403), "tells nothing about quota (HTTP 403)"),
+        (httpx.Response(403, headers={"retry-after": "9"}), "no more questions for now"),
+        (httpx.Response(401), "does not accept this token"),
+        (httpx.ReadTimeout("late"), "did not answer in time"),
+    ],
+    ids=["404", "403", "rate limit", "401", "late"],
+)
+def test_no_usage(answer, said):
+    """Where GitHub does not tell, one sentence says why."""
+    scripted = Scripted(copilot=answer)
+
+    assert said in refused(scripted, scripted.github.usage, token=TOKEN)
+
+
+# ── exchange ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_exchange():
+    """A GitHub token becomes a short-lived one with its end, its refresh and its own API host."""
+    scripted = Scripted()
+
+    found = scripted.github.exchange(TOKEN)
+
+    assert (found.token.get_secret_value(), found.expires_at, found.refresh_in) == (MINTED, 1790001500.0, 1200.0)
+    assert found.api_host == "api.business.githubcopilot.com"
+    assert scripted.told == ["api.github.com token RAW"]
+    assert scripted.asked[0].url.path == "/copilot_internal/v2/token"
+    assert "Canary" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("facts", "host"),
+    [
+        ({"endpoints": {"api": "https://api.githubcopilot.com.evil.test"}}, None),
+        ({"endpoints": None}, None),
+        ({}, "api.business.githubcopilot.com"),
+    ],
+    ids=["foreign", "none", "named"],
+)
+def test_host_of_an_exchange(facts, host):
+    """An API host that is not GitHub's is none."""
+    scripted = Scripted(exchange=httpx.Response(200, json={**EXCHANGED, **facts}))
+
+    assert scripted.github.exchange(TOKEN).api_host == host
+
+
+def test_exchange_without_a_refresh():
+    """Without a word about the refresh it is five minutes before the end."""
+    facts = {**EXCHANGED, "expires_at": time.time() + 1000, "refresh_in": None}
+    found = Scripted(exchange=httpx.Response(200, json=facts)).github.exchange(TOKEN)
+
+    assert found.refresh_in == pytest.approx(700, abs=5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "said"),
+    [
+        (httpx.Response(401, json={"message": "Bad credentials"}), Reason.NEEDS_LOGIN, "HTTP 401: Bad credentials"),
+        (httpx.Response(404, json={"message": "Not Found"}), Reason.NO_ACCESS, "HTTP 404: Not Found"),
+        (
+            httpx.Response(403, json={"error_details": {"notification_id": "spammy_user", "message": "no"}}),
+            Reason.BLOCKED,
+            "HTTP 403: no",
+        ),
+        (httpx.Response(403, json={"message": f"not {CANARY}"}), Reason.NO_ACCESS, "not [token]"),
+    ],
+    ids=["dead", "app", "blocked", "echo"],
+)
+def test_refused_exchange(answer, reason, said):
+    """A refusal carries what it means for the account, and quotes no token."""
+    scripted = Scripted(exchange=answer)
+
+    assert said in refused(scripted, scripted.github.exchange, token=TOKEN)
+    with pytest.raises(ExchangeRefused) as caught:
+        scripted.github.exchange(TOKEN)
+    assert caught.value.outcome.reason is reason
+    assert caught.value.outcome.sent is False
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (httpx.Response(200, content=b"<html>"), "not a JSON object"),
+        (httpx.Response(200, content=b" " * (1 << 19)), "more than 256 KB"),
+        (httpx.Response(200, json={**EXCHANGED, "token": None}), "no Copilot token that can be used"),
+        (httpx.Response(200, json={**EXCHANGED, "token": f"{MINTED}\r\nx: y"}), "no Copilot token that can be used"),
+        (httpx.Response(200, json={**EXCHANGED, "expires_at": None}), "until when"),
+        (httpx.Response(200, json={**EXCHANGED, "expires_at": True}), "until when"),
+        (httpx.Response(200, json={**EXCHANGED, "expires_at": 1e12}), "until when"),
+        (httpx.ConnectError("no"), "is there a network?"),
+    ],
+    ids=["HTML", "huge", "no token", "line break", "no end", "no number", "milliseconds", "no network"],
+)
+def test_exchange_that_makes_no_sense(answer, said):
+    """An answer that cannot be read says nothing about the token: it is no refusal."""
+    scripted = Scripted(exchange=answer)
+
+    assert said in refused(scripted, scripted.github.exchange, token=TOKEN)
+    with pytest.raises(UpstreamError) as caught:
+        scripted.github.exchange(TOKEN)
+    assert not isinstance(caught.value, ExchangeRefused)
+
+
+# ── models ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+LISTED = (Listed("gpt-4.1", included=True), Listed("o9"))
+BADLY = httpx.Response(400, text="Bad Request: Authorization header is badly formatted")
+DEAD = httpx.Response(401, json={"message": "Bad credentials"})
+
+
+def account(**more) -> Account:
+    return Account(id="github.com:583231", label="work", token=TOKEN, **more)
+
+
+def test_models():
+    """The account's own API host is asked, with the token as bearer."""
+    scripted = Scripted()
+
+    assert scripted.github.models(TOKEN, "github.com", "api.business.githubcopilot.com") == LISTED
+    assert scripted.told == ["api.business.githubcopilot.com Bearer RAW"]
+    assert "editor-version" not in scripted.asked[0].headers
+
+
+def test_models_with_the_other_prefix():
+    """A host that finds the header badly formatted is asked once more with the other prefix."""
+    scripted = Scripted(models=[BADLY, None])
+
+    assert scripted.github.models(TOKEN, "github.com", "api.enterprise.githubcopilot.com") == LISTED
+    assert [told.split()[1] for told in scripted.told] == ["Bearer", "token"]
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ([BADLY, BADLY], "HTTP 400"),
+        (DEAD, "could not be listed: api.githubcopilot.com refuses (HTTP 401: Bad credentials)"),
+        (httpx.Response(200, json=[]), "is no list of models"),
+        (httpx.Response(200, content=b" " * (5 << 20)), "more than 4096 KB"),
+        (httpx.ConnectError("no"), "api.githubcopilot.com cannot be reached"),
+    ],
+    ids=["both prefixes", "dead", "no list", "huge", "no network"],
+)
+def test_no_models(models, said):
+    """Without a list one sentence says why."""
+    scripted = Scripted(models=models)
+    where = {"token": TOKEN, "host": "github.com", "api_host": "api.githubcopilot.com"}
+
+    assert said in refused(scripted, scripted.github.models, **where)
+    assert len(scripted.asked) <= 2
+
+
+@pytest.mark.parametrize("api_host", ["evil.test", "copilot-api.acme.ghe.com", "api.github.com"])
+def test_models_elsewhere(api_host):
+    """A token goes to no other API host than those of its login host."""
+    scripted = Scripted()
+
+    assert "is not a Copilot API host" in refused(
+        scripted, scripted.github.models, token=TOKEN, host="github.com", api_host=api_host
+    )
+    assert scripted.asked == []
+
+
+def test_models_of_an_account():
+    """An account's credential is exchanged first where it must be, and the exchanged one goes to its own host."""
+    direct, exchange = Scripted(), Scripted()
+
+    assert direct.github.models_of(account()) == exchange.github.models_of(account(credential="exchange")) == LISTED
+    assert direct.told == ["api.githubcopilot.com Bearer RAW"]
+    assert exchange.told == ["api.github.com token RAW", "api.business.githubcopilot.com Bearer MINTED"]
+    assert exchange.asked[1].headers["editor-version"].startswith("copilot-balancer/")
+
+
+# ── how the API takes a token ────────────────────────────────────────────────────────────────────────────────────────
+
+
+NO_EXCHANGE = httpx.Response(404, json={"message": "Not Found"})
+HOST = "api.business.githubcopilot.com"
+
+
+@pytest.mark.parametrize(
+    ("script", "credential", "host", "models", "said"),
+    [
+        pytest.param({}, "direct", None, LISTED, None, id="taken as it is"),
+        pytest.param({"models": [DEAD, None]}, "exchange", HOST, LISTED, None, id="taken when exchanged"),
+        pytest.param(
+            {"models": [httpx.Response(421), None]}, "exchange", HOST, LISTED, None, id="another host's, exchanged"
+        ),
+        pytest.param(
+            {"models": [DEAD, httpx.Response(400, text="missing Editor-Version header for IDE auth")]},
+            "exchange", HOST, None, "missing Editor-Version", id="exchanged, not listed",
+        ),
+        pytest.param(
+            {"models": [DEAD, DEAD]}, "direct", None, None, "nor does it take what the token was exchanged for",
+            id="not taken either way",
+        ),
+        pytest.param(
+            {"models": DEAD, "exchange": NO_EXCHANGE}, "direct", None, None, "nor can the token be exchanged",
+            id="no exchange",
+        ),
+        pytest.param(
+            {"models": httpx.Response(500)}, "direct", None, None, "could not be listed", id="trouble says nothing"
+        ),
+        pytest.param({"models": httpx.ConnectError("no")}, "direct", None, None, "cannot be reached", id="no network"),
+        pytest.param(
+            {"models": httpx.Response(403, text="Access to this endpoint is forbidden. Please review our Terms of Service")},
+            "direct", None, None, "Terms of Service", id="blocked: nothing more is tried",
+        ),
+    ],
+)  # fmt: skip
+def test_access(script, credential, host, models, said):
+    """As it is, if the API takes it so; exchanged, only where the API refuses the token as such and takes the other."""
+    scripted = Scripted(**script)
+    who = Identity("github.com:1", "octocat", None, None, "api.githubcopilot.com")
+
+    found = scripted.github.access(TOKEN, who)
+
+    assert found == Access(credential, host, models, found.warning)
+    assert found.warning == said if said is None else said in found.warning
+    assert "Canary" not in repr(found)
+    if "blocked" in (said or "") or said in ("cannot be reached", "Terms of Service", "could not be listed"):
+        assert len(scripted.asked) == 1
 
 
 # ── on a real wire ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -369,77 +562,53 @@ def test_bug_in_the_thread():
 @pytest.fixture
 def fake(monkeypatch):
     """The embedded fake behind real TLS; only the dialling leads to it, names and ports stay real."""
-    account = FakeAccount("work", plan="enterprise", api_host="api.enterprise.githubcopilot.com")
+    work = FakeAccount("work", plan="enterprise", api_host="api.enterprise.githubcopilot.com")
     connect = socket.create_connection
-    with running({CANARY: account}) as fake:
-        fake.dialled = []
-
-        def dial(address, *rest, **options):
-            fake.dialled.append(address)
-            return connect(("127.0.0.1", fake.port), *rest, **options)
-
-        monkeypatch.setattr(socket, "create_connection", dial)
+    with running({CANARY: work}) as fake:
+        monkeypatch.setattr(
+            socket, "create_connection", lambda _, *rest, **options: connect(("127.0.0.1", fake.port), *rest, **options)
+        )
+        monkeypatch.setattr(certifi, "where", lambda: str(fake.ca_file))
         yield fake
     gc.collect()
 
 
-def trust(fake, monkeypatch):
-    monkeypatch.setattr(certifi, "where", lambda: str(fake.ca_file))
+def test_real_wire(fake):
+    """Over real TLS: identity, quota, exchange and models, each asked where it belongs."""
+    github = GitHub()
+
+    identity = github.whoami(TOKEN)
+    access = github.access(TOKEN, identity)
+    minted = github.exchange(TOKEN)
+
+    assert (identity.login, identity.plan_name) == ("work-login", "enterprise")
+    assert (access.credential, access.warning) == ("direct", None)
+    assert github.models(minted.token, "github.com", minted.api_host) == access.models
+    assert github.usage(TOKEN).plan == "enterprise"
+    assert {seen.host for seen in fake.seen} == {"api.github.com", "api.enterprise.githubcopilot.com"}
 
 
-def test_real_wire(fake, monkeypatch):
-    """Over real TLS the real names are dialled, and the identity comes back."""
-    trust(fake, monkeypatch)
+def test_login_on_the_wire(fake):
+    """Over real TLS a person logs in by a code, and the token that comes of it is the account's; nobody waits here."""
+    token = "gho_" + "New7" * 9
+    fake.logins["github.com"] = FakeLogin(FakeAccount("new"), token, interval=0)
+    shown, slept = [], []
 
-    identity = GitHub().whoami(TOKEN)
+    def clock():
+        return float(sum(slept))
 
-    assert (identity.login, identity.plan) == ("work-login", "enterprise")
-    assert identity.api_host == "api.enterprise.githubcopilot.com"
-    assert set(fake.dialled) == {("api.github.com", 443)}
-    assert {seen.host for seen in fake.seen} == {"api.github.com"}
+    found = GitHub().log_in("github.com", "Ov23liExample", show=shown.append, sleep=slept.append, clock=clock)
 
-
-def test_environment_is_not_trusted(fake, monkeypatch, tmp_path):
-    """A proxy, a CA or a key log that the environment names changes nothing."""
-    trust(fake, monkeypatch)
-    keys = tmp_path / "keys"
-    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
-    monkeypatch.setenv("SSL_CERT_FILE", str(Path(__file__)))
-    monkeypatch.setenv("SSLKEYLOGFILE", str(keys))
-
-    assert GitHub().whoami(TOKEN).login == "work-login"
-    assert set(fake.dialled) == {("api.github.com", 443)}
-    assert not keys.exists() or "CLIENT" not in keys.read_text()
+    assert found.get_secret_value() == token
+    assert [prompt.user_code for prompt in shown] == ["ABCD-1234"]
+    assert slept == [1.2, 1.2]
+    assert GitHub().whoami(found).login == "new-login"
 
 
-@pytest.mark.parametrize("case", ["unknown CA", "another host's certificate"])
-def test_unverified_certificate(fake, monkeypatch, case):
-    """To a server that cannot prove its name nothing is sent, and the sentence says that."""
-    if case != "unknown CA":
-        trust(fake, monkeypatch)
-        fake.misnamed.add("api.github.com")
+def test_login_without_a_network(monkeypatch):
+    """A login that cannot begin is one sentence."""
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: (_ for _ in ()).throw(OSError(101, "no")))
 
-    with pytest.raises(UpstreamError, match="certificate that cannot be verified; nothing was sent") as caught:
-        GitHub().whoami(TOKEN)
-    assert fake.seen == []
-    assert CANARY not in whole_story(caught.value)
-
-
-def test_no_network(monkeypatch):
-    """Without a network the sentence asks whether there is one."""
-
-    def unreachable(*_rest, **_options):
-        raise OSError(101, "Network is unreachable")
-
-    monkeypatch.setattr(socket, "create_connection", unreachable)
-    with pytest.raises(UpstreamError, match="is there a network"):
-        GitHub().whoami(TOKEN)
-
-
-def test_tls_verifies():
-    """Our TLS asks for a certificate and for the right name in it."""
-    context = module._verified_tls()
-
-    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
-    assert context.keylog_filename is None
+    with pytest.raises(UpstreamError, match=r"^github\.com cannot be reached: is there a network\?$") as caught:
+        GitHub().log_in("github.com", "Ov23liExample", show=print)
+    assert caught.value.__context__ is None

@@ -117,7 +117,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.flying: dict[str, str] = {}
         """Request -> label of the account that is busy with it."""
         self.places: dict[tuple[str, str | None], tuple[str, float]] = {}
-        """(conversation, model) -> (label, when it was last sent there)."""
+        """(conversation, model or "any") -> (label, when it was last sent there)."""
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -174,11 +174,11 @@ class PoolMachine(RuleBasedStateMachine):
         if isinstance(decision, Attempt):
             label = self.label(decision)
             assert explained.chosen == label, "explain and assign are the same function"
-            place = self.places.get((conversation, model)) if conversation else None
-            if place and place[0] in candidates and self.now - place[1] < self.policy.affinity:
-                assert label == place[0], "a conversation stays unless its account cannot serve"
-            if conversation is not None:
-                self.places[conversation, model] = (label, self.now)
+            place = self.places.get((conversation, model))
+            if place and place == self.places[conversation, "any"] and place[0] in candidates:
+                fresh = self.now - place[1] < self.policy.affinity
+                assert label == place[0] or not fresh, "a conversation stays unless its account cannot serve"
+            self.sent_to(request, label)
         return request, decision
 
     def answered(self, request, attempt, outcome):
@@ -241,8 +241,13 @@ class PoolMachine(RuleBasedStateMachine):
         assert sum(repairs) + attempt.repair <= 1, "plus one repair"
         assert self.now < request.began + self.policy.deadline or not request.tried
         self.flying[request.id] = label
-        if request.conversation is not None and request.tried:
-            self.places[request.conversation, request.model] = (label, self.now)
+        if request.tried:
+            self.sent_to(request, label)
+
+    def sent_to(self, request, label):
+        if request.conversation is not None:
+            for model in (request.model, "any"):
+                self.places[request.conversation, model] = (label, self.now)
 
     def check_nobody(self, request, nobody):
         if nobody.give is not None:

@@ -15,16 +15,16 @@ import os
 import re
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
-from mitmproxy import ctx, http
+from mitmproxy import command, ctx, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.proxyauth import parse_http_basic_auth
 from mitmproxy.connection import Client
-from mitmproxy.exceptions import OptionsError
+from mitmproxy.exceptions import CommandError, OptionsError
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.layers import ClientTLSLayer, ServerTLSLayer, TCPLayer
@@ -38,13 +38,15 @@ from copilot_balancer.accounts import Account, Decisions, fingerprint, login_hos
 from copilot_balancer.admission import adopted
 from copilot_balancer.attribution import Attribution
 from copilot_balancer.copilot import copilot_hosts, error_body, plain_host
+from copilot_balancer.decision_file import DecisionFile
+from copilot_balancer.decision_log import RecordedPool
 from copilot_balancer.errors import BalancerError, InvalidInput, StoreError, printable
 from copilot_balancer.exchange import Exchange, Live
+from copilot_balancer.explained import explain_text
 from copilot_balancer.github import GitHub
 from copilot_balancer.layer import FailoverLayer, Refusal, Send, log_incident
 from copilot_balancer.memory import MAX_SIGHTINGS, Memory, Sighting, restored, shifted
 from copilot_balancer.minting import Mint
-from copilot_balancer.pool import Pool
 from copilot_balancer.store import Paths, Store, paths
 
 logger = logging.getLogger(__name__)
@@ -73,6 +75,8 @@ class CopilotBalancer:
         self.project = project or Path.cwd()
         self.store = Store(self.where.state)
         self.github = GitHub()
+        self.recording = DecisionFile(self.where.state)
+        self._records = False
         self.live: Live | None = None
         """None until the first `configure`; and then what requests share."""
         self.exchanges: weakref.WeakKeyDictionary[http.HTTPFlow, Exchange] = weakref.WeakKeyDictionary()
@@ -118,7 +122,7 @@ class CopilotBalancer:
         if self.live is None:
             decisions = self._read_decisions()
             now_is_wall = time.time()
-            pool = Pool(config.policy(loaded.settings), decisions, now_is_wall)
+            pool = RecordedPool(config.policy(loaded.settings), decisions, now_is_wall)
             mint = Mint(self.github)
             self.live = Live(
                 pool, decisions, loaded.settings, ctx.options, frozenset(), mint, self._learn_host, self._notice
@@ -129,6 +133,9 @@ class CopilotBalancer:
         else:
             self.live.settings = loaded.settings
             self.live.pool.set_policy(config.policy(loaded.settings))
+        if loaded.settings.record_decisions != self._records:
+            self._records = loaded.settings.record_decisions
+            self.live.pool.record_to(self.recording.put if self._records else None)
         self._know_hosts()
         keep = loaded.settings.keep_bodies
         self.live.keep_bodies = (KEEP_BODIES if _is_looked_at() else 0) if keep is None else keep
@@ -171,7 +178,8 @@ class CopilotBalancer:
         assert self.live is not None
         servers = ctx.master.addons.get("proxyserver")
         if self._unnamed_host and not all(_is_loopback(host) for host, *_ in servers.listen_addrs()):
-            # mitmproxy reads listen_host before it loads scripts: listen again, now on loopback alone
+            # mitmproxy reads listen_host before it loads scripts
+            logger.info("copilot: listening once more, on this machine alone")
             await servers.servers.update([])
             if not await servers.setup_servers():
                 self._switch_off("the proxy could not listen on loopback")
@@ -207,6 +215,7 @@ class CopilotBalancer:
         if self._watching is not None:
             self._watching.cancel()
             await self._save()
+            await self._write_decisions(self.recording.close)
 
     # --- the store ---------------------------------------------------------------------------------------------------
 
@@ -220,6 +229,8 @@ class CopilotBalancer:
                     await self._reload()
                 if looks % SAVE_EVERY == 0:
                     await self._save()
+                if self.recording.waits:
+                    await self._write_decisions(self.recording.drain)
             except Exception as error:  # noqa: BLE001 - the watch must outlive any fault in it
                 log_incident("the store's watch", error)
 
@@ -257,6 +268,12 @@ class CopilotBalancer:
         if merged != mine:
             live.pool.remember(shifted(merged, now - wall), live.now())
         self._saved_version = version
+
+    async def _write_decisions(self, write: Callable[[], None]) -> None:
+        try:
+            await asyncio.to_thread(write)
+        except StoreError as error:
+            self._complain(error)
 
     def _read_decisions(self) -> Decisions:
         self._stamp = self.store.stamp()
@@ -374,6 +391,16 @@ class CopilotBalancer:
     def _is_copilot(self, host: str, port: int) -> bool:
         return self.live is not None and port == 443 and plain_host(host) in self.live.hosts
 
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    @command.command("copilot.explain")
+    def explain(self, model: str) -> str:
+        """Say which account would serve a model now, why, and why not the others."""
+        if self.live is None:
+            raise CommandError("copilot-balancer is not running: the event log says why")
+        now = self.live.now()
+        return explain_text(self.live.pool.explain(model, None, now), now)
+
     # --- requests ----------------------------------------------------------------------------------------------------
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
@@ -447,12 +474,13 @@ class CopilotBalancer:
         assert self.live is not None
         wanted = {
             "all": True,
-            "switches": record.verdict in ("failed over", "refused"),
-            "errors": record.verdict == "refused",
+            "switches": record.verdict in ("failed over", "refused", "cut off"),
+            "errors": record.verdict in ("refused", "cut off"),
             "none": False,
         }[self.live.settings.log]
         if wanted:
-            logger.log(logging.WARNING if record.verdict == "refused" else logging.INFO, attribution.log_line(record))
+            bad = record.verdict in ("refused", "cut off")
+            logger.log(logging.WARNING if bad else logging.INFO, attribution.log_line(record))
 
 
 def _with_host(decisions: Decisions, account: Account) -> Decisions:

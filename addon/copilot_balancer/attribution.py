@@ -14,8 +14,15 @@ from mitmproxy import http
 from copilot_balancer.assignment import duration
 from copilot_balancer.errors import printable
 
-MARKERS = {"served": ":green_circle:", "failed over": ":yellow_circle:", "refused": ":red_circle:", "declined": ""}
-"""Flow markers: green, yellow after a failover, red when the client got no success; none for what we declined."""
+MARKERS = {
+    "served": ":green_circle:",
+    "failed over": ":yellow_circle:",
+    "refused": ":red_circle:",
+    "cut off": ":red_circle:",
+    "left": "",
+    "declined": "",
+}
+"""Flow markers: green, yellow after a failover, red when the client got no success or only a part of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +61,24 @@ class Attribution:
     """Why nobody served it, or what else a person must know."""
     declined: bool = False
     """We answered with a no that is meant to bring the client back in a better way."""
+    client_left: bool = False
+    """The client did not wait for the end."""
 
     @property
     def verdict(self) -> str:
-        """``served``, ``failed over``, ``refused`` or ``declined``: a key of ``MARKERS``."""
+        """How it ended, in a word or two: a key of ``MARKERS``."""
+        if self.client_left:
+            return "left"
         if not self.served:
             return "declined" if self.declined else "refused"
+        if self.status is None:
+            return "cut off"
         return "failed over" if len(self.tries) > 1 else "served"
 
 
 def log_line(record: Attribution) -> str:
     """One line for the event log: account, host, model, reason, attempts and why, status, milliseconds."""
-    status = "cut off" if record.status is None else str(record.status)
+    status = _ending(record)
     head = f"copilot: {printable(record.what, 80)}"
     refused = record.tries[:-1] if record.served else record.tries
     before = "; ".join(_refused(attempt) for attempt in refused)
@@ -86,7 +99,7 @@ def comment(record: Attribution) -> str:
     chain = [f"{attempt.account} {attempt.status or attempt.reason}" for attempt in refused]
     if record.served:
         last = record.tries[-1]
-        chain.append(f"{last.account} {record.status or 'cut off'} ({last.why})")
+        chain.append(f"{last.account} {_ending(record)} ({last.why})")
     elif record.note:
         chain.append(printable(record.note, 300))
     return " > ".join(chain)
@@ -108,6 +121,12 @@ def put_headers(response: http.Response, account: str | None, attempts: int) -> 
     if account is not None:
         response.headers["x-copilot-account"] = account
     response.headers["x-copilot-attempts"] = str(attempts)
+
+
+def _ending(record: Attribution) -> str:
+    if record.client_left:
+        return "the client left"
+    return "cut off by the upstream" if record.status is None else str(record.status)
 
 
 def _refused(attempt: Try) -> str:

@@ -95,11 +95,11 @@ def decide(board: Board, request: PoolRequest, now: float) -> tuple[Attempt | Ho
             return verdict, None
     here = staying(board, request, now, route)
     if here is not None:
-        return _attempt(request, here, now, f"same conversation{_after(board, request)}"), None
+        return _attempt(request, here, now, "same conversation"), None
     selection = select(board, request, now, route)
     if selection.ready:
         best = selection.ready[0]
-        attempt = _attempt(request, best.member, now, _why(board, request, selection, route))
+        attempt = _attempt(request, best.member, now, _why(board, selection, route))
         return attempt, None if best.stays else best.turn
     decision = (
         _wait(board, request, selection, now, route)
@@ -124,25 +124,15 @@ def _attempt(request: PoolRequest, member: Member, now: float, why: str, *, repa
     )
 
 
-def _why(board: Board, request: PoolRequest, selection: Selection, route: Route | None) -> str:
+def _why(board: Board, selection: Selection, route: Route | None) -> str:
     """Why the first of the selection was chosen, in a few words."""
     if selection.ready[0].stays:
-        why = "same conversation"
-    elif not board.balancing:
-        why = "balancing is off"
-    elif len(selection.ready) == 1:
-        why = "only one that can serve"
-    else:
-        why = "first in its route" if route and route.accounts else board.policy.strategy
-    return why + _after(board, request)
-
-
-def _after(board: Board, request: PoolRequest) -> str:
-    if not request.tried:
-        return ""
-    last = request.tried[-1]
-    refuser = board.members.get(last.attempt.account_id)
-    return f", after {last.outcome.reason} of {refuser.account.label if refuser else 'a removed account'}"
+        return "same conversation"
+    if not board.balancing:
+        return "balancing is off"
+    if len(selection.ready) == 1:
+        return "only one that can serve"
+    return "first in its route" if route and route.accounts else f"first by {board.policy.strategy}"
 
 
 # --- after a refusal --------------------------------------------------------------------------------------------------
@@ -175,7 +165,8 @@ def _again(board: Board, request: PoolRequest, now: float, route: Route | None) 
         return _final(request, f"failover for {name} is switched off")
     if spent is not None:
         selection = select(board, request, now, route)
-        return give_up(board, request, selection, now, f"not retried, because {spent}")
+        why = f"not retried, because {spent}" if selection.ready else _all_refused(request, selection)
+        return give_up(board, request, selection, now, why)
     return _final(request, refusal) if action is Action.NEXT_ONCE and (refusal := _once(board, request)) else None
 
 
@@ -185,7 +176,7 @@ def _once(board: Board, request: PoolRequest) -> str | None:
     if outcome.reason is Reason.TRANSIENT and outcome.sent and not board.policy.retry_ambiguous:
         return "it may already have run"
     if any(one.outcome.action is Action.NEXT_ONCE for one in request.tried[:-1]):
-        return "it was sent once more already"
+        return "a second try met the same trouble"
     if board.resent >= max(BUDGET_FLOOR, BUDGET_SHARE * board.flights):
         return "too many requests are being sent again at this moment"
     return None

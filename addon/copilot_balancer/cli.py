@@ -14,9 +14,14 @@ import click
 from copilot_balancer import __version__
 from copilot_balancer.accounts import Decisions
 from copilot_balancer.cli_accounts import accounts, tell_limits
+from copilot_balancer.cli_completion import completion
 from copilot_balancer.cli_config import config
+from copilot_balancer.cli_doctor import doctor
+from copilot_balancer.cli_explain import events, explain
 from copilot_balancer.cli_models import models
 from copilot_balancer.cli_run import console, env, exec_command, run, web
+from copilot_balancer.cli_service import service
+from copilot_balancer.cli_setup import setup
 from copilot_balancer.cli_terms import terms
 from copilot_balancer.cli_usage import usage
 from copilot_balancer.errors import BalancerError, printable
@@ -76,12 +81,18 @@ def demo(context: click.Context, *, stay: bool) -> None:
 # ── commands that stand in files of their own ────────────────────────────────────────────────────────────────────────
 
 cli.add_command(accounts)
+cli.add_command(completion)
 cli.add_command(config)
 cli.add_command(console)
+cli.add_command(doctor)
 cli.add_command(env)
+cli.add_command(events)
 cli.add_command(exec_command)
-cli.add_command(run)
+cli.add_command(explain)
 cli.add_command(models)
+cli.add_command(run)
+cli.add_command(service)
+cli.add_command(setup)
 cli.add_command(terms)
 cli.add_command(usage)
 cli.add_command(web)

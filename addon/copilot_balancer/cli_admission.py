@@ -85,7 +85,8 @@ def let_in(
     new = any(one.new for one in admitted)
     tell_limits(decisions if as_json else _ask_for_terms(world, decisions, new=new))
     if not as_json and len(decisions.accounts) == 1 and new:
-        click.echo('\nStart the proxy:  mitmdump -s "$(copilot-balancer addon-path)"')
+        click.echo("\nStart a client with the proxy:  copilot-balancer exec -- opencode")
+        click.echo("Or the proxy alone:             copilot-balancer run")
 
 
 def _tell(world: World, arrival: Arrival, admitted: Admitted) -> None:

@@ -22,7 +22,6 @@ from types import FrameType
 
 import click
 
-from copilot_balancer import config
 from copilot_balancer.accounts import Decisions
 from copilot_balancer.client_files import Login, copilot_cli_login, opencode_logins, opencode_logins_file
 from copilot_balancer.clients import (
@@ -50,7 +49,7 @@ from copilot_balancer.local_proxy import (
     trust_more,
     usual_authority,
 )
-from copilot_balancer.terminal import World, note, pass_world, show_json
+from copilot_balancer.terminal import World, json_option, note, pass_world, show_json
 
 SHELLS = ("bash", "fish", "powershell", "zsh")
 
@@ -139,7 +138,7 @@ console = click.command(
 @client_option
 @port_option
 @as_option
-@click.option("--json", "as_json", is_flag=True, help="Print for programs.")
+@json_option
 @pass_world
 def env(world: World, *, shell: str | None, name: str | None, port: int, user: str | None, as_json: bool) -> None:
     """Print what points a client at the proxy. Use it: eval "$(copilot-balancer env)"."""
@@ -174,8 +173,9 @@ def _shell(world: World) -> str:
 def _script(variables: Mapping[str, str], before: Mapping[str, str], shell: str, asked: str) -> str:
     """The variables in the words of a shell, and the way back; comments stand last, for those who forget to quote."""
     words = _WORDS[shell]
-    new = [name for name in variables if name not in before]
-    back = [words.unset(new)] * bool(new) + [words.set(name, before[name]) for name in variables if name in before]
+    old = {name: before[name] for name, value in variables.items() if before.get(name) not in (None, value)}
+    new = [name for name in variables if name not in old]
+    back = [words.unset(new)] * bool(new) + [words.set(name, value) for name, value in old.items()]
     return "\n".join(
         [
             *(words.set(name, value) for name, value in variables.items()),
@@ -232,7 +232,7 @@ def _way(world: World, authority: Authority, port: int, user: str | None) -> Way
 
 def _hosts(world: World, decisions: Decisions) -> frozenset[str]:
     domains = {account.host for account in decisions.accounts if account.host.endswith(".ghe.com")}
-    return copilot_hosts({*domains, *config.load(world.paths.config, Path.cwd(), {}).settings.hosts})
+    return copilot_hosts({*domains, *world.settings(with_project=True).settings.hosts})
 
 
 def _check_user(decisions: Decisions, user: str | None) -> None:

@@ -283,6 +283,10 @@ class Record:
     note: str = ""
     """What the change was made with: a URL."""
 
+    def is_in(self, content: bytes | None) -> bool:
+        """Whether `content` is what was written."""
+        return content is not None and _digest(content) == self.after
+
 
 class Changes:
     """The changes that were made to clients' files, one for each client, in a folder for the user alone."""
@@ -346,7 +350,7 @@ class Changes:
         told = f"{_shown(path)} is as it was before"
         if now is None:
             told = f"{_shown(path)} is gone already"
-        elif _digest(now) == record.after:
+        elif record.is_in(now):
             self._put_back(path, record.before)
         elif without is None:
             raise BalancerError(

@@ -25,6 +25,9 @@ Source: gh-aw-firewall, docs/api-proxy-sidecar.md (security.md 0.1).
 PARSE_LIMIT = 32 * 1024 * 1024
 """Bytes of a body that we are willing to parse; a longer one goes on unread."""
 
+MODEL_LENGTH = 200
+"""Characters of the longest model name that is one."""
+
 _BALANCED = frozenset(
     prefix + path
     for path in ("/chat/completions", "/responses", "/messages", "/messages/count_tokens", "/embeddings")
@@ -80,9 +83,14 @@ def read_body(body: bytes) -> dict[str, object] | None:
 
 
 def model_of(body: dict[str, object] | None) -> str | None:
-    """The model that a request names: always the top-level ``model`` (copilot-protocol.md 3.1)."""
+    """The model that a request names: always the top-level ``model`` (copilot-protocol.md 3.1).
+
+    Something that is no name (not one line of printable characters, or longer than 200) is none: it is passed on as
+    it is, and nothing is remembered under it.
+    """
     model = body.get("model") if body else None
-    return model if isinstance(model, str) and model else None
+    named = isinstance(model, str) and 0 < len(model) <= MODEL_LENGTH and model.isprintable()
+    return str(model) if named else None
 
 
 def with_model(body: bytes, old: str, new: str) -> bytes:

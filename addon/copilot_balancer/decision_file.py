@@ -69,6 +69,11 @@ class DecisionFile:
         """The newest file."""
         return self.folder / NAME
 
+    @property
+    def waits(self) -> bool:
+        """Whether there is something to `drain`."""
+        return self._put > self._done
+
     def put(self, line: str, begins: bool) -> bool:
         """Take a line without its end; False: there is no room for it, or only a run's beginning is of use."""
         raw = line.encode("ascii") + b"\n"

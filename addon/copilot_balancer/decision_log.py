@@ -16,7 +16,7 @@ is left out, so a default that changes is a new `FORMAT`.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -198,7 +198,7 @@ CALLS: dict[str, dict[str, TypeAdapter[Any]]] = {
     "replace": {"decisions": TypeAdapter(StoodIn), "now": _TIME},
     "remember": {"memory": TypeAdapter(Memory), "now": _TIME},
     "memory": {"now": _TIME},
-    "home": {"now": _TIME, "fence": TypeAdapter(str | None)},
+    "home": {"now": _TIME, "fence": TypeAdapter(str | None), "without": TypeAdapter(list[str])},
 }
 """The calls that change a pool or decide something, and what each is given. ``memory`` forgets what is over."""
 
@@ -280,10 +280,10 @@ class RecordedPool(Pool):
         with self._noted("memory", now=now):
             return super().memory(now)
 
-    def home(self, now: float, fence: str | None = None) -> Account | None:
+    def home(self, now: float, fence: str | None = None, without: Collection[str] = ()) -> Account | None:
         """As ``Pool.home``."""
-        with self._noted("home", now=now, fence=fence) as answer:
-            account = super().home(now, fence)
+        with self._noted("home", now=now, fence=fence, without=sorted(without)) as answer:
+            account = super().home(now, fence, without)
             answer["result"] = account
         return account
 
@@ -295,7 +295,7 @@ class RecordedPool(Pool):
             for key, here in memory.conversations.items()
             if key not in self._conversations or self._conversations[key].used_at < here.used_at
         }
-        return dataclasses.replace(memory, accounts=accounts, conversations=conversations)
+        return Memory(accounts, conversations)
 
     # --- lines ------------------------------------------------------------------------------------------------------
 

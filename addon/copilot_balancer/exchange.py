@@ -21,15 +21,17 @@ from pydantic import SecretStr
 from copilot_balancer import attribution, guard, quota
 from copilot_balancer.accounts import Account, Decisions
 from copilot_balancer.attribution import Attribution, Try
+from copilot_balancer.catalogue import read_models
 from copilot_balancer.config import Settings
 from copilot_balancer.conversation import conversation_of
 from copilot_balancer.copilot import PLACEHOLDER, Kind, error_body, kind_of, model_of, read_body, with_model
+from copilot_balancer.decision_log import RecordedPool
 from copilot_balancer.errors import InvalidInput, UpstreamError, printable
 from copilot_balancer.github import ExchangeRefused
 from copilot_balancer.layer import Refusal, Send, log_incident
 from copilot_balancer.minting import Bearer, Mint
-from copilot_balancer.outcomes import SERVED, Outcome, Reason, classify, classify_error
-from copilot_balancer.pool import Attempt, Hold, Nobody, NobodyKind, Pool, PoolRequest, Tried, sentences
+from copilot_balancer.outcomes import SERVED, Action, Outcome, Reason, classify, classify_error
+from copilot_balancer.pool import Attempt, Hold, Nobody, NobodyKind, PoolRequest, Tried, sentences
 
 PARSE_ON_LOOP = 1024 * 1024
 """Bytes of a request body that are parsed on the event loop; a longer one is parsed in a thread."""
@@ -50,7 +52,7 @@ _OWN_ERRORS = {
 class Live:
     """What all requests of a running proxy share. The addon keeps it up to date."""
 
-    pool: Pool
+    pool: RecordedPool
     decisions: Decisions
     settings: Settings
     options: Options
@@ -103,6 +105,8 @@ class Exchange:
         self.account: Account | None = None
         self.bearer: Bearer | None = None
         self.tries: list[Try] = []
+        self.home_asked: list[str] = []
+        """Ids of the accounts that were asked for what the home account answers."""
         self.answers: list[http.Response | None] = []
         """The refusals so far, to be given back; by their attempt's number."""
         self.next: Attempt | Hold | Nobody | None = None
@@ -250,10 +254,13 @@ class Exchange:
         if self.kind is not Kind.HOME:
             return None
         named = self.live.account(self.request.only) if self.request.only else None
-        home = named or self.live.pool.home(self.live.now(), self.request.fence)
-        if home is None:
+        now, asked = self.live.now(), self.home_asked
+        home = named if named and not asked else self.live.pool.home(now, self.request.fence, asked)
+        if home is None or (named and asked):
             return None
-        return Attempt(self.flow.id, 1, home.id, home.fingerprint, None, "home account", self.live.now())
+        why = "in place of the home account" if asked else "home account"
+        asked.append(home.id)
+        return Attempt(self.flow.id, len(asked), home.id, home.fingerprint, None, why, now)
 
     def _authorize(self, send: Send, request: http.Request, server: Server) -> http.Response | None:
         """Let the guard put the account's credential on the outgoing copy; an answer when it refuses."""
@@ -351,7 +358,15 @@ class Exchange:
             self._tried(outcome, response.status_code if response else None)
             if outcome.reason in (Reason.NEEDS_LOGIN, Reason.BLOCKED):
                 self.live.pool.record(self.attempt, outcome, self.live.now())
-            if refusal.error is not None:
+            # a list may come from another account: clients end when they get none (clients.md 4)
+            if (
+                self.flow.request.method == "GET"
+                and self.live.decisions.balancing
+                and outcome.action is not Action.STOP
+            ):
+                self.next = self._home()
+                refusal.again = self.next is not None
+            if refusal.error is not None and not refusal.again:
                 self._answer_self(502, "bad_gateway", f"no answer from upstream: {printable(refusal.error)}")
             return
         self._refused(outcome, response.status_code if response else None)
@@ -453,6 +468,7 @@ class Exchange:
             served=served,
             note=self.note or (flow.error.msg if flow.error else ""),
             declined=self.declined,
+            client_left=flow.error is not None and not flow.client_conn.connected,
         )
         flow.comment = attribution.comment(record)
         if self.account is not None or self.local:
@@ -462,16 +478,15 @@ class Exchange:
 
     def _learn_models(self, response: http.Response) -> None:
         assert self.account is not None
-        listed = (read_body(response.get_content(strict=False) or b"") or {}).get("data")
-        if isinstance(listed, list):
-            names = [entry.get("id") for entry in listed if isinstance(entry, dict)]
-            models = [name for name in names if isinstance(name, str)]
-            self.live.pool.learn_models(self.account.id, models, self.live.now())
+        models = read_models(read_body(response.get_content(strict=False) or b""))
+        if models is not None:
+            included = [model.name for model in models if model.included]
+            self.live.pool.learn_models(self.account.id, [model.name for model in models], self.live.now(), included)
 
 
 _HEADLINES: Mapping[NobodyKind, str] = {
     NobodyKind.LIMITED: "every account that could serve this has reached a rate limit.",
-    NobodyKind.NO_MODEL: "no account has this model.",
+    NobodyKind.NO_MODEL: "no account can be asked for this model.",
     NobodyKind.NEEDS_LOGIN: "every account needs a new login.",
     NobodyKind.NO_ACCOUNTS: "no account is stored; `copilot-balancer accounts import` adds one.",
 }

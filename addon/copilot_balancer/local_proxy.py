@@ -124,30 +124,30 @@ def _error(path: Path, refusal: Refusal) -> BalancerError:
 
 def trust_more(authority: Authority, environ: Mapping[str, str]) -> Path:
     """A file with the proxy's CA, and with those that ``NODE_EXTRA_CA_CERTS`` names already: a company's, say."""
-    theirs = _named(environ, "NODE_EXTRA_CA_CERTS", authority)
-    if theirs is None or not authority.certificate.is_file():
-        return authority.certificate
-    return _joined(authority, "more.pem", theirs)
+    return _with_ours(authority, "more.pem", _named(environ, "NODE_EXTRA_CA_CERTS")) or authority.certificate
 
 
 def trust_all(authority: Authority, environ: Mapping[str, str]) -> Path | None:
     """A file with all CAs of this system and the proxy's; None when those of the system are in no file."""
-    bundle = system_bundle(environ, authority)
-    if bundle is None or not authority.certificate.is_file():
-        return None
-    return _joined(authority, "all.pem", bundle)
+    return _with_ours(authority, "all.pem", system_bundle(environ))
 
 
-def system_bundle(environ: Mapping[str, str], authority: Authority) -> Path | None:
+def system_bundle(environ: Mapping[str, str]) -> Path | None:
     """The file with the CAs that programs of this system trust."""
-    named = _named(environ, "SSL_CERT_FILE", authority)
+    named = _named(environ, "SSL_CERT_FILE")
     return named or next((Path(path) for path in SYSTEM_BUNDLES if Path(path).is_file()), None)
 
 
-def _named(environ: Mapping[str, str], variable: str, authority: Authority) -> Path | None:
-    """The file that a variable names, unless it is one of ours: an environment that was made here comes back."""
-    path = Path(environ.get(variable) or authority.certificate)
-    return path if path.is_file() and authority.folder not in path.parents else None
+def _named(environ: Mapping[str, str], variable: str) -> Path | None:
+    path = Path(environ.get(variable, ""))
+    return path if path.is_file() else None
+
+
+def _with_ours(authority: Authority, name: str, others: Path | None) -> Path | None:
+    """A file that holds `others` and the proxy's CA; `others` itself where it does: it was made here before."""
+    if others is None or holds(others, authority.certificate):
+        return others
+    return _joined(authority, name, others)
 
 
 def _joined(authority: Authority, name: str, others: Path) -> Path:

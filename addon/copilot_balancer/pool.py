@@ -11,8 +11,9 @@ Laws of this file:
 5. A request asks each account at most once, plus one repair in all: minted again, waited, owner, another model.
 """
 
+import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from copilot_balancer.accounts import Account, Decisions
@@ -32,7 +33,7 @@ from copilot_balancer.assignment import (
 )
 from copilot_balancer.choosing import decide, is_nobodys_fault
 from copilot_balancer.cooldowns import Mark, clear, learn, listed, prune, take_back
-from copilot_balancer.eligibility import PROBE_LEASE, Member, exclusive, resting, settled, unproved
+from copilot_balancer.eligibility import PROBE_LEASE, Member, exclusive, lacks, resting, settled, unproved
 from copilot_balancer.explain import AccountView, Explanation, PoolSnapshot, explain, snapshot
 from copilot_balancer.memory import (
     MAX_CONVERSATIONS,
@@ -372,22 +373,29 @@ class Pool:
         request = PoolRequest("explain", model, now, conversation, fence)
         return explain(self._board, request, now)
 
-    def home(self, now: float, fence: str | None = None) -> Account | None:
-        """Who answers what only one account may answer (``/models``): the home account, else the first that can."""
+    def home(self, now: float, fence: str | None = None, without: Collection[str] = ()) -> Account | None:
+        """Who answers what only one account may answer (``/models``): the home account, else the first that can.
+
+        `without`: ids of accounts that have just refused.
+        """
         members = sorted(self._board.members.values(), key=lambda member: (not member.home, member.position))
         request = PoolRequest("", None, now, fence=fence)
         able = (
             m
             for m in members
-            if not settled(m, request, fence or self._board.policy.fence, None, balancing=self._board.balancing)
+            if m.account.id not in without
+            and not settled(m, request, fence or self._board.policy.fence, None, balancing=self._board.balancing)
         )
         return next((member.account for member in able), None)
 
     def rest_left(self, account_id: str, model: str | None, now: float) -> float | None:
-        """Seconds for which `model` still rests on this account; None: it does not."""
+        """Seconds for which this account is not asked for `model`: it rests, or is known to lack it; None: it is."""
         member = self._board.members.get(account_id)
-        rest = resting(member.state, model, now) if member is not None else None
-        return rest.until - now if rest is not None else None
+        if member is None:
+            return None
+        rest, gone = resting(member.state, model, now), lacks(member, model, now)
+        until = max((rest.until if rest else now), gone if gone is not None and gone != math.inf else now)
+        return until - now if until > now else None
 
 
 def _release(member: Member, request_id: str) -> None:

@@ -1,0 +1,477 @@
+"""``copilot-balancer doctor``: one line for each thing that has to be right, and what to do where it is not.
+
+Laws of this file:
+
+1. Nothing is changed, and no network is used unless ``--online`` says so.
+2. A check is a function that yields findings; what it finds wrong carries what to do. No check is stopped by another.
+3. What is judged elsewhere is asked there: files by the store, settings by ``config``, accounts by the pool.
+"""
+
+import os
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+
+import click
+
+from copilot_balancer.accounts import Decisions, Status
+from copilot_balancer.asking import Question, Wire
+from copilot_balancer.clients import CLIENTS, PORT, PROXY_VARIABLES, Client, Trust, bypasses
+from copilot_balancer.copilot import copilot_hosts
+from copilot_balancer.errors import BalancerError, StoreError, UpstreamError, printable
+from copilot_balancer.explain import AccountView
+from copilot_balancer.local_proxy import (
+    SCRIPT,
+    SYSTEM_BUNDLES,
+    Authority,
+    Listener,
+    holds,
+    listener,
+    open_addresses,
+    own_authority,
+    usual_authority,
+)
+from copilot_balancer.memory import Memory, restored
+from copilot_balancer.pool import Policy, Pool
+from copilot_balancer.terminal import World, json_option, pass_world, show_json, wrapped
+
+MITMPROXY = ((12, 2, 3), (13, 0, 0))
+"""From, and below: as in pyproject.toml; the layer leans on private names."""
+SKEW_WARNING, SKEW_PROBLEM = 60.0, 300.0
+"""Seconds that our clock may differ from GitHub's: cooldowns and short-lived tokens are reckoned with it."""
+LOAD_SECONDS = 60.0
+
+
+class State(StrEnum):
+    """How it is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """It works, but not as one may think."""
+    PROBLEM = "problem"
+    """It does not work, or is not safe."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line."""
+
+    check: str
+    """What was looked at."""
+    state: State
+    text: str
+    remedy: str = ""
+    """What to do, as a sentence; empty: nothing."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the checks look at."""
+
+    world: World
+    port: int
+    online: bool
+
+    @property
+    def authority(self) -> Authority:
+        """The CA of our own proxies."""
+        return own_authority(self.world.paths.state)
+
+    def decisions(self) -> Decisions:
+        """What the user decided; nothing where that cannot be read, which another check tells."""
+        try:
+            return self.world.store.read_decisions()
+        except StoreError:
+            return Decisions()
+
+
+type Found = Iterator[Finding]
+
+
+# ── programs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _python(_case: Case) -> Found:
+    told = f"{sys.version.split()[0]}, {sys.executable}"
+    if sys.version_info >= (3, 12):  # noqa: UP036 - it is what is looked at
+        yield Finding("Python", State.OK, told)
+    else:
+        yield Finding("Python", State.PROBLEM, told, "Install copilot-balancer with Python 3.12 or newer.")
+
+
+def _mitmproxy(_case: Case) -> Found:
+    version = metadata.version("mitmproxy")
+    numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+    remedy = "Install it beside copilot-balancer: `pip install 'mitmproxy>=12.2.3,<13'`."
+    if not MITMPROXY[0] <= numbers < MITMPROXY[1]:
+        yield Finding("mitmproxy", State.PROBLEM, f"{version} was never tried with this addon", remedy)
+        return
+    missing = [
+        tool
+        for tool in ("mitmdump", "mitmweb", "mitmproxy")
+        if not Path(sys.executable).with_name(tool + _EXE).is_file()
+    ]
+    if missing:
+        yield Finding("mitmproxy", State.PROBLEM, f"{version}, but without {' and '.join(missing)}", remedy)
+    else:
+        yield Finding("mitmproxy", State.OK, version)
+
+
+_EXE = ".exe" if os.name == "nt" else ""
+
+
+def _addon(_case: Case) -> Found:
+    try:
+        loaded = subprocess.run(
+            [sys.executable, "-c", "import copilot_balancer.script"],
+            capture_output=True,
+            text=True,
+            timeout=LOAD_SECONDS,
+            check=False,
+        )
+        failed = loaded.returncode != 0
+        last = (loaded.stderr.strip().splitlines() or ["it does not say why"])[-1]
+    except subprocess.TimeoutExpired:
+        failed, last = True, f"not within {LOAD_SECONDS:g} seconds"
+    if failed:
+        remedy = "Install copilot-balancer and mitmproxy into one environment, both anew."
+        yield Finding("addon", State.PROBLEM, f"cannot be loaded: {printable(last, 200)}", remedy)
+    else:
+        yield Finding("addon", State.OK, f"loads ({SCRIPT})")
+
+
+# ── our files ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _store(case: Case) -> Found:
+    store = case.world.store
+    for read, path in ((store.read_decisions, store.accounts_path), (store.read_memory, store.state_path)):
+        try:
+            read()
+        except StoreError as error:
+            why, _, remedy = str(error).partition(". Remedy: ")
+            yield Finding("store", State.PROBLEM, why, f"{remedy[:1].upper()}{remedy[1:]}.")
+        else:
+            mode = f", mode {stat.S_IMODE(path.stat().st_mode):04o}" if path.exists() else " (nothing there yet)"
+            yield Finding("store", State.OK, f"{path}{mode}")
+
+
+def _settings(case: Case) -> Found:
+    try:
+        loaded = case.world.settings(with_project=True)
+    except BalancerError as error:
+        yield Finding("settings", State.PROBLEM, str(error), "Correct that line; `copilot-balancer config show`.")
+        return
+    for warning in loaded.warnings:
+        yield Finding("settings", State.WARNING, warning, "Take these keys out of that file.")
+    changed = sum(source != "default" for source in loaded.sources.values())
+    yield Finding("settings", State.OK, f"{changed or 'none'} changed from the default")
+
+
+def _accounts(case: Case) -> Found:
+    decisions = case.decisions()
+    if not decisions.accounts:
+        yield Finding("accounts", State.WARNING, "none is stored", "Bring one in: `copilot-balancer accounts --help`.")
+        return
+    now = case.world.now()
+    pool = Pool(Policy(), decisions, now)
+    pool.remember(restored(_memory(case), now), now)
+    for view, account in zip(pool.snapshot(now).accounts, decisions.accounts, strict=True):
+        yield _account(view)
+        if case.online:
+            try:
+                who = case.world.github.whoami(account.token, account.host)
+            except UpstreamError as error:
+                remedy = f"Log in again: `copilot-balancer accounts login {account.label}`."
+                yield Finding(f"account {account.label}", State.PROBLEM, str(error), remedy)
+            else:
+                yield Finding(f"account {account.label}", State.OK, f"GitHub knows it as {who.login}")
+
+
+def _memory(case: Case) -> Memory:
+    try:
+        return case.world.store.read_memory()
+    except StoreError:
+        return Memory()
+
+
+def _account(view: AccountView) -> Finding:
+    name = f"account {view.label}"
+    why = f"{view.status}{f': {view.why_not}' if view.why_not else ''}"
+    if view.status is Status.NEEDS_LOGIN:
+        return Finding(name, State.PROBLEM, why, f"Log in again: `copilot-balancer accounts login {view.label}`.")
+    if view.status is Status.DISABLED:
+        return Finding(name, State.WARNING, why, f"To let it serve: `copilot-balancer accounts enable {view.label}`.")
+    if view.status is Status.COOLING:
+        return Finding(name, State.WARNING, why, "Nothing: it comes back by itself.")
+    return Finding(name, State.OK, why)
+
+
+def _terms(case: Case) -> Found:
+    decisions = case.decisions()
+    if decisions.terms_missing:
+        remedy = "Read them and accept: `copilot-balancer terms accept`."
+        yield Finding("terms", State.WARNING, f"not accepted: only {decisions.accounts[0].label} serves", remedy)
+    elif decisions.terms_accepted_at is not None:
+        yield Finding("terms", State.OK, "accepted")
+    else:
+        yield Finding("terms", State.OK, "they matter from the second account on")
+
+
+def _certificate(case: Case) -> Found:
+    authority = case.authority
+    if not authority.certificate.is_file():
+        yield Finding("CA", State.OK, "not made yet; the first `copilot-balancer run` makes it")
+        return
+    for path, mode in ((authority.folder, 0o700), (authority.key, 0o600)):
+        if problem := _others_may_use(path):
+            remedy = (
+                f"`chmod {mode:o} {shlex.quote(str(path))}`, and make a new CA if somebody could have read its key."
+            )
+            yield Finding("CA", State.PROBLEM, f"{path}: {problem}", remedy)
+            return
+    yield Finding("CA", State.OK, str(authority.certificate))
+
+
+def _others_may_use(path: Path) -> str | None:
+    """Why somebody else could use it; None: nobody could."""
+    if os.name != "posix":
+        return None
+    try:
+        facts = path.stat()
+    except OSError as error:
+        return f"it cannot be looked at ({error.strerror})"
+    if facts.st_uid != os.geteuid():
+        return f"it belongs to another user (owner {facts.st_uid})"
+    return f"others may use it (mode {stat.S_IMODE(facts.st_mode):04o})" if facts.st_mode & 0o077 else None
+
+
+# ── clients ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _proxy_variables(case: Case) -> Found:
+    environ = case.world.environ
+    named = {name: environ[name] for name in PROXY_VARIABLES if environ.get(name)}
+    values = set(named.values())
+    start = 'To use the proxy in this shell: `eval "$(copilot-balancer env)"`; for one client: `copilot-balancer exec`.'
+    if not named:
+        yield Finding("HTTPS_PROXY", State.OK, "not set: clients of this shell go past the proxy, but for `exec`")
+    elif len(values) > 1:
+        yield Finding("HTTPS_PROXY", State.WARNING, "HTTPS_PROXY and https_proxy name different proxies", start)
+    elif _points_here(values, case.port):
+        yield Finding("HTTPS_PROXY", State.OK, "clients of this shell use the proxy")
+    else:
+        remedy = (
+            f"{start} If your network needs that proxy, give it to ours: `copilot-balancer run --mode "
+            "upstream:URL` (not tried)."
+        )
+        yield Finding("HTTPS_PROXY", State.WARNING, f"names another proxy: {_without_password(values.pop())}", remedy)
+
+
+def _points_here(values: set[str], port: int) -> bool:
+    return any(
+        value.removeprefix("http://").rpartition("@")[2].rstrip("/") in (f"127.0.0.1:{port}", f"localhost:{port}")
+        for value in values
+    )
+
+
+def _without_password(url: str) -> str:
+    scheme, slashes, rest = url.rpartition("://")
+    return printable(f"{scheme}{slashes}{'...@' if '@' in rest else ''}{rest.rpartition('@')[2]}", 120)
+
+
+def _traps(case: Case) -> Found:
+    environ = case.world.environ
+    domains = {account.host for account in case.decisions().accounts if account.host.endswith(".ghe.com")}
+    through = bypasses(environ, copilot_hosts(domains))
+    if through:
+        here = _points_here({environ.get(name, "") for name in PROXY_VARIABLES}, case.port)
+        yield Finding(
+            "NO_PROXY",
+            State.PROBLEM if here else State.WARNING,
+            f"{printable(', '.join(through))} lets Copilot's requests pass the proxy by",
+            'Take it out, or `eval "$(copilot-balancer env)"`.',
+        )
+    else:
+        yield Finding("NO_PROXY", State.OK, "lets no Copilot host pass the proxy by")
+    for name in ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE"):
+        if environ.get(name):
+            yield Finding(
+                name,
+                State.PROBLEM,
+                "is set: TLS keys are written to a file, so a proxy started here uses no account",
+                f"`unset {name}`",
+            )
+    if environ.get("NODE_TLS_REJECT_UNAUTHORIZED") == "0":
+        yield Finding(
+            "NODE_TLS_REJECT_UNAUTHORIZED",
+            State.WARNING,
+            "is 0: Node programs of this shell believe any certificate",
+            "`unset NODE_TLS_REJECT_UNAUTHORIZED`; the proxy does not need it.",
+        )
+
+
+def _trust(case: Case) -> Found:
+    """Each client that is installed: does it, in this shell, trust the CA of the proxy that it would meet?"""
+    environ, authority = case.world.environ, case.authority
+    if not authority.certificate.is_file():
+        return
+    here = _points_here({environ.get(name, "") for name in PROXY_VARIABLES}, case.port)
+    system = next((path for path in SYSTEM_BUNDLES if holds(Path(path), authority.certificate)), None)
+    if system:
+        yield Finding(
+            "system trust",
+            State.WARNING,
+            f"every program of this system trusts the proxy's CA ({system})",
+            "That is more than is needed: certs-howto.md says how to undo it.",
+        )
+    trusting, blind, by_exec = [], [], []
+    for client in CLIENTS:
+        if not any(shutil.which(name, path=environ.get("PATH")) for name in client.programs):
+            continue
+        name = next((name for name in client.trust if _names_ours(environ, name, authority)), None)
+        if name or (system and not _replaced(client, environ, authority)):
+            trusting.append(f"{client.name} ({name or 'by the system'})")
+        elif here:
+            blind.append(client.name)
+        else:
+            by_exec.append(client.name)
+    if trusting:
+        yield Finding("clients", State.OK, f"trust the proxy's CA: {', '.join(trusting)}")
+    if blind:
+        yield Finding(
+            "clients",
+            State.PROBLEM,
+            f"use the proxy in this shell, but do not trust its CA: {', '.join(blind)}",
+            "".join(f'`eval "$(copilot-balancer env --client {name})"` ' for name in blind[:1]).strip()
+            + (", and so for each of them." if len(blind) > 1 else ""),
+        )
+    if by_exec:
+        yield Finding("clients", State.OK, f"found {', '.join(by_exec)}; `copilot-balancer exec` sets what they need")
+
+
+def _names_ours(environ: Mapping[str, str], name: str, authority: Authority) -> bool:
+    return bool(environ.get(name)) and holds(Path(environ[name]), authority.certificate)
+
+
+def _replaced(client: Client, environ: Mapping[str, str], authority: Authority) -> bool:
+    """Whether a variable puts a file without our CA in the place of the system's."""
+    return any(
+        trust is Trust.ALL and environ.get(name) and not _names_ours(environ, name, authority)
+        for name, trust in client.trust.items()
+    )
+
+
+# ── the proxy, and the clock ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _port(case: Case) -> Found:
+    where = f"127.0.0.1:{case.port}"
+    if listener(case.port, case.authority) is Listener.OURS:
+        beyond = open_addresses(case.port)
+        if beyond:
+            remedy = "End it, unless that is your wish: it lends your accounts to whoever reaches it."
+            yield Finding("proxy", State.PROBLEM, f"listens on {', '.join(beyond)}, not on loopback alone", remedy)
+        else:
+            yield Finding("proxy", State.OK, f"a proxy of yours runs on {where}")
+        return
+    usual = usual_authority(case.world.home)
+    heard = listener(case.port, usual)
+    if heard is Listener.NOBODY:
+        yield Finding("proxy", State.OK, f"none runs on {where}; `run` starts one, `exec` its own")
+    elif heard is Listener.OURS:
+        remedy = "If it was started without the addon: end it, and `copilot-balancer run`."
+        yield Finding("proxy", State.WARNING, f"a mitmproxy that was started by hand runs on {where}", remedy)
+    else:
+        remedy = f"Give the proxy another port: `copilot-balancer run --port {case.port + 1}`."
+        yield Finding("proxy", State.WARNING, f"another program listens on {where}", remedy)
+
+
+def _clock(case: Case) -> Found:
+    now = case.world.now()
+    remedy = "Set the clock; time synchronisation does it by itself."
+    newest = max((account.added_at for account in case.decisions().accounts), default=0.0)
+    if newest > now + SKEW_WARNING:
+        yield Finding("clock", State.PROBLEM, "it is earlier than when the newest account was stored", remedy)
+        return
+    if not case.online:
+        yield Finding("clock", State.OK, "not before anything that is stored; --online compares it with GitHub's")
+        return
+    try:
+        date = Wire().ask(Question("https://api.github.com/zen")).headers.get("date", "")
+        skew = now - parsedate_to_datetime(date).timestamp()
+    except UpstreamError as error:
+        yield Finding("clock", State.WARNING, f"could not be compared: {error}", "Look at the network.")
+    except ValueError:
+        yield Finding("clock", State.WARNING, "could not be compared: GitHub named no time", "Try again.")
+    else:
+        state = State.OK if abs(skew) < SKEW_WARNING else State.WARNING if abs(skew) < SKEW_PROBLEM else State.PROBLEM
+        told = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} GitHub's"
+        yield Finding("clock", state, told, "" if state is State.OK else remedy)
+
+
+CHECKS: tuple[Callable[[Case], Found], ...] = (
+    _python,
+    _mitmproxy,
+    _addon,
+    _store,
+    _settings,
+    _accounts,
+    _terms,
+    _certificate,
+    _port,
+    _proxy_variables,
+    _traps,
+    _trust,
+    _clock,
+)
+"""In the order in which a person would repair things."""
+
+
+# ── telling ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_COLOURS = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "red"}
+
+
+@click.command("doctor")
+@click.option(
+    "-p", "--port", type=click.IntRange(1, 65535), default=PORT, show_default=True, help="Where the proxy listens."
+)
+@click.option("--online", is_flag=True, help="Also ask GitHub whose the tokens are, and what time it is.")
+@json_option
+@pass_world
+def doctor(world: World, *, port: int, online: bool, as_json: bool) -> None:
+    """Look for what could keep it from working, and say what to do. Exit code 1: there is a problem."""
+    case = Case(world, port, online)
+    found = [finding for check in CHECKS for finding in check(case)]
+    count = {state: sum(finding.state is state for finding in found) for state in State}
+    if as_json:
+        show_json({"ok": not count[State.PROBLEM], "findings": [asdict(finding) for finding in found]})
+    else:
+        width = max(len(finding.check) for finding in found)
+        for finding in found:
+            _tell(finding, width)
+        click.echo(f"\n{_counted(count[State.PROBLEM], 'problem')}, {_counted(count[State.WARNING], 'warning')}.")
+    raise click.exceptions.Exit(1 if count[State.PROBLEM] else 0)
+
+
+def _tell(finding: Finding, width: int) -> None:
+    head = f"{finding.state:<7}  {finding.check:<{width}}  "
+    lines = wrapped(finding.text, head)
+    if "NO_COLOR" not in os.environ:
+        lines = click.style(lines[:7], fg=_COLOURS[finding.state]) + lines[7:]
+    click.echo(lines)
+    if finding.remedy:
+        click.echo(wrapped(finding.remedy, f"{'':<{len(head)}}-> "))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
