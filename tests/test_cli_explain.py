@@ -360,14 +360,14 @@ def test_replay_another_file(cli, recorded, tmp_path):
 def test_replay_finds_a_difference(cli, recorded):
     """The first difference is told with its line, and what was recorded and what comes out now; exit code 1."""
     path = cli.world.store.folder / NAME
-    path.write_bytes(recorded.replace(b'"why":"hybrid"', b'"why":"by luck"', 1))
+    path.write_bytes(recorded.replace(b'"why":"first by hybrid"', b'"why":"by luck"', 1))
     result = cli.run("events", "replay", exit_code=1)
     assert result.stdout == (
         "Line 2: Another assign.\n"
         "\n"
         "  result.attempt.why\n"
         "    recorded  by luck\n"
-        "    now       hybrid\n"
+        "    now       first by hybrid\n"
         "\n"
         "Up to there the same: 1 decision, 1 call, 1 run.\n"
     )
@@ -411,7 +411,7 @@ def test_replay_for_programs(cli, recorded):
     assert found == {
         "same": True, "runs": 1, "calls": 12, "decisions": 4, "skipped": 0, "stops": [], "difference": None,
     }  # fmt: skip
-    (cli.world.store.folder / NAME).write_bytes(recorded.replace(b'"why":"hybrid"', b'"why":"by luck"', 1))
+    (cli.world.store.folder / NAME).write_bytes(recorded.replace(b'"why":"first by hybrid"', b'"why":"by luck"', 1))
     found = json.loads(cli.run("events", "replay", "--json", exit_code=1).stdout)
     assert (found["same"], found["difference"]["line"], found["difference"]["call"]) == (False, 2, "assign")
 

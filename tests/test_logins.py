@@ -10,15 +10,7 @@ import pytest
 from copilot_balancer import logins
 from copilot_balancer.copilot import PLACEHOLDER
 from copilot_balancer.errors import InvalidInput
-from copilot_balancer.logins import (
-    FILE_BYTES,
-    SOURCES,
-    find_copilot_cli,
-    find_env,
-    find_gh,
-    find_opencode,
-    find_vim,
-)
+from copilot_balancer.logins import FILE_BYTES, SOURCES, find
 
 CANARY = "gho_" + "Canary7Canary7Canary7Canary7Canary7x"
 LOGIN = {"type": "oauth", "refresh": CANARY, "access": CANARY, "expires": 0}
@@ -31,11 +23,33 @@ def opencode(home: Path, content: object, folder: str = ".local/share") -> Path:
     return path
 
 
+def find_opencode(environ, home):
+    return find("opencode", environ, home)
+
+
+def find_copilot_cli(environ, home):
+    return find("copilot-cli", environ, home)
+
+
+def find_gh(environ, home):
+    return find("gh", environ, home)
+
+
+def find_vim(environ, home):
+    return find("vim", environ, home)
+
+
+def find_env(environ, home):
+    return find("env", environ, home)
+
+
 def not_found(home: Path, environ: dict[str, str] | None = None, find=find_opencode) -> str:
     with pytest.raises(InvalidInput) as caught:
         find(environ or {}, home)
-    told = traceback.TracebackException.from_exception(caught.value, capture_locals=True).format()
-    assert CANARY not in "".join(told)
+    frames = traceback.StackSummary.extract(traceback.walk_tb(caught.tb), capture_locals=True)
+    ours = [str(frame.locals) for frame in frames if frame.filename == logins.__file__]
+    assert ours
+    assert CANARY not in f"{ours} {caught.value!r}"
     assert caught.value.__context__ is None
     return str(caught.value)
 

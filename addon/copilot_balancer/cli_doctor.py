@@ -24,7 +24,7 @@ import click
 
 from copilot_balancer.accounts import Decisions, Status
 from copilot_balancer.asking import Question, Wire
-from copilot_balancer.clients import CLIENTS, PORT, PROXY_VARIABLES, Client, Trust, bypasses
+from copilot_balancer.clients import CLIENTS, PORT, PROXY_VARIABLES, Client, Trust, bypasses, other_proxy
 from copilot_balancer.copilot import copilot_hosts
 from copilot_balancer.errors import BalancerError, StoreError, UpstreamError, printable
 from copilot_balancer.explain import AccountView
@@ -268,12 +268,15 @@ def _proxy_variables(case: Case) -> Found:
         yield Finding("HTTPS_PROXY", State.WARNING, "HTTPS_PROXY and https_proxy name different proxies", start)
     elif _points_here(values, case.port):
         yield Finding("HTTPS_PROXY", State.OK, "clients of this shell use the proxy")
+    elif other_proxy(environ) is None:
+        yield Finding("HTTPS_PROXY", State.WARNING, "names another port of this machine", start)
     else:
         remedy = (
-            f"{start} If your network needs that proxy, give it to ours: `copilot-balancer run --mode "
-            "upstream:URL` (not tried)."
+            f"{start} If your network needs that proxy, ours needs it too: `copilot-balancer run --mode upstream:URL`."
         )
-        yield Finding("HTTPS_PROXY", State.WARNING, f"names another proxy: {_without_password(values.pop())}", remedy)
+        yield Finding(
+            "HTTPS_PROXY", State.WARNING, f"names another proxy: {printable(other_proxy(environ) or '')}", remedy
+        )
 
 
 def _points_here(values: set[str], port: int) -> bool:
@@ -281,11 +284,6 @@ def _points_here(values: set[str], port: int) -> bool:
         value.removeprefix("http://").rpartition("@")[2].rstrip("/") in (f"127.0.0.1:{port}", f"localhost:{port}")
         for value in values
     )
-
-
-def _without_password(url: str) -> str:
-    scheme, slashes, rest = url.rpartition("://")
-    return printable(f"{scheme}{slashes}{'...@' if '@' in rest else ''}{rest.rpartition('@')[2]}", 120)
 
 
 def _traps(case: Case) -> Found:

@@ -18,7 +18,7 @@ from copilot_balancer.accounts import GITHUB, Decisions, check_token, normalise_
 from copilot_balancer.admission import Arrival, consented
 from copilot_balancer.cli_admission import checked, let_in, verified
 from copilot_balancer.errors import InvalidInput, UpstreamError
-from copilot_balancer.logins import SOURCES, Found
+from copilot_balancer.logins import SOURCES, Found, find
 from copilot_balancer.memory import Sighting
 from copilot_balancer.terminal import World, day, iso, json_option, note, pass_world, show_json, show_table
 
@@ -87,7 +87,7 @@ def _from_program(world: World, source: str, label: str | None, host: str | None
         raise InvalidInput(
             f"--host is for a token from stdin: with --from {source} it is known where its token belongs"
         )
-    found = SOURCES[source](world.environ, world.home)
+    found = find(source, world.environ, world.home)
     if label is not None and len(found) > 1:
         raise InvalidInput(
             f"{source} holds {len(found)} logins, which cannot all be called {label}: leave --label away"

@@ -34,9 +34,10 @@ from copilot_balancer.clients import (
     client_named,
     client_of,
     environment,
+    other_proxy,
 )
 from copilot_balancer.copilot import copilot_hosts
-from copilot_balancer.errors import InvalidInput
+from copilot_balancer.errors import InvalidInput, printable
 from copilot_balancer.local_proxy import (
     Authority,
     Listener,
@@ -312,6 +313,12 @@ def _proxy(world: World, port: int, proxy_args: str) -> Iterator[tuple[Authority
         extra = shlex.split(proxy_args)
     except ValueError as error:
         raise InvalidInput(f"--proxy-args: {error}") from None
+    beyond = other_proxy(world.environ)
+    if beyond and not proxy_args:
+        note(
+            f"HTTPS_PROXY names {printable(beyond)}, which the proxy that is started here does not use by itself: "
+            "`--proxy-args '--mode upstream:URL'`"
+        )
     started = start(authority, world.paths.state / "logs", world.environ, extra)
     try:
         yield authority, started.port

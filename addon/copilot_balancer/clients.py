@@ -188,6 +188,16 @@ def environment(
     return found
 
 
+def other_proxy(environ: Mapping[str, str]) -> str | None:
+    """The proxy beyond this machine that the user's environment names, without a password; None: there is none."""
+    for name in PROXY_VARIABLES:
+        scheme, slashes, rest = environ.get(name, "").rpartition("://")
+        login, at, place = rest.rpartition("@")
+        if place and not place.startswith(("127.0.0.1:", "localhost:")):
+            return f"{scheme}{slashes}{'...@' if login or at else ''}{place}"
+    return None
+
+
 def kept_direct(environ: Mapping[str, str], hosts: Collection[str]) -> str:
     """The value of ``NO_PROXY``: what the user wrote there, without what would let a Copilot host pass the proxy by."""
     written = [entry for entry in _entries(environ) if not _matches(entry, hosts)]

@@ -55,50 +55,52 @@ class Found:
     """The file, and what it is called in there: for people."""
 
 
-type Finder = Callable[[Mapping[str, str], Path], list[Found]]
-"""Finds at least one login, given environment and home; raises InvalidInput, saying where it looked."""
+type Finder = Callable[[Mapping[str, str], Path], list[Found] | str]
+"""Given environment and home: the logins of a program, at least one, or a sentence that says where it looked."""
 
 
-def find_opencode(environ: Mapping[str, str], home: Path) -> list[Found]:
-    """The Copilot logins of opencode, at least one.
-
-    They stand in ``$XDG_DATA_HOME/opencode/auth.json`` (default, on every system: ``~/.local/share``) as
-    ``{"github-copilot": {"type": "oauth", "refresh": TOKEN, "enterpriseUrl": DOMAIN}}``. Source: clients.md 7.
+def find(source: str, environ: Mapping[str, str], home: Path) -> list[Found]:
+    """The logins of one of `SOURCES`, at least one.
 
     Raises:
         InvalidInput: there is none; the sentence says where it was looked for.
 
     """
+    found = SOURCES[source](environ, home)
+    del environ  # a traceback may show local variables
+    if isinstance(found, str):
+        raise InvalidInput(found)
+    return found
+
+
+def find_opencode(environ: Mapping[str, str], home: Path) -> list[Found] | str:
+    """The Copilot logins of opencode, at least one.
+
+    They stand in ``$XDG_DATA_HOME/opencode/auth.json`` (default, on every system: ``~/.local/share``) as
+    ``{"github-copilot": {"type": "oauth", "refresh": TOKEN, "enterpriseUrl": DOMAIN}}``. Source: clients.md 7.
+    """
     data = environ.get("XDG_DATA_HOME") or home / ".local" / "share"
-    return _or_raise(_opencode_logins(Path(data) / "opencode" / "auth.json"))
+    return _opencode_logins(Path(data) / "opencode" / "auth.json")
 
 
-def find_copilot_cli(environ: Mapping[str, str], home: Path) -> list[Found]:
+def find_copilot_cli(environ: Mapping[str, str], home: Path) -> list[Found] | str:
     """The login of the Copilot CLI: ``COPILOT_GITHUB_TOKEN``, else its ``config.json``.
 
     The file is in ``$COPILOT_HOME`` (default ``~/.copilot``) and holds tokens only where the system has no keychain.
     Their key was ``copilot_tokens``, then ``copilotTokens``; comment lines stand above it. Sources: GitHub docs,
     cli-config-dir-reference and authenticate-copilot-cli; the two keys: seen in programs that read the file.
-
-    Raises:
-        InvalidInput: there is none; the sentence says where it was looked for.
-
     """
     if environ.get(COPILOT_CLI_VARIABLE, PLACEHOLDER) not in ("", PLACEHOLDER):
-        return _or_raise(_from_variable(environ, COPILOT_CLI_VARIABLE))
+        return _from_variable(environ, COPILOT_CLI_VARIABLE)
     folder = environ.get("COPILOT_HOME") or home / ".copilot"
-    return _or_raise(_copilot_cli_logins(Path(folder) / "config.json"))
+    return _copilot_cli_logins(Path(folder) / "config.json")
 
 
-def find_gh(environ: Mapping[str, str], home: Path) -> list[Found]:
+def find_gh(environ: Mapping[str, str], home: Path) -> list[Found] | str:
     """The logins of the GitHub CLI, for each host and user in its ``hosts.yml``.
 
     A token stands in that file, or in the system's keyring; then ``gh auth token`` is asked for it. Source:
     ``gh help environment``, ``gh help auth token``.
-
-    Raises:
-        InvalidInput: there is none; the sentence says where it was looked for.
-
     """
     if environ.get("GH_CONFIG_DIR"):
         folder = Path(environ["GH_CONFIG_DIR"])
@@ -108,35 +110,26 @@ def find_gh(environ: Mapping[str, str], home: Path) -> list[Found]:
         folder = Path(environ["APPDATA"]) / "GitHub CLI"
     else:
         folder = home / ".config" / "gh"
-    return _or_raise(_gh_logins(folder / "hosts.yml", environ))
+    return _gh_logins(folder / "hosts.yml", environ)
 
 
-def find_vim(environ: Mapping[str, str], home: Path) -> list[Found]:
+def find_vim(environ: Mapping[str, str], home: Path) -> list[Found] | str:
     """The logins of copilot.vim, copilot.lua and other editor plugins: ``apps.json``, and the older ``hosts.json``.
 
     They stand in ``$XDG_CONFIG_HOME/github-copilot`` (Windows: ``%LOCALAPPDATA%``; else ``~/.config``) as
     ``{"github.com:APP": {"user": LOGIN, "oauth_token": TOKEN}}``, in the older one without ``:APP``. Of several for one
     user the first counts. Source: the plugins that read them, such as CopilotChat.nvim.
-
-    Raises:
-        InvalidInput: there is none; the sentence says where it was looked for.
-
     """
     config = environ.get("XDG_CONFIG_HOME") or environ.get("LOCALAPPDATA") or home / ".config"
-    return _or_raise(_vim_logins(Path(config) / "github-copilot"))
+    return _vim_logins(Path(config) / "github-copilot")
 
 
-def find_env(environ: Mapping[str, str], _home: Path) -> list[Found]:
-    """The first of `VARIABLES` that is set; its login host is the first of `HOST_VARIABLES`, else github.com.
-
-    Raises:
-        InvalidInput: there is none; the sentence says where it was looked for.
-
-    """
+def find_env(environ: Mapping[str, str], _home: Path) -> list[Found] | str:
+    """The first of `VARIABLES` that is set; its login host is the first of `HOST_VARIABLES`, else github.com."""
     name = next((name for name in VARIABLES if environ.get(name) not in (None, "", PLACEHOLDER)), None)
     if name is None:
-        raise InvalidInput(f"there is no token in the environment: none of {', '.join(VARIABLES)} holds one")
-    return _or_raise(_from_variable(environ, name))
+        return f"there is no token in the environment: none of {', '.join(VARIABLES)} holds one"
+    return _from_variable(environ, name)
 
 
 SOURCES: Mapping[str, Finder] = {
@@ -147,12 +140,6 @@ SOURCES: Mapping[str, Finder] = {
     "env": find_env,
 }
 """What a person calls a program -> where its login is."""
-
-
-def _or_raise(found: list[Found] | str) -> list[Found]:
-    if isinstance(found, str):
-        raise InvalidInput(found)
-    return found
 
 
 def _login(token: object, host: object, where: str) -> Found | str:
