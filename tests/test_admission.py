@@ -3,11 +3,11 @@
 import pytest
 from pydantic import SecretStr
 
-from copilot_balancer.accounts import Account, Decisions, fingerprint
-from copilot_balancer.admission import Arrival, admit, moved
+from copilot_balancer.accounts import Account, Consent, Decisions, fingerprint
+from copilot_balancer.admission import Arrival, admit, adopted, consented, moved, unusable
 from copilot_balancer.copilot import PLACEHOLDER
 from copilot_balancer.errors import InvalidInput
-from copilot_balancer.github import Identity
+from copilot_balancer.github import Access, Identity
 from copilot_balancer.memory import AccountState, Affinity, Memory
 
 NOW = 1_790_000_000.0
@@ -114,9 +114,48 @@ def test_unverified_account_without_a_label():
     assert "give it a --label" in refused(Decisions(), arrival())
 
 
-def test_placeholder():
-    """The placeholder is never an account."""
-    assert "placeholder" in refused(Decisions(), arrival(SecretStr(PLACEHOLDER), label="work"))
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        (PLACEHOLDER, "placeholder"),
+        ("ghp_" + "x" * 36, "classic personal access token"),
+        ("tid=abc;exp=1;sku=x", "short-lived Copilot token"),
+    ],
+    ids=["placeholder", "classic", "exchanged"],
+)
+def test_unusable_token(token, said):
+    """A token that can be nobody's account is refused with its reason, by its looks alone."""
+    assert said in refused(Decisions(), arrival(SecretStr(token), label="work"))
+    assert said in unusable(SecretStr(token))
+
+
+@pytest.mark.parametrize("beginning", ["gho_", "ghu_", "github_pat_", "ghs_"])
+def test_usable_token(beginning):
+    """The kinds of token that the Copilot API takes may come in."""
+    assert unusable(SecretStr(beginning + "x" * 36)) is None
+
+
+@pytest.mark.parametrize(
+    ("access", "credential", "api_host"),
+    [
+        (None, "direct", "api.githubcopilot.com"),
+        (Access("direct"), "direct", "api.githubcopilot.com"),
+        (Access("exchange", "api.business.githubcopilot.com"), "exchange", "api.business.githubcopilot.com"),
+        (Access("exchange"), "exchange", "api.githubcopilot.com"),
+    ],
+)
+def test_how_the_api_takes_it(access, credential, api_host):
+    """How the API took the token, and where, is stored with the account, new or known."""
+    new = Arrival(ONE, "github.com", identity(), access=access)
+    decisions, admitted = admit(Decisions(), new, NOW)
+    assert (admitted.account.credential, admitted.account.api_host) == (credential, api_host)
+
+    again = Arrival(TWO, "github.com", identity(), access=Access("exchange", "api.enterprise.githubcopilot.com"))
+    account = admit(decisions, again, NOW)[1].account
+    assert (account.credential, account.api_host) == ("exchange", "api.enterprise.githubcopilot.com")
+
+    back = admit(decisions, Arrival(TWO, "github.com", identity(), access=Access("direct")), NOW)[1].account
+    assert (back.credential, back.api_host) == ("direct", api_host)
 
 
 def test_same_identity_again():
@@ -247,3 +286,83 @@ def test_moved_memory():
 
     assert moved(memory, "old", "new") == Memory({"new": state}, {"a": Affinity("new", 1.001)})
     assert moved(memory, "unknown", "new") == Memory()
+
+
+# ── adopt ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+MARK = fingerprint(ONE.get_secret_value())
+
+
+def test_consent():
+    """A consent is written down under the credential's fingerprint, with a label; a later one takes its place."""
+    first = consented(Decisions(), MARK, None, NOW)
+    second = consented(first, MARK, " My Client ", NOW + 1)
+
+    assert first.adopt == {MARK: Consent(label=f"client-{MARK[:6]}", at=NOW)}
+    assert second.adopt == {MARK: Consent(label="my-client", at=NOW + 1)}
+    assert first.accounts == ()
+
+
+@pytest.mark.parametrize(
+    ("label", "said"), [("work", "label work is taken"), ("other", "label other is taken"), ("!", "cannot be a label")]
+)
+def test_refused_consent(label, said):
+    """A label that an account has, or another consent, is refused."""
+    decisions = Decisions(accounts=(unverified(TWO),), adopt={"ffffffffffff": Consent(label="other", at=NOW)})
+
+    with pytest.raises(InvalidInput, match=said):
+        consented(decisions, MARK, label, NOW)
+
+
+def test_consent_to_an_account():
+    """A credential that an account has needs no consent."""
+    with pytest.raises(InvalidInput, match="work has this credential already"):
+        consented(Decisions(accounts=(unverified(),)), MARK, None, NOW)
+
+
+def test_adopted():
+    """With consent the credential becomes an account at its next sighting; the consent is spent."""
+    decisions = consented(Decisions(), MARK, "mine", NOW)
+
+    after = adopted(decisions, ONE, "acme.ghe.com", NOW + 5)
+
+    (account,) = after.accounts
+    assert (account.id, account.label, account.host) == (f"acme.ghe.com:h{MARK}", "mine", "acme.ghe.com")
+    assert (account.token, account.added_at, account.api_host) == (ONE, NOW + 5, "copilot-api.acme.ghe.com")
+    assert after.adopt == {}
+    assert adopted(after, ONE, "acme.ghe.com", NOW + 6) is None
+
+
+def test_not_adopted():
+    """Without consent to just this credential nothing changes."""
+    decisions = consented(Decisions(), MARK, "mine", NOW)
+
+    assert adopted(decisions, TWO, "github.com", NOW) is None
+    assert adopted(Decisions(), ONE, "github.com", NOW) is None
+
+
+def test_adopted_and_verified():
+    """Who GitHub says it is counts, if the proxy asked: the same person again is no second account."""
+    known, _ = admit(Decisions(), arrival(TWO, identity()), NOW)
+
+    after = adopted(consented(known, MARK, "mine", NOW), ONE, "github.com", NOW, identity())
+
+    assert [(one.label, one.token) for one in after.accounts] == [("octocat", ONE)]
+
+
+def test_label_taken_meanwhile():
+    """A label that was taken after the consent does not hinder it: the hash makes it another one."""
+    decisions = consented(Decisions(), MARK, "work", NOW)
+
+    after = adopted(decisions.with_account(unverified(TWO)), ONE, "github.com", NOW)
+
+    assert [one.label for one in after.accounts] == ["work", f"work-{MARK}"]
+
+
+def test_adopted_in_vain():
+    """A credential that may not come in is not stored, and the consent is spent all the same."""
+    free, _ = admit(Decisions(), arrival(TWO, FREE), NOW)
+    second = identity(7, "second", "free")
+
+    assert adopted(consented(free, MARK, "mine", NOW), ONE, "github.com", NOW, second) == free

@@ -213,10 +213,227 @@ def test_removed_and_back(three):
     assert three.decisions.removed == {}
 
 
-@pytest.mark.parametrize("verb", ["use", "enable", "disable", "remove"])
+# ── show ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def learnt(cli: CommandLine, **facts) -> None:
+    """What a proxy learnt about the account `work`."""
+    work = cli.decisions.find("work")
+    cli.world.store.merge_memory(Memory({work.id: AccountState(credential=work.fingerprint, **facts)}))
+
+
+def test_show(three):
+    """All that is known about an account is shown: what was decided, its state, its quota."""
+    learnt(
+        three,
+        cooldowns=[
+            Cooldown(three.now, three.now + 720, "session limit", source="server"),
+            Cooldown(three.now, three.now + 30, "model limit", "o9"),
+        ],
+        models={"o9": ModelFact(False, three.now + 60, three.now + 1)},
+        quota={
+            "premium": QuotaWindow(68.1, three.now + 86400, remaining=204.3, entitlement=300, seen_at=three.now - 60),
+            "chat": QuotaWindow(100, unlimited=True, seen_at=three.now - 90),
+        },
+        last_used=three.now - 3600,
+        served=12,
+        refused=3,
+    )
+    three.run("accounts", "priority", "work", "3")
+
+    result = three.run("accounts", "show", "octocat")
+
+    assert result.stdout == (
+        "work  (home account)\n"
+        "  login       octocat on github.com\n"
+        "  plan        business\n"
+        "  API host    api.business.githubcopilot.com\n"
+        "  credential  is used as it is\n"
+        "  state       cooling: session limit, 12 min; model limit (o9), 30 s\n"
+        "  serves      no: rests after a session limit\n"
+        "  fence       default\n"
+        "  priority    3\n"
+        "  weight      1\n"
+        "  reserve     0 %\n"
+        "  allow       all models\n"
+        "  block       no model\n"
+        "  lacks       o9\n"
+        "  added       2026-09-21 14:13 UTC\n"
+        "  last used   2026-09-21 13:13 UTC\n"
+        "  requests    12 served, 3 refused\n"
+        "  quota       as of 2026-09-21 14:12 UTC\n"
+        "    chat     unlimited\n"
+        "    premium  [##############......]  68 %  204 of 300  resets 2026-09-22 14:13 UTC\n"
+    )
+
+
+def test_show_of_a_fresh_account(cli):
+    """An account of which nothing is known is shown as well; one that is exchanged or off says so."""
+    cli.add("Work", "work", "--no-verify")
+    work = cli.decisions.accounts[0]
+    cli.world.store.edit_decisions(lambda now: now.with_account(work.model_copy(update={"credential": "exchange"})))
+    cli.run("accounts", "disable", "work")
+
+    shown = cli.run("accounts", "show", "work").stdout
+
+    for line in (
+        "login       not verified on github.com",
+        "plan        unknown",
+        "credential  is exchanged for a short-lived one",
+        "state       off",
+        "last used   never",
+        "lacks       no model that was asked for",
+    ):
+        assert line in shown
+    assert "quota" not in shown
+
+
+def test_show_in_json(three):
+    """Programs get the same, with times as text and rests in seconds."""
+    learnt(three, cooldowns=[Cooldown(three.now, three.now + 720, "limit")], last_used=three.now)
+    three.run("accounts", "clear", "work", "gpt-5")
+
+    facts = json.loads(three.run("accounts", "show", "work", "--json").stdout)
+
+    assert facts["status"] == "cooling"
+    assert facts["rests"] == [{"reason": "limit", "model": None, "seconds": 720.0, "source": "ladder"}]
+    assert facts["cleared"] == {"gpt-5": "2026-09-21T14:13:20Z"}
+    assert (facts["label"], facts["last_used"]) == ("work", "2026-09-21T14:13:20Z")
+    assert json.loads(three.run("accounts", "show", "acme", "--json").stdout)["last_used"] is None
+
+
+# ── change ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rename(three):
+    """An account gets another label, and keeps its history and its conversations, which go by its id."""
+    learnt(three, served=3)
+    three.world.store.merge_memory(Memory(conversations={"c": Affinity("github.com:1", three.now)}))
+
+    assert three.run("accounts", "rename", "work", " My Job ").stdout == "my-job is what work is called now.\n"
+    assert three.labels == ["my-job", "personal", "acme"]
+    assert "3 served" in three.run("accounts", "show", "my-job").stdout
+    assert three.run("accounts", "rename", "my-job", "my-job").stderr == ""
+
+
+def test_rename_to_a_taken_label(three):
+    """A label that another account has is refused with that account."""
+    sentence = three.refused("accounts", "rename", "work", "Personal")
+
+    assert sentence == "the label personal is taken by octodog on github.com"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[routes]]\nmodels = ["gpt*"]\naccounts = ["work"]\n', "routes in your settings still say work"),
+        ('[preseed]\nwork = ["gpt*"]\n', "preseed in your settings still say work"),
+        ('[[routes]]\nmodels = ["gpt*"]\naccounts = ["personal"]\n', None),
+        ("nonsense", None),
+    ],
+    ids=["a route", "preseed", "another account's route", "broken settings"],
+)
+def test_rename_of_an_account_in_settings(three, text, said):
+    """Settings that still name the old label are told; settings that cannot be read do not hinder."""
+    folder = three.world.paths.config
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(text)
+
+    result = three.run("accounts", "rename", "work", "job")
+
+    assert "job is what work is called now" in result.stdout
+    assert result.stderr == "" if said is None else said in " ".join(result.stderr.split())
+
+
+def test_priority_and_fence(three):
+    """Priority and fence are set, told, and seen in JSON."""
+    assert three.run("accounts", "priority", "acme", "5").stdout == "acme has priority 5.\n"
+    assert three.run("accounts", "fence", "acme", "Work Only").stdout == "acme is in the fence work-only.\n"
+
+    acme = json.loads(three.run("accounts", "list", "--json").stdout)[2]
+    assert (acme["priority"], acme["fence"]) == (5, "work-only")
+
+
+@pytest.mark.parametrize("number", ["-1", "1001", "x"])
+def test_priority_out_of_bounds(three, number):
+    """A priority is a number from 0 to 1000."""
+    three.run("accounts", "priority", "--", "acme", number, exit_code=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "cleared"),
+    [
+        (("work",), "Cleared: work.", [{"": 60.0}, {}]),
+        (("work", "o9"), "Cleared: work (o9).", [{"o9": 60.0}, {}]),
+        ((), "Cleared: work, personal, acme.", [{"": 60.0}, {"": 60.0}]),
+    ],
+    ids=["account", "model", "all"],
+)
+def test_clear(three, arguments, said, cleared):
+    """Clearing is a date in the decisions; an account's clears those of its models, too."""
+    began = three.now
+    three.now += 60
+
+    assert three.run("accounts", "clear", *arguments).stdout == f"{said}\n"
+    found = [{model: at - began for model, at in one.cleared.items()} for one in three.decisions.accounts[:2]]
+    assert found == cleared
+
+
+def test_cleared_account_is_ready(three):
+    """What was cleared rests no more, and a login that was refused is tried again."""
+    learnt(three, cooldowns=[Cooldown(three.now, three.now + 720, "limit")], rejected_at=three.now)
+    assert "needs login" in three.run("accounts", "show", "work").stdout
+    three.now += 1
+
+    three.run("accounts", "clear", "work")
+
+    assert "state       ready" in three.run("accounts", "show", "work").stdout
+
+
+def test_clear_model_after_model(three):
+    """Two models are cleared one after the other; clearing all forgets both dates."""
+    three.run("accounts", "clear", "work", "a")
+    three.run("accounts", "clear", "work", "b")
+    assert set(three.decisions.find("work").cleared) == {"a", "b"}
+    (row,) = json.loads(three.run("accounts", "clear", "work", "--json").stdout)
+    assert row["label"] == "work"
+    assert set(three.decisions.find("work").cleared) == {""}
+
+
+def test_clear_without_accounts(cli):
+    """Without an account there is nothing to clear."""
+    assert cli.run("accounts", "clear").stdout == "Nothing to clear.\n"
+    assert cli.run("accounts", "clear", "--json").stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("use", "acme"), {"label": "acme", "home": True}),
+        (("disable", "work"), {"label": "work", "enabled": False, "serving": False}),
+        (("enable", "work"), {"label": "work", "enabled": True}),
+        (("rename", "work", "job"), {"label": "job"}),
+        (("priority", "work", "2"), {"priority": 2}),
+        (("fence", "work", "f"), {"fence": "f"}),
+        (("remove", "work", "--yes"), {"removed": "work", "id": "github.com:1", "home": "personal"}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_changes_in_json(three, arguments, expected):
+    """Each change tells a program what the account is now."""
+    facts = json.loads(three.run("accounts", *arguments, "--json").stdout)
+
+    assert {name: facts[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "verb", ["use", "enable", "disable", "remove", "show", "rename", "priority", "fence", "clear", "login"]
+)
 def test_unknown_account(three, verb):
     """A name that nobody has is refused with the names that there are."""
-    sentence = three.refused("accounts", verb, "nobody", *(["--yes"] if verb == "remove" else []))
+    more = {"remove": ["--yes"], "rename": ["x"], "priority": ["1"], "fence": ["x"]}
+
+    sentence = three.refused("accounts", verb, "nobody", *more.get(verb, []))
 
     assert sentence == "there is no account 'nobody' (accounts: work, personal, acme)"
 

@@ -1,8 +1,12 @@
 """What all commands that bring an account in have in common."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
-from command_line import CommandLine, token
+from command_line import OCTOCAT, CommandLine, token
+from copilot_balancer.memory import Memory
 
 STDIN = ("accounts", "import", "--from", "stdin")
 
@@ -63,3 +67,81 @@ def test_second_free_account(cli):
     cli.add("Free", "free")
 
     assert "octofree2 is on Copilot Free, and so is free" in cli.refused(*STDIN, "--label", "x", typed=token("Free2"))
+
+
+# ── what was learnt in passing ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_models_and_quota_are_remembered(cli):
+    """What GitHub says when an account comes in, its models and its quota, is in the memory at once."""
+    snapshots = {"premium_interactions": {"percent_remaining": 68.1, "entitlement": 300}}
+    cli.people[token("Work")] = replace(OCTOCAT, quota={"quota_snapshots": snapshots})
+
+    cli.add("Work", "work")
+
+    state = cli.world.store.read_memory().accounts["github.com:1"]
+    assert state.credential == cli.decisions.accounts[0].fingerprint
+    assert {name: fact.until - cli.now for name, fact in state.models.items()} == {"gpt-4.1": 86400, "gpt-5.4": 86400}
+    assert state.models["gpt-4.1"].included
+    assert state.listed_at == cli.now
+    assert state.quota["premium"].percent_left == 68.1
+
+
+def test_unverified_account_teaches_nothing(cli):
+    """Where nobody was asked nothing is remembered."""
+    cli.add("Work", "work", "--no-verify")
+
+    assert cli.world.store.read_memory() == Memory()
+
+
+def test_token_that_is_exchanged(cli):
+    """A token that the API does not take as it is, and GitHub exchanges, is stored as one to be exchanged; this is said."""
+    cli.people[token("Work")] = replace(OCTOCAT, direct=False, exchange=True)
+
+    result = cli.add("Work", "work")
+
+    account = cli.decisions.accounts[0]
+    assert (account.credential, account.api_host) == ("exchange", "api.business.githubcopilot.com")
+    assert "credential  is exchanged for a short-lived one" in result.stdout
+    assert result.stderr == ""
+    assert cli.world.store.read_memory().accounts["github.com:1"].listed_at == cli.now
+
+
+def test_token_that_the_api_refuses(cli):
+    """A token that the API takes in neither way is stored as it is, with a word about it: the seat may come later."""
+    cli.people[token("Work")] = replace(OCTOCAT, direct=False)
+
+    result = cli.add("Work", "work")
+
+    assert cli.decisions.accounts[0].credential == "direct"
+    assert "nor can the token be exchanged" in " ".join(result.stderr.split())
+    assert cli.world.store.read_memory().accounts["github.com:1"].listed_at is None
+
+
+def test_api_that_cannot_be_reached(cli):
+    """A Copilot API that cannot be reached does not hinder the account."""
+    cli.down.add("api.business.githubcopilot.com")
+
+    result = cli.add("Work", "work")
+
+    assert cli.labels == ["work"]
+    assert "cannot be reached" in result.stderr
+
+
+def test_second_account_in_json(cli):
+    """A program is not asked about the terms, at a terminal or not; that they are missing stands on stderr."""
+    cli.add("Work", "work")
+
+    result = cli.add("Dog", "personal", "--json", at_terminal=True)
+
+    assert json.loads(result.stdout)[0]["serving"] is False
+    assert "until you accept GitHub's rules" in " ".join(result.stderr.split())
+
+
+def test_broken_settings(cli):
+    """Settings that cannot be used stop the command before anything is stored."""
+    cli.world.paths.config.mkdir(parents=True)
+    (cli.world.paths.config / "config.toml").write_text("model_ttl = 0\n")
+
+    assert "model_ttl must be a number of seconds" in cli.refused(*STDIN, typed=token("Work"))
+    assert not cli.world.store.accounts_path.exists()

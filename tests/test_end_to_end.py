@@ -11,7 +11,7 @@ import pytest
 from conftest import CLIENT, PERSONAL, SPARE, WORK, an_account, three_accounts, until
 from copilot_balancer.accounts import Consent, Decisions, fingerprint
 from copilot_balancer.copilot import PLACEHOLDER
-from copilot_balancer.fake import CutMid, Drop, FakeAccount, Ok, Refuse, Silent, limited
+from copilot_balancer.fake import CutMid, Drop, FakeAccount, Ok, Quota, RawBytes, Refuse, Silent, limited
 from copilot_balancer.store import Store
 
 API = "https://api.githubcopilot.com"
@@ -521,6 +521,46 @@ def test_loopback_is_the_default(proxy):
     """The plain command listens on 127.0.0.1 alone."""
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.2", proxy.port), timeout=2).close()
+
+
+def test_a_request_is_held_while_all_rest(start, fake):
+    """With copilot_wait a request waits for the account that frees soonest, and is then served."""
+    proxy = start("--set", "copilot_wait=10", accounts=three_accounts()[:1])
+    fake.accounts[WORK].script.extend([limited(3, "rate_limited")])
+    assert proxy.post().status_code == 200
+    assert asked(fake) == ["work", "work"]
+
+
+def test_a_held_client_that_leaves_costs_nothing(start, fake):
+    """A client that leaves while it is held costs no upstream request."""
+    proxy = start("--set", "copilot_wait=10", accounts=three_accounts()[:1])
+    fake.accounts[WORK].default = limited(5, "rate_limited")
+    for _ in range(2):
+        with pytest.raises(httpx.ReadTimeout), proxy.client() as client:
+            client.post(f"{API}/chat/completions", json={"model": "gpt-4.1"}, timeout=0.5)
+    until(lambda: len(proxy.lines()) == 2, "both to be over")
+    assert len(fake.asked()) == 1
+
+
+def test_quota_is_read_from_what_passes(start, fake):
+    """The quota headers of an answer, and the snapshots at the end of a stream, are known without asking for them."""
+    fake.accounts[WORK].quota = {"premium_interactions": Quota(42.0)}
+    snapshots = {"5Hour-Session-RateLimits": {"percent_remaining": 17.0, "entitlement": 100, "unlimited": False}}
+    end = json.dumps({"type": "response.completed", "copilot_quota_snapshots": snapshots})
+    stream = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\ndata: {}\n\ndata: %b\n\n"
+    fake.accounts[SPARE].default = RawBytes(stream % end.encode(), close=True)
+    proxy = start()
+    for label in ("work", "spare"):
+        with httpx.Client(
+            proxy=proxy.url.replace("//", f"//{label}:@"), verify=proxy.context(), trust_env=False
+        ) as client:
+            assert client.post(f"{API}/responses", json={"model": "gpt-5-mini", "stream": True}).status_code == 200
+    until(lambda: proxy.store.state_path.exists() and len(proxy.memory().accounts) == 3, "state.json")
+    until(lambda: proxy.memory().accounts["github.com:3"].quota, "the quota to be written down")
+    states = proxy.memory().accounts
+    assert states["github.com:1"].quota["premium"].percent_left == 42.0
+    assert states["github.com:3"].quota["session"].percent_left == 17.0
+    assert len(fake.seen) == 2
 
 
 def test_a_written_down_fallback(start, fake, tmp_path):

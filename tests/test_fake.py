@@ -22,6 +22,7 @@ from copilot_balancer.fake import (
     EndlessError,
     FakeAccount,
     FakeCopilot,
+    FakeLogin,
     Ok,
     Quota,
     RawBytes,
@@ -778,6 +779,69 @@ def test_every_other_door(client, host, method, path, status):
     assert response.status_code == status
     assert response.headers["content-type"] == "application/json"
     response.json()
+
+
+# --- logging in by a code
+
+
+GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+
+
+def post(fake, path, **form):
+    """Post a form to the login host."""
+    context = ssl.create_default_context(cafile=str(fake.ca_file))
+    with httpx.Client(verify=context, trust_env=False, headers={"host": "github.com"}) as http:
+        url = f"https://127.0.0.1:{fake.port}{path}"
+        return http.post(url, data=form, extensions={"sni_hostname": "github.com"})
+
+
+def poll(fake, **form):
+    given = {"client_id": "x", "device_code": fake.logins["github.com"].device_code, "grant_type": GRANT, **form}
+    return post(fake, "/login/oauth/access_token", **given).json()
+
+
+def test_a_login_by_code(fake, client):
+    """A code is given, polls get what the script says, and then the token, which is an account's from then on."""
+    login = fake.logins["github.com"] = FakeLogin(
+        FakeAccount("new"), "gho_new", deque(["authorization_pending"]), interval=0
+    )
+    assert client("GET", "/user", host="api.github.com", token="gho_new").status_code == 401
+
+    code = post(fake, "/login/device/code", client_id="x", scope="read:user").json()
+
+    assert code == {
+        "device_code": login.device_code,
+        "user_code": "ABCD-1234",
+        "verification_uri": "https://github.com/login/device",
+        "expires_in": 900,
+        "interval": 0,
+    }
+    assert poll(fake)["error"] == "authorization_pending"
+    assert poll(fake) == {"access_token": "gho_new", "token_type": "bearer", "scope": "read:user"}
+    assert client("GET", "/user", host="api.github.com", token="gho_new").json()["login"] == "new-login"
+    assert "gho_new" not in repr(login) + repr(fake.seen)
+
+
+def test_a_login_is_strict(fake):
+    """Another client, code or grant type is refused in GitHub's words, and whoever polls too early is slowed down."""
+    script = deque(["slow_down", Refuse(500)])
+    fake.logins["github.com"] = FakeLogin(FakeAccount("new"), "gho_new", script, client_id="x", interval=0)
+
+    assert post(fake, "/login/device/code", client_id="y").status_code == 404
+    assert poll(fake, client_id="y") == {"error": "incorrect_client_credentials"}
+    assert poll(fake, device_code="other") == {"error": "incorrect_device_code"}
+    assert poll(fake, grant_type="other") == {"error": "unsupported_grant_type"}
+    assert poll(fake) == {"error": "slow_down", "interval": 5}
+    assert poll(fake) == {"error": "slow_down", "interval": 10}, "five seconds have not passed"
+    assert len(script) == 1
+    assert post(fake, "/login/oauth/authorize").status_code == 404
+
+
+def test_instead_of_a_code(fake):
+    """The first answer can be anything."""
+    fake.logins["github.com"] = FakeLogin(FakeAccount("new"), "gho_new", code=Refuse(503))
+
+    assert post(fake, "/login/device/code", client_id="x").status_code == 503
 
 
 # --- WebSocket

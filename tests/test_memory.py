@@ -13,6 +13,7 @@ from copilot_balancer.memory import (
     MAX_CONVERSATIONS,
     MAX_COOLDOWNS,
     MAX_MODELS,
+    MAX_SIGHTINGS,
     PAID,
     AccountState,
     Affinity,
@@ -20,10 +21,12 @@ from copilot_balancer.memory import (
     Memory,
     ModelFact,
     QuotaWindow,
+    Sighting,
     copied,
     live,
     merge,
     newest_conversations,
+    newest_sightings,
     restored,
     shifted,
     undominated,
@@ -65,8 +68,13 @@ STATES = st.builds(
 )
 MEMORIES = st.builds(
     Memory,
-    st.dictionaries(st.sampled_from(["a", "b"]), STATES, max_size=2),
-    st.dictionaries(st.sampled_from("xyz"), st.builds(Affinity, st.sampled_from(["a", "b"]), TIMES), max_size=3),
+    sightings=st.dictionaries(
+        st.sampled_from("pq"), st.builds(Sighting, st.sampled_from(["x", "y"]), TIMES), max_size=2
+    ),
+    accounts=st.dictionaries(st.sampled_from(["a", "b"]), STATES, max_size=2),
+    conversations=st.dictionaries(
+        st.sampled_from("xyz"), st.builds(Affinity, st.sampled_from(["a", "b"]), TIMES), max_size=3
+    ),
 )
 
 
@@ -165,6 +173,26 @@ def test_what_wins_in_a_merge():
     )
 
 
+def test_sightings_keep_when_they_were_first_seen():
+    """An unknown credential was noticed when the first of us noticed it; those noticed last are kept."""
+    one = Memory(sightings={"fp": Sighting("github.com", 5.0)})
+    two = Memory(sightings={"fp": Sighting("github.com", 9.0), "other": Sighting("acme.ghe.com", 7.0)})
+    both = merge(one, two)
+    assert both.sightings == {"fp": Sighting("github.com", 5.0), "other": Sighting("acme.ghe.com", 7.0)}
+    assert shifted(both, 10.0).sightings["fp"].first_seen == 15.0
+    assert restored(both, 6.0).sightings["other"].first_seen == 6.0
+    many = Memory(sightings={f"f{n}": Sighting("github.com", float(n)) for n in range(MAX_SIGHTINGS + 1)})
+    assert "f0" not in merge(many, Memory()).sightings
+
+
+def test_a_credential_is_first_seen_once():
+    """Of two sightings of one credential the earlier one counts, whichever copy has it."""
+    early, late = Sighting("github.com", 5.0), Sighting("github.com", 9.0)
+    one, two = Memory(sightings={"x": early, "y": late}), Memory(sightings={"x": late})
+
+    assert merge(one, two).sightings == merge(two, one).sightings == {"x": early, "y": late}
+
+
 def test_facts_about_two_credentials_are_not_mixed():
     """The facts of the credential about which something was learnt last win as a whole."""
     old = AccountState(credential="old", rejected_at=50.0, models={"o9": ModelFact(False, 90.0, 40.0)}, served=2)
@@ -200,8 +228,12 @@ def test_memories_are_bounded():
     """The conversations used last and the models learnt last are kept."""
     conversations = {f"c{n}": Affinity("a", float(n)) for n in range(MAX_CONVERSATIONS + 5)}
     models = {f"m{n}": ModelFact(True, 9.0, float(n)) for n in range(MAX_MODELS + 5)}
-    both = merge(Memory({"a": AccountState(models=models)}, conversations), Memory({"a": AccountState()}))
+    sightings = {f"s{n}": Sighting("github.com", float(n)) for n in range(MAX_SIGHTINGS + 5)}
+    both = merge(Memory({"a": AccountState(models=models)}, conversations, sightings), Memory({"a": AccountState()}))
 
+    assert next(iter(both.sightings)) == "s5"
+    assert len(both.sightings) == MAX_SIGHTINGS
+    assert newest_sightings({}) == {}
     assert next(iter(both.conversations)) == "c5"
     assert len(both.conversations) == MAX_CONVERSATIONS
     assert len(both.accounts["a"].models) == MAX_MODELS
@@ -248,7 +280,8 @@ def full_state() -> AccountState:
 
 def test_every_time_is_shifted():
     """On another clock everything lies `by` seconds later, and nothing else changes; 0 means never and stays."""
-    memory = Memory({"a": full_state(), "b": AccountState()}, {"x": Affinity("a", NOW)})
+    sightings = {"s": Sighting("github.com", NOW)}
+    memory = Memory({"a": full_state(), "b": AccountState()}, {"x": Affinity("a", NOW)}, sightings)
     later = shifted(memory, 1000.0)
 
     assert later.accounts["a"] == AccountState(
@@ -273,12 +306,13 @@ def test_every_time_is_shifted():
     )
     assert later.accounts["b"] == AccountState()
     assert later.conversations == {"x": Affinity("a", NOW + 1000)}
+    assert later.sightings == {"s": Sighting("github.com", NOW + 1000)}
     assert shifted(later, -1000.0) == memory
 
 
 def test_an_honest_memory_is_restored_as_it_is():
     """Nothing changes when no clock jumped."""
-    memory = Memory({"a": full_state()}, {"x": Affinity("a", NOW)})
+    memory = Memory({"a": full_state()}, {"x": Affinity("a", NOW)}, {"s": Sighting("github.com", NOW)})
     assert restored(memory, NOW) == memory
 
 
@@ -292,7 +326,7 @@ JUMPS = [-10 * 365 * DAY, -DAY, -3600.0, -30.0, 0.0, 30.0, 3600.0, DAY, 10 * 365
 def test_a_clock_jump_never_makes_a_rest_longer(state, jump):
     """However the wall clock jumped, what is left of a rest lies between 0 and its length, and the past is past."""
     wall = NOW + jump
-    memory = restored(Memory({"a": state}, {"x": Affinity("a", NOW)}), wall)
+    memory = restored(Memory({"a": state}, {"x": Affinity("a", NOW)}, {"s": Sighting("h", NOW)}), wall)
     after = memory.accounts["a"]
     for rest, before in zip(after.cooldowns, state.cooldowns, strict=True):
         assert rest.began <= wall
@@ -301,6 +335,7 @@ def test_a_clock_jump_never_makes_a_rest_longer(state, jump):
     past = [
         *after.healed.values(), *(at for _, at in after.strikes.values()), *after.faults, after.last_used,
         after.rejected_at or 0.0, after.blocked_at or 0.0, after.listed_at or 0.0, memory.conversations["x"].used_at,
+        memory.sightings["s"].first_seen,
         *(window.seen_at for window in after.quota.values()), *(fact.began for fact in after.models.values()),
     ]  # fmt: skip
     assert max(past) <= wall
@@ -335,5 +370,7 @@ def test_a_copy_is_independent():
 
 def test_the_room_holds_no_secret_by_name():
     """No field of what is written to state.json is named like a token or a password."""
-    fields = {name for noun in (room.AccountState, room.Cooldown, room.ModelFact) for name in noun.__slots__}
+    fields = {
+        name for noun in (room.AccountState, room.Cooldown, room.ModelFact, room.Sighting) for name in noun.__slots__
+    }
     assert not fields & {"token", "secret", "password", "authorization"}

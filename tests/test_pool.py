@@ -867,18 +867,23 @@ def test_the_home_account_answers_what_only_one_may():
     assert bench.pool.home(START).label == "b"
     assert bench.pool.home(START, "work").label == "c"
     assert bench.pool.home(START, "other") is None
+    assert bench.pool.home(START, without=["github.com:b"]).label == "a"
     bench.edit("b", enabled=False)
     assert bench.pool.home(START).label == "a"
 
 
 def test_how_long_an_account_still_rests():
-    """Seconds left, or None."""
+    """Seconds for which it is not asked, or None."""
     bench = Bench("a")
     assert bench.rest("a") is None
     bench.refuse(WEEKLY)
     bench.now += 60
     assert bench.rest("a") == HOUR - 60
     assert bench.rest("gone") is None
+    other = Bench("a", policy=Policy(preseed={"a": ("gpt*",)}))
+    other.refuse(MISSING)
+    assert other.rest("a") == 30, "or is known not to have the model"
+    assert other.rest("a", "claude") is None, "what the user wrote does not end by itself"
 
 
 def test_a_preseeded_account_is_not_asked_for_other_models():

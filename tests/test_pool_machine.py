@@ -17,7 +17,6 @@ from hypothesis.stateful import (
     initialize,
     invariant,
     multiple,
-    precondition,
     rule,
 )
 
@@ -79,6 +78,18 @@ ANSWERS = st.one_of(
 REQUESTS = st.tuples(
     st.sampled_from(MODELS), st.sampled_from(CONVERSATIONS), st.sampled_from([None, None, None, "work"])
 )
+STORIES = st.one_of(
+    st.lists(ANSWERS, min_size=1, max_size=4), st.builds(lambda outcome, n: [outcome] * n, ANSWERS, st.integers(2, 4))
+)
+"""The answers that one request gets: any, or the same again and again."""
+EDITS = st.one_of(
+    st.tuples(st.just("turn_on_or_off"), st.booleans()),
+    st.tuples(st.just("change"), st.sampled_from(["default", "default", "work"]), st.sampled_from([(), (), ("o*",)])),
+    st.tuples(st.just("log_in_again"), st.integers(0, 2)),
+    st.tuples(st.just("clear"), st.sampled_from(["", "gpt", "o9"])),
+    st.tuples(st.just("add_or_remove")),
+    st.tuples(st.just("its_list_passes_by"), st.lists(st.sampled_from(["gpt", "o9"]), unique=True)),
+)
 
 
 def told_seconds(outcome: Outcome) -> float | None:
@@ -98,11 +109,12 @@ class PoolMachine(RuleBasedStateMachine):
         labels=st.lists(st.sampled_from(LABELS), min_size=1, max_size=4, unique=True),
         strategy=st.sampled_from(sorted(STRATEGIES)),
         wait=st.sampled_from([0.0, 60.0]),
+        deadline=st.sampled_from([50.0, 300.0]),
         exchange=st.booleans(),
     )
-    def begin(self, labels, strategy, wait, exchange):
+    def begin(self, labels, strategy, wait, deadline, exchange):
         self.now = self.wall = START
-        self.policy = Policy(strategy=strategy, wait=wait, model_ttl=HOUR)
+        self.policy = Policy(strategy=strategy, wait=wait, deadline=deadline, model_ttl=HOUR)
         self.credential = "exchange" if exchange else "direct"
         self.decisions = decisions(*(account(label, credential=self.credential) for label in labels))
         self.pool = Pool(self.policy, self.decisions, self.now)
@@ -132,7 +144,7 @@ class PoolMachine(RuleBasedStateMachine):
             return multiple()
         return self.went_on(*self.answered(request, attempt, outcome))
 
-    @rule(what=REQUESTS, outcomes=st.lists(ANSWERS, min_size=1, max_size=4), seconds=st.sampled_from([0.0, 0.5, 40.0]))
+    @rule(what=REQUESTS, outcomes=STORIES, seconds=st.sampled_from([0.0, 0.5, 40.0]))
     def a_whole_request(self, what, outcomes, seconds):
         """From the first choice to the end; each answer takes some time, and each hold is waited for."""
         request, decision = self.begun(what)
@@ -182,9 +194,12 @@ class PoolMachine(RuleBasedStateMachine):
         return request, decision
 
     def answered(self, request, attempt, outcome):
-        before = self.rests()
+        before, state = self.rests(), self.pool.memory(self.now).accounts.get(attempt.account_id)
         self.pool.record(attempt, outcome, self.now)
         label = self.label(attempt)
+        if all(one.fingerprint != attempt.credential for one in self.decisions.accounts):
+            after = self.pool.memory(self.now).accounts.get(attempt.account_id)
+            assert after == state, "evidence about an older credential is ignored"
         self.flying.pop(request.id, None)
         if outcome is SERVED:
             self.flying[request.id] = label
@@ -287,27 +302,19 @@ class PoolMachine(RuleBasedStateMachine):
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
-    @rule(seconds=st.sampled_from([0.5, 1.0, 10.0, 30.0, 60.0, 900.0, HOUR, 7 * HOUR, 2 * DAY]))
-    def time(self, seconds):
-        self.time_passes(seconds)
+    @rule(until=st.sampled_from([0.5, 10.0, 60.0, 900.0, HOUR, 7 * HOUR, 2 * DAY, "somebody frees", "a hold ends"]))
+    def time(self, until):
+        if until == "somebody frees":
+            ends = [left for left in self.rests().values() if left]
+        elif until == "a hold ends":
+            ends = [end - self.now for _, end in self.waiting()]
+        else:
+            ends = [until]
+        self.time_passes(max(0.0, min(ends, default=0.0)))
 
     def time_passes(self, seconds):
         self.now += seconds
         self.wall += seconds
-
-    @rule()
-    def until_somebody_frees(self):
-        ends = [self.now + left for left in self.rests().values() if left]
-        if ends:
-            self.wall += min(ends) - self.now
-            self.now = min(ends)
-
-    @precondition(lambda self: self.holds)
-    @rule()
-    def until_a_hold_ends(self):
-        until = max(self.now, min(until for _, until in self.waiting()))
-        self.wall += until - self.now
-        self.now = until
 
     @rule(seconds=st.sampled_from([-10 * 365 * DAY, -DAY, -60.0, 60.0, DAY, 10 * 365 * DAY]))
     def the_wall_clock_jumps(self, seconds):
@@ -328,13 +335,15 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool.remember(kept, self.wall)
         old_now, self.now = self.now, self.wall
         if jumped:
-            for label in [one.label for one in self.decisions.accounts]:
+            for key, state in before.memory(old_now).accounts.items():
+                spans = [rest.until - rest.began for rest in state.cooldowns]
+                spans += [fact.until - fact.began for fact in state.models.values()]
                 for model in MODELS:
-                    key, longest = f"github.com:{label}", DAY
                     left = self.pool.rest_left(key, model, self.now) or 0.0
-                    assert left <= max(longest, before.rest_left(key, model, old_now) or 0.0)
+                    assert left <= max(spans, default=0.0), "a clock jump makes no rest longer"
             self.told, self.refused, self.places = {}, {}, {}
             return
+        assert self.pool.memory(self.now) == before.memory(self.now)
         for model in MODELS:
             for conversation in CONVERSATIONS:
                 expected = before.explain(model, conversation, self.now)
@@ -349,33 +358,35 @@ class PoolMachine(RuleBasedStateMachine):
         self.decisions = self.decisions.model_copy(update={"accounts": accounts})
         self.pool.replace(self.decisions, self.now)
 
-    @rule(label=st.sampled_from(LABELS), enabled=st.booleans())
-    def turn_on_or_off(self, label, enabled):
-        stamps = {"enabled_at": self.wall} if enabled else {}
+    @rule(label=st.sampled_from(LABELS), what=EDITS)
+    def the_user(self, label, what):
+        action, *given = what
         known = next((one for one in self.decisions.accounts if one.label == label), None)
-        if known is not None and stamps.get("enabled_at") != known.enabled_at:
-            self.edit(label, enabled=enabled, **stamps)
-            if enabled:
-                self.blocked.discard(label)
+        if known is not None:
+            getattr(self, action)(known, *given)
+        elif action == "add_or_remove":
+            self.decisions = self.decisions.with_account(account(label, credential=self.credential))
+            self.pool.replace(self.decisions, self.now)
 
-    @rule(
-        label=st.sampled_from(LABELS), fence=st.sampled_from(["default", "work"]), block=st.sampled_from([(), ("o*",)])
-    )
-    def change_an_account(self, label, fence, block):
-        self.edit(label, fence=fence, block=block)
+    def turn_on_or_off(self, known, enabled):
+        if enabled and known.enabled_at != self.wall:
+            self.edit(known.label, enabled=True, enabled_at=self.wall)
+            self.blocked.discard(known.label)
+        elif not enabled:
+            self.edit(known.label, enabled=False)
 
-    @rule(label=st.sampled_from(LABELS), number=st.integers(0, 2))
-    def log_in_again(self, label, number):
-        known = next((one for one in self.decisions.accounts if one.label == label), None)
-        token = account(label, token=f"gho_{label}-canary-{number}").token
-        if known is not None and known.token != token:
-            self.edit(label, token=token)
-            self.refused.pop(label, None)
+    def change(self, known, fence, block):
+        self.edit(known.label, fence=fence, block=block)
 
-    @rule(label=st.sampled_from(LABELS), model=st.sampled_from(["", "gpt", "o9"]))
-    def clear(self, label, model):
-        known = next((one for one in self.decisions.accounts if one.label == label), None)
-        if known is None or known.cleared.get(model) == self.wall:
+    def log_in_again(self, known, number):
+        token = account(known.label, token=f"gho_{known.label}-canary-{number}").token
+        if known.token != token:
+            self.edit(known.label, token=token)
+            self.refused.pop(known.label, None)
+
+    def clear(self, known, model):
+        label = known.label
+        if known.cleared.get(model) == self.wall:
             return
         self.time_passes(0.5)  # what happened at this very moment may count or not
         self.edit(label, cleared={**known.cleared, model: self.wall})
@@ -383,31 +394,23 @@ class PoolMachine(RuleBasedStateMachine):
         self.told = {key: at for key, at in self.told.items() if key[0] != label or model not in ("", key[1])}
         if not model:
             self.refused.pop(label, None)
-            assert self.pool.rest_left(known.id, "gpt", self.now) is None, "cleared by hand"
+            assert not [rest for rest in self.view(label).rests if rest.model is None], "cleared by hand"
 
-    @rule(label=st.sampled_from(LABELS))
-    def add(self, label):
-        if all(one.label != label for one in self.decisions.accounts):
-            self.decisions = self.decisions.with_account(account(label, credential=self.credential))
-            self.pool.replace(self.decisions, self.now)
-
-    @rule(label=st.sampled_from(LABELS))
-    def remove(self, label):
-        known = next((one for one in self.decisions.accounts if one.label == label), None)
-        if known is None:
-            return
+    def add_or_remove(self, known):
         before = self.pool.memory(self.now).accounts
         self.decisions = self.decisions.without(known.id, self.wall)
         self.pool.replace(self.decisions, self.now)
         before.pop(known.id)
         assert self.pool.memory(self.now).accounts == before, "the others' state does not move"
-        self.told = {key: at for key, at in self.told.items() if key[0] != label}
-        self.refused.pop(label, None)
-        self.blocked.discard(label)
+        self.told = {key: at for key, at in self.told.items() if key[0] != known.label}
+        self.refused.pop(known.label, None)
+        self.blocked.discard(known.label)
 
-    @rule(label=st.sampled_from(LABELS), models=st.lists(st.sampled_from(["gpt", "o9"]), unique=True))
-    def its_list_passes_by(self, label, models):
-        self.pool.learn_models(f"github.com:{label}", models, self.now)
+    def its_list_passes_by(self, known, models):
+        self.pool.learn_models(known.id, models, self.now)
+
+    def view(self, label):
+        return next(view for view in self.pool.snapshot(self.now).accounts if view.label == label)
 
     # --- always -------------------------------------------------------------------------------------------------------
 

@@ -378,16 +378,14 @@ class Changes:
 
     def _keep(self, client: str, record: Record) -> None:
         facts = {"path": record.path, "after": record.after, "made": record.made, "note": record.note}
-        failure = make(self.folder)
+        self._checked(make(self.folder))
         with opened(self.folder) as folder:
-            if failure is None and not isinstance(folder, Refusal) and folder is not None:
-                failure = folder.tidy((f"{client}.before", f"{client}.json"))
-                if failure is None and record.before is not None:
-                    failure = folder.put(f"{client}.before", record.before)
-                failure = failure or folder.put(f"{client}.json", json.dumps(facts, indent=1).encode())
-            else:
-                failure = failure or (folder if isinstance(folder, Refusal) else None)
-        self._checked(failure)
+            if folder is None or isinstance(folder, Refusal):
+                raise self._error(folder or Refusal("it was removed meanwhile", "try again"))
+            self._checked(folder.tidy((f"{client}.before", f"{client}.json")))
+            if record.before is not None:
+                self._checked(folder.put(f"{client}.before", record.before))
+            self._checked(folder.put(f"{client}.json", json.dumps(facts, indent=1).encode()))
 
     def _forget(self, client: str) -> None:
         for name in (f"{client}.json", f"{client}.before"):
@@ -395,8 +393,11 @@ class Changes:
 
     def _checked(self, found: bytes | Refusal | None) -> bytes | None:
         if isinstance(found, Refusal):
-            raise BalancerError(f"{_shown(self.folder)}: {found.why}. Remedy: {found.remedy}")
+            raise self._error(found)
         return found
+
+    def _error(self, refusal: Refusal) -> BalancerError:
+        return BalancerError(f"{_shown(self.folder)}: {refusal.why}. Remedy: {refusal.remedy}")
 
 
 def _digest(content: bytes) -> str:

@@ -211,7 +211,7 @@ def bypasses(environ: Mapping[str, str], hosts: Collection[str]) -> list[str]:
 
 def _entries(environ: Mapping[str, str]) -> Iterable[str]:
     for name in BYPASS_VARIABLES:
-        yield from re.split(r"[,\s]+", environ.get(name, "").strip()) if environ.get(name, "").strip() else ()
+        yield from re.findall(r"[^,\s]+", environ.get(name, ""))
 
 
 def _matches(entry: str, hosts: Collection[str]) -> bool:

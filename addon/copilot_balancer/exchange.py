@@ -8,6 +8,7 @@ Laws of this file:
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,10 @@ from copilot_balancer.pool import Attempt, Hold, Nobody, NobodyKind, PoolRequest
 
 PARSE_ON_LOOP = 1024 * 1024
 """Bytes of a request body that are parsed on the event loop; a longer one is parsed in a thread."""
+
+SNAPSHOTS = b'"copilot_quota_snapshots"'
+TOLD_LIMIT = 64 * 1024
+"""Bytes from that mention on that are looked at."""
 
 HOLD_STEP = 0.25
 """Seconds between two looks at whether the client of a held request is still there."""
@@ -116,6 +121,8 @@ class Exchange:
         self.declined = False
         self.note = ""
         self.kept: bytearray | None = None
+        self.quota_told = bytearray()
+        """What came from the first mention of the quota on."""
 
     # --- with what? --------------------------------------------------------------------------------------------------
 
@@ -331,17 +338,31 @@ class Exchange:
             response.headers["x-copilot-model-changed-to"] = printable(self.asked_model or "?", 80)
 
     def _stream(self, response: http.Response) -> None:
-        if not (limit := self.live.keep_bodies):
-            response.stream = True
-            return
-        kept = self.kept = bytearray()
+        """Hand on each piece as it comes; keep what a person may look at, and where the quota is told."""
+        limit = self.live.keep_bodies
+        kept = self.kept = bytearray() if limit else None
+        told = self.quota_told = bytearray()
 
-        def keep(data: bytes) -> bytes:
-            if len(kept) < limit:
+        def passing(data: bytes) -> bytes:
+            if kept is not None and len(kept) < limit:
                 kept.extend(data[: limit - len(kept)])
+            if (told or SNAPSHOTS in data) and len(told) < TOLD_LIMIT:
+                told.extend(data[:TOLD_LIMIT])
             return data
 
-        response.stream = keep
+        response.stream = passing
+
+    def _learn_quota(self) -> None:
+        """The end of a stream may say what is left (``copilot_quota_snapshots``, copilot-protocol.md 3.4)."""
+        _, _, found = self.quota_told.partition(SNAPSHOTS)
+        if not found or self.account is None:
+            return
+        try:
+            snapshots, _ = json.JSONDecoder().raw_decode(found.decode("utf-8", "replace").lstrip(' ":'))
+        except (ValueError, RecursionError):
+            return
+        windows = quota.read_snapshots({"copilot_quota_snapshots": snapshots}, wall=time.time(), now=self.live.now())
+        self.live.pool.learn_quota(self.account.id, windows)
 
     async def judge(self, refusal: Refusal) -> None:
         """Answer the layer's *again?*."""
@@ -458,6 +479,7 @@ class Exchange:
             guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
         if self.kind is Kind.HOME and response is not None and self.account and response.status_code == 200:
             self._learn_models(response)
+        self._learn_quota()
         served = not self.local and bool(self.tries) and self.tries[-1].reason == Reason.SERVED
         what = self.model or f"{flow.request.method} {flow.request.path.partition('?')[0]}"
         record = Attribution(

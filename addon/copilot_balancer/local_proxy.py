@@ -292,7 +292,7 @@ def _new_log(folder: Path) -> Path:
     if failure := make(folder):
         raise _error(folder, failure)
     known = sorted(folder.glob("proxy-*.log"), key=lambda path: path.stat().st_mtime)
-    for old in known[: len(known) - KEPT_LOGS + 1]:
+    for old in known[: max(len(known) + 1 - KEPT_LOGS, 0)]:
         old.unlink(missing_ok=True)
     handle, name = tempfile.mkstemp(".log", "proxy-", folder)
     os.close(handle)

@@ -1,0 +1,90 @@
+"""What an account's own list of models says, and what it teaches."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from copilot_balancer.accounts import Account
+from copilot_balancer.catalogue import Listed, learnt, read_models
+from copilot_balancer.fake.bodies import models_document
+from copilot_balancer.memory import MAX_MODELS, AccountState, Cooldown, ModelFact, QuotaWindow
+
+NOW, TTL = 1000.0, 600.0
+WORK = Account(id="github.com:1", label="work", token=SecretStr("gho_work_work_work"))
+
+
+def entry(name: object = "gpt-4.1", **more: object) -> dict[str, object]:
+    return {"id": name, "object": "model", **more}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param([], (), id="empty"),
+        pytest.param([entry(), entry("o9")], (Listed("gpt-4.1"), Listed("o9")), id="two"),
+        pytest.param([entry(), entry()], (Listed("gpt-4.1"),), id="twice"),
+        pytest.param([entry(billing={"is_premium": False})], (Listed("gpt-4.1", included=True),), id="not premium"),
+        pytest.param([entry(billing={"multiplier": 0})], (Listed("gpt-4.1", included=True),), id="costs nothing"),
+        pytest.param([entry(billing={"is_premium": True, "multiplier": 1})], (Listed("gpt-4.1"),), id="premium"),
+        pytest.param([entry(billing=None)], (Listed("gpt-4.1"),), id="no billing"),
+        pytest.param([entry(policy={"state": "enabled"})], (Listed("gpt-4.1"),), id="enabled"),
+        pytest.param([entry(policy={"state": "unconfigured"})], (Listed("gpt-4.1"),), id="unconfigured"),
+        pytest.param([entry(policy={"state": "disabled"})], (), id="disabled"),
+        pytest.param([entry(model_picker_enabled=False)], (Listed("gpt-4.1"),), id="hidden, and called all the same"),
+        pytest.param([entry(7), entry(""), entry("a b"), entry("x" * 201), entry("é"), "gpt", None], (), id="no names"),
+    ],
+)
+def test_list(data, expected):
+    """A list names the models that the account has, and which of them cost nothing."""
+    assert read_models({"data": data, "object": "list"}) == expected
+
+
+@pytest.mark.parametrize("document", [None, [], {}, {"data": None}, {"data": {}}, "x"], ids=repr)
+def test_no_list(document):
+    """What is no list teaches nothing."""
+    assert read_models(document) is None
+
+
+def test_long_list():
+    """No more models are read than are remembered."""
+    names = [f"m{number}" for number in range(MAX_MODELS + 9)]
+
+    assert len(read_models(models_document(names)) or ()) == MAX_MODELS
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["data", "id", "billing", "policy"]), inner), max_leaves=9))  # fmt: skip
+def test_any_document(document):
+    """A foreign document never raises."""
+    read_models(document)
+    read_models({"data": document if isinstance(document, list) else [document]})
+
+
+def test_what_a_list_teaches():
+    """Listed models are had from now on, also one that was lacking; what is not listed is left as it was."""
+    before = AccountState(
+        credential=WORK.fingerprint,
+        models={"o9": ModelFact(False, NOW + 60, NOW - 1, 2), "old": ModelFact(True, NOW + 5, NOW - 1, 4)},
+        cooldowns=[Cooldown(NOW, NOW + 9, "limit")],
+        quota={"premium": QuotaWindow(50.0)},
+        served=3,
+    )
+
+    after = learnt(WORK, [Listed("o9"), Listed("gpt-4.1", included=True)], before, NOW, TTL)
+
+    assert after == AccountState(
+        credential=WORK.fingerprint,
+        models={
+            "gpt-4.1": ModelFact(True, NOW + TTL, NOW, 0, included=True),
+            "o9": ModelFact(True, NOW + TTL, NOW, 0),
+            "old": ModelFact(True, NOW + 5, NOW - 1, 4),
+        },
+        listed_at=NOW,
+    )
+    assert before.models["o9"].has is False
+
+
+@pytest.mark.parametrize("before", [None, AccountState(credential="other", models={"old": ModelFact(True, NOW + 5)})])
+def test_facts_about_another_credential(before):
+    """What was known of an older credential does not count for this one."""
+    assert list(learnt(WORK, [Listed("o9")], before, NOW, TTL).models) == ["o9"]
