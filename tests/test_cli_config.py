@@ -9,6 +9,7 @@ from copilot_balancer.config import Settings
 
 CONFIG = """
 strategy = "sticky"
+affinity = 2592000
 failover = ["limit", "quota"]
 retry_ambiguous = false
 hosts = ["acme.ghe.com"]
@@ -45,7 +46,7 @@ def test_show(cli):
     assert shown["failover"] == "limit, quota config.toml"
     assert shown["retry_ambiguous"] == "false config.toml"
     assert shown["hosts"] == "acme.ghe.com config.toml"
-    assert shown["affinity"] == "3600 default"
+    assert shown["affinity"] == "2592000 config.toml"
     assert shown["keep_bodies"].startswith("2 MB in mitmweb")
     assert shown["routes"] == "gpt* o9: work personal, else as gpt-4.1, claude*: (off) config.toml"
     assert shown["preseed"] == "work: gpt* o9 config.toml"

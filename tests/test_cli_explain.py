@@ -155,7 +155,7 @@ def test_explain_without_accounts(tmp_path, monkeypatch):
     """What to do then is said."""
     monkeypatch.chdir(tmp_path)
     result = CommandLine(tmp_path).run("explain", "gpt-5", exit_code=1)
-    assert result.stdout == "No account is stored; `copilot-balancer accounts import` adds one.\n"
+    assert result.stdout == "No account is stored; `copilot-balancer accounts add` adds one.\n"
 
 
 def test_explain_changes_nothing(cli):

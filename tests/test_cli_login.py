@@ -1,15 +1,21 @@
 """``accounts add`` and ``accounts login`` against a scripted GitHub; no test waits, and each checks that no token came out."""
 
 import json
+import os
+import subprocess
+import sys
 from collections import deque
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from command_line import FREE2, OCTODOG, CommandLine, token
+from conftest import until
 from copilot_balancer import cli_login
 from copilot_balancer.config import OPENCODE_CLIENT_ID
-from copilot_balancer.fake import FakeAccount, FakeLogin, Refuse
+from copilot_balancer.fake import Document, FakeAccount, FakeLogin, Refuse, SlowFirst, running
+from copilot_balancer.store import Store
 
 ADD = ("accounts", "add")
 DEVICE_CODE = "CanaryDeviceCode" * 3
@@ -304,3 +310,62 @@ def test_removed_while_logging_in(cli, monkeypatch):
 
     assert "there is no account" in result.stderr
     assert cli.labels == []
+
+
+# ── as a program ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+PROGRAM = """
+import os, socket, time, certifi
+connect = socket.create_connection
+socket.create_connection = lambda _, *rest, **more: connect(("127.0.0.1", int(os.environ["FAKE_PORT"])), *rest, **more)
+certifi.where = lambda: os.environ["FAKE_CA"]
+time.sleep = lambda seconds: None
+from copilot_balancer.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_program(tmp_path):
+    """As a program over real TLS: neither token nor device code in arguments, environment, output or any other file."""
+    late = SlowFirst(0.6, Document({"error": "authorization_pending"}))
+    account = FakeAccount("work")
+    login = FakeLogin(account, token("Work"), deque([late]), device_code=DEVICE_CODE, interval=0)
+    with running() as fake:
+        fake.logins["github.com"] = login
+        environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "COPILOT_BALANCER_HOME": str(tmp_path / "ours"),
+            "FAKE_PORT": str(fake.port),
+            "FAKE_CA": str(fake.ca_file),
+        }
+        with subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, "accounts", "add", "--label", "work", "--yes"],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as run:
+            until(lambda: login.polled_at, "the first poll")
+            process = Path(f"/proc/{run.pid}")
+            seen = process.joinpath("cmdline").read_bytes() + process.joinpath("environ").read_bytes()
+            shown, _ = run.communicate(timeout=30)
+
+    assert run.returncode == 0, shown
+    assert b"Type  ABCD-1234" in shown
+    assert b"Added account work" in shown
+    assert b"Canary" not in seen + shown
+    store = Store(tmp_path / "ours" / "state")
+    assert store.read_decisions().accounts[0].token.get_secret_value() == token("Work")
+    assert set(store.read_memory().accounts) == {f"github.com:{account.user_id}"}
+    holders = [path.name for path in tmp_path.rglob("*") if path.is_file() and b"Canary" in path.read_bytes()]
+    assert holders == ["accounts.json"]
+    assert {(one.host, one.path) for one in fake.seen} == {
+        ("github.com", "/login/device/code"),
+        ("github.com", "/login/oauth/access_token"),
+        ("api.github.com", "/user"),
+        ("api.github.com", "/copilot_internal/user"),
+        ("api.individual.githubcopilot.com", "/models"),
+    }

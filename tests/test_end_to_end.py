@@ -273,7 +273,7 @@ def test_without_accounts(start, fake):
     assert fake.asked()[0].token == CLIENT
     got = proxy.post(token=PLACEHOLDER)
     assert got.status_code == 401
-    assert "accounts import" in got.json()["error"]["message"]
+    assert "accounts add" in got.json()["error"]["message"]
     assert "no account is stored" in proxy.log
 
 

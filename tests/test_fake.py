@@ -837,6 +837,14 @@ def test_a_login_is_strict(fake):
     assert post(fake, "/login/oauth/authorize").status_code == 404
 
 
+def test_instead_of_a_poll(fake):
+    """What a poll gets can be anything."""
+    fake.logins["github.com"] = FakeLogin(FakeAccount("new"), "gho_new", deque([Refuse(502)]), interval=0)
+
+    given = {"device_code": fake.logins["github.com"].device_code, "grant_type": GRANT}
+    assert post(fake, "/login/oauth/access_token", **given).status_code == 502
+
+
 def test_instead_of_a_code(fake):
     """The first answer can be anything."""
     fake.logins["github.com"] = FakeLogin(FakeAccount("new"), "gho_new", code=Refuse(503))

@@ -200,7 +200,7 @@ class CopilotBalancer:
         )
         if not decisions.accounts:
             logger.warning(
-                "copilot: no account is stored, requests go on as they are; `copilot-balancer accounts import` adds one"
+                "copilot: no account is stored, requests go on as they are; `copilot-balancer accounts add` adds one"
             )
         if decisions.terms_missing:
             logger.warning(

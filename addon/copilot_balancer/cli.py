@@ -25,7 +25,7 @@ from copilot_balancer.cli_setup import setup
 from copilot_balancer.cli_terms import terms
 from copilot_balancer.cli_usage import usage
 from copilot_balancer.errors import BalancerError, printable
-from copilot_balancer.terminal import World, pass_world
+from copilot_balancer.terminal import World, json_option, pass_world, show_json
 
 
 class Program(click.Group):
@@ -50,14 +50,18 @@ def cli(context: click.Context) -> None:
 
 @cli.command()
 @click.argument("switch", type=click.Choice(["on", "off"]))
+@json_option
 @pass_world
-def balancing(world: World, switch: str) -> None:
+def balancing(world: World, switch: str, *, as_json: bool) -> None:
     """Turn balancing on or off. Off: only the home account serves, and its refusals reach the client."""
 
     def change(decisions: Decisions) -> Decisions:
         return decisions.model_copy(update={"balancing": switch == "on"})
 
     decisions = world.store.edit_decisions(change)
+    if as_json:
+        show_json({"balancing": decisions.balancing})
+        return
     click.echo(f"Balancing is {switch}.")
     tell_limits(decisions)
 

@@ -48,7 +48,7 @@ def _told(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:.12g}"
     if isinstance(value, RouteTable):
         fallback = f", else as {' '.join(value.fallback)}" if value.fallback else ""
         return f"{' '.join(value.models)}: {' '.join(value.accounts)}{fallback}{'' if value.enabled else ' (off)'}"

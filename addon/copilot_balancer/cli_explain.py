@@ -42,7 +42,7 @@ _SHOWN_PARTS = 8
 def explain(
     context: click.Context, world: World, model: str, *, conversation: str | None, fence: str | None, as_json: bool
 ) -> None:
-    """Say which account would serve MODEL now, why, and why not the others. Exit code 1: nobody can."""
+    """Say which account would serve MODEL now, and why. Exit code 1: nobody can."""
     now = world.now()
     loaded = world.settings(with_project=True)
     for warning in loaded.warnings:

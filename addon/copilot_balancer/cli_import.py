@@ -29,7 +29,17 @@ _SHORTEST_HASH = 4
 """So many digits of a fingerprint name it, when no other one begins like that."""
 
 
-@click.command("import")
+_PLACES = """\b
+opencode     auth.json in ~/.local/share/opencode
+copilot-cli  COPILOT_GITHUB_TOKEN, else config.json in ~/.copilot
+gh           hosts.yml in ~/.config/gh, and `gh auth token`
+vim          apps.json and hosts.json in ~/.config/github-copilot
+env          COPILOT_GITHUB_TOKEN, else GH_TOKEN, else GITHUB_TOKEN
+stdin        what you type or pipe in
+"""
+
+
+@click.command("import", epilog=_PLACES)
 @click.option(
     "--from",
     "source",
@@ -45,16 +55,7 @@ _SHORTEST_HASH = 4
 def import_command(
     world: World, *, source: str, label: str | None, host: str | None, no_verify: bool, as_json: bool
 ) -> None:
-    r"""Bring in an account by its token. GitHub is asked whose it is; the same account again is refreshed.
-
-    \b
-    opencode     auth.json in ~/.local/share/opencode
-    copilot-cli  COPILOT_GITHUB_TOKEN, else config.json in ~/.copilot
-    gh           hosts.yml in ~/.config/gh, and `gh auth token`
-    vim          apps.json and hosts.json in ~/.config/github-copilot
-    env          COPILOT_GITHUB_TOKEN, else GH_TOKEN, else GITHUB_TOKEN
-    stdin        what you type or pipe in
-    """
+    """Bring in an account by its token. GitHub is asked whose it is; the same account again is refreshed."""
     if label is not None:
         label = normalise_label(label)
     found = _from_stdin(world, host) if source == "stdin" else _from_program(world, source, label, host)

@@ -138,7 +138,7 @@ class Exchange:
         if self.kind is Kind.OTHER:
             self._client_itself(send, held, why="this path acts as a person and is never balanced")
         elif not self.live.decisions.accounts:
-            self._client_itself(send, held, why="no account is stored; `copilot-balancer accounts import` adds one")
+            self._client_itself(send, held, why="no account is stored; `copilot-balancer accounts add` adds one")
         elif self.live.off is not None:
             self._client_itself(send, held, why=f"accounts are switched off: {self.live.off}")
         else:
@@ -510,7 +510,7 @@ _HEADLINES: Mapping[NobodyKind, str] = {
     NobodyKind.LIMITED: "every account that could serve this has reached a rate limit.",
     NobodyKind.NO_MODEL: "no account can be asked for this model.",
     NobodyKind.NEEDS_LOGIN: "every account needs a new login.",
-    NobodyKind.NO_ACCOUNTS: "no account is stored; `copilot-balancer accounts import` adds one.",
+    NobodyKind.NO_ACCOUNTS: "no account is stored; `copilot-balancer accounts add` adds one.",
 }
 
 

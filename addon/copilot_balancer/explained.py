@@ -65,7 +65,7 @@ def _headline(explanation: Explanation, now: float) -> str:
     elif isinstance(decision, Hold):
         told = f"{model} waits {duration(decision.until - now)}, and is then served: {decision.why}."
     elif decision.kind is NobodyKind.NO_ACCOUNTS:
-        told = "No account is stored; `copilot-balancer accounts import` adds one."
+        told = "No account is stored; `copilot-balancer accounts add` adds one."
     else:
         free = "" if decision.free_at is None else f"; the first is free in {duration(decision.free_at - now)}"
         told = f"Nobody can serve {model} now ({decision.kind}){free}."

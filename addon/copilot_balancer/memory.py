@@ -9,6 +9,7 @@ Laws of this file:
 3. A limited account is computed from these facts and ``now``; there is no flag.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -213,7 +214,7 @@ def _merged(one: AccountState | None, two: AccountState | None) -> AccountState:
         blocked_why=blocked.blocked_why,
         healed=healed,
         strikes=_newest(one.strikes, two.strikes, lambda strike: (strike[1], strike[0])),
-        faults=sorted(set(one.faults) | set(two.faults))[-MAX_FAULTS:],
+        faults=sorted((Counter(one.faults) | Counter(two.faults)).elements())[-MAX_FAULTS:],
         models=newest_models(_newest(one.models, two.models, _age)),
         listed_at=_latest(one.listed_at, two.listed_at),
         quota=_newest(one.quota, two.quota, lambda window: (window.seen_at, -window.percent_left, repr(window))),
