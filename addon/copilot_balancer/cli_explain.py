@@ -93,7 +93,7 @@ def events() -> None:
 @pass_world
 @click.pass_context
 def replay_command(context: click.Context, world: World, file: Path | None, as_json: bool) -> None:
-    """Run the recorded decisions again, and say whether each comes out the same, bit for bit.
+    """Run the recorded decisions again and compare each.
 
     The proxy records them while copilot_record_decisions is on. FILE is by default the newest of its two files.
     """

@@ -45,6 +45,7 @@ from copilot_balancer.local_proxy import (
     command,
     listener,
     own_authority,
+    prompt,
     start,
     trust_all,
     trust_more,
@@ -84,20 +85,20 @@ def _runs(tool: str) -> Callable[..., None]:
                 "Ctrl-C ends it.\n",
                 err=True,
             )
-        become(arguments, world.environ)
+        become(arguments, prompt(world.environ))
 
     return run
 
 
 def _must_be_free(world: World, authority: Authority, port: int) -> None:
-    if listener(port, authority) is Listener.OURS:
-        raise InvalidInput(
-            f"a proxy of yours runs on 127.0.0.1:{port} already: use it, or give this one another --port"
-        )
-    if _by_hand(world, port):
-        raise InvalidInput(f"a mitmproxy of yours runs on 127.0.0.1:{port} already: give this one another --port")
-    if listener(port, authority) is not Listener.NOBODY:
-        raise InvalidInput(f"another program listens on 127.0.0.1:{port}: give the proxy another --port")
+    heard = listener(port, authority)
+    if heard is Listener.OURS:
+        whose = "a proxy of yours runs"
+    elif heard is Listener.ANOTHER:
+        whose = "a mitmproxy of yours runs" if _by_hand(world, port) else "another program listens"
+    else:
+        return
+    raise InvalidInput(f"{whose} on 127.0.0.1:{port} already: give this one another --port")
 
 
 def _by_hand(world: World, port: int) -> bool:
@@ -109,13 +110,13 @@ def _port(port: int) -> str:
     return "" if port == PORT else f" --port {port}"
 
 
-def become(arguments: list[str], environ: Mapping[str, str]) -> None:
+def become(arguments: list[str], environ: dict[str, str]) -> None:
     """Be this program from now on. Windows cannot: there it runs, and its exit code is ours."""
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "nt":
         raise click.exceptions.Exit(subprocess.call(arguments, env=environ))  # noqa: S603 - mitmproxy of this Python
-    os.execve(arguments[0], arguments, dict(environ))  # noqa: S606 - no shell is wanted
+    os.execve(arguments[0], arguments, environ)  # noqa: S606 - no shell is wanted
 
 
 run = click.command(

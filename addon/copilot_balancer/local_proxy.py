@@ -29,8 +29,8 @@ from copilot_balancer.folder import Refusal, make, opened
 SCRIPT = Path(__file__).with_name("script.py")
 """What mitmproxy runs."""
 
-ANSWER_SECONDS = 3.0
-"""How long whoever listens may take to prove itself."""
+ANSWER_SECONDS = 1.5
+"""How long whoever listens may take to prove itself; a proxy of ours takes a twentieth."""
 START_SECONDS = 30.0
 """How long a proxy may take until it is ready; it takes about one."""
 END_SECONDS = 10.0
@@ -236,6 +236,11 @@ def command(tool: str, authority: Authority, port: int, extra: Sequence[str] = (
     return [str(program), *addon, "--set", f"confdir={authority.folder}", *quiet, *extra]
 
 
+def prompt(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which a proxy's lines come out one by one, into a file or a pipe too."""
+    return {**environ, "PYTHONUNBUFFERED": "1"}
+
+
 @dataclass(frozen=True)
 class Started:
     """A proxy that was started here."""
@@ -267,7 +272,7 @@ def start(authority: Authority, logs: Path, environ: Mapping[str, str], extra: S
     with log.open("wb") as out:
         process = subprocess.Popen(  # noqa: S603 - mitmdump of this environment
             arguments,
-            env={name: value for name, value in environ.items() if name not in _KEY_LOGS},
+            env={name: value for name, value in prompt(environ).items() if name not in _KEY_LOGS},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
