@@ -25,7 +25,7 @@ What is measured:
   least. Refusals of requests that were under way at the same time count once: nobody could have known.
 - model missing: of these the 400, by (account, model that it lacks) where there were any.
 - switches: a request of a conversation was accepted by another account than the one before; by 100 accepted.
-- attempts: sends upstream by request.
+- attempts: sends upstream by accepted request.
 
 Each number is a mean over the seeds, in brackets the worst of them. The same seed gives the same numbers, bit for bit.
 """
@@ -754,7 +754,7 @@ COLUMNS = (
     Column("in a window", lambda run: _mean(run.limits()), 2, "<= 1"),
     Column("model missing", lambda run: _mean(run.missing()), 1),
     Column("switches", lambda run: 100 * run.switches / max(run.served, 1), 1, "<= 5"),
-    Column("attempts", lambda run: run.attempts / run.wanted, 2),
+    Column("attempts", lambda run: run.attempts / max(run.served, 1), 2),
 )
 
 

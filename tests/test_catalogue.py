@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from copilot_balancer.accounts import Account
-from copilot_balancer.catalogue import Listed, learnt, read_models
+from copilot_balancer.catalogue import Catalogue, Listed, Shelf, completed, learnt, newest, read_models, shelf
 from copilot_balancer.fake.bodies import models_document
 from copilot_balancer.memory import MAX_MODELS, AccountState, Cooldown, ModelFact, QuotaWindow
 
@@ -88,3 +88,41 @@ def test_what_a_list_teaches():
 def test_facts_about_another_credential(before):
     """What was known of an older credential does not count for this one."""
     assert list(learnt(WORK, [Listed("o9")], before, NOW, TTL).models) == ["o9"]
+
+
+ENTRIES = [{"id": "gpt-4.1", "name": "GPT"}, {"id": "claude", "policy": {"state": "enabled"}}]
+
+
+def test_entries_are_kept_as_they_were_written():
+    """A shelf holds each entry of a list as the service wrote it, for the credential that saw it."""
+    models = read_models(
+        {"data": [*ENTRIES, {"id": "huge", "x": "y" * 30_000}, {"id": "off", "policy": {"state": "disabled"}}]}
+    )
+    kept = shelf(WORK, models, 5.0)
+    assert kept == Shelf(WORK.fingerprint, 5.0, {entry["id"]: entry for entry in ENTRIES})
+
+
+def test_the_newest_list_wins():
+    """Of two lists of one account the newer one stays; other accounts' lists stay as well."""
+    old, new = Shelf("f", 1.0, {}), Shelf("f", 2.0, {"a": {"id": "a"}})
+    assert newest(Catalogue({"x": old, "y": old}), Catalogue({"x": new})) == Catalogue({"x": new, "y": old})
+    assert newest(Catalogue({"x": new}), Catalogue({"x": old})) == Catalogue({"x": new})
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        pytest.param(
+            {"object": "list", "data": ENTRIES[:1]}, [*ENTRIES[:1], {"id": "new"}, ENTRIES[1]], id="completed"
+        ),
+        pytest.param({"data": [*ENTRIES, {"id": "new"}]}, None, id="nothing is missing"),
+        pytest.param({"data": "no list"}, None, id="no list of models"),
+    ],
+)
+def test_completed(document, expected):
+    """A list gets the entries that it lacks, each once, behind its own; the rest of it stays."""
+    others = [{"new": {"id": "new"}}, {"claude": ENTRIES[1], "new": {"id": "new", "other": 1}, "gpt-4.1": {}}]
+    found = completed(document, others)
+    assert (found and found["data"]) == expected
+    if found:
+        assert found["object"] == "list"

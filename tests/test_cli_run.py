@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import select
 import shlex
 import shutil
 import signal
@@ -10,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import click
 import pytest
 
 from conftest import PERSONAL, ROOT, WORK, free_port, three_accounts, until
@@ -18,9 +20,9 @@ from copilot_balancer import cli_run
 from copilot_balancer.accounts import Decisions
 from copilot_balancer.copilot import PLACEHOLDER
 from copilot_balancer.fake import limited
-from copilot_balancer.local_proxy import Listener, listener, start, usual_authority
+from copilot_balancer.local_proxy import Listener, listener, own_authority, start, usual_authority
 from copilot_balancer.store import Store, paths
-from machine import Machine, machine, made_ca  # noqa: F401 - fixtures
+from machine import machine, made_ca  # noqa: F401 - fixtures
 from test_secrets import leaks
 
 PROGRAM = [sys.executable, "-c", "from copilot_balancer.cli import main; main()"]
@@ -62,7 +64,7 @@ def test_run(ready, became, port, verb, tool, hint):
     assert arguments[arguments.index("--listen-port") + 1] == str(port)
     assert f"confdir={ready.authority.folder}" in arguments
     assert arguments[-3:] == ["--set", "copilot_log=errors", "-q"]
-    assert environ == ready.environ
+    assert environ == {**ready.environ, "PYTHONUNBUFFERED": "1"}
     assert (f"copilot-balancer exec --port {port} -- opencode" in told) is hint
 
 
@@ -83,16 +85,13 @@ def test_another_program_has_the_port(ready, became):
 
 def test_our_own_proxy_has_the_port(ready, became, monkeypatch):
     """Where a proxy of ours, or one that was started by hand, runs already, that is said."""
-    monkeypatch.setattr(cli_run, "listener", lambda _port, authority: Listener.OURS)
-    assert "a proxy of yours runs on 127.0.0.1:8080 already" in ready.refused("web")
     by_hand = usual_authority(ready.home)
     shutil.copytree(ready.authority.folder, by_hand.folder)
-    monkeypatch.setattr(
-        cli_run,
-        "listener",
-        lambda _port, authority: Listener.OURS if authority == by_hand else Listener.ANOTHER,
-    )
-    assert "a mitmproxy of yours runs on 127.0.0.1:8080 already" in ready.refused("web")
+    for running, said in ((ready.authority, "a proxy of yours"), (by_hand, "a mitmproxy of yours")):
+        monkeypatch.setattr(
+            cli_run, "listener", lambda _, asked, has=running: Listener.OURS if asked == has else Listener.ANOTHER
+        )
+        assert ready.refused("web").startswith(f"{said} runs on 127.0.0.1:8080 already")
     assert became == []
 
 
@@ -110,8 +109,6 @@ def test_become(tmp_path):
 
 def test_become_on_windows(monkeypatch):
     """Where a process cannot be replaced, the program's exit code becomes ours."""
-    import click
-
     with monkeypatch.context() as patched:
         patched.setattr(cli_run.os, "name", "nt")
         with pytest.raises(click.exceptions.Exit) as caught:
@@ -146,7 +143,7 @@ VALUES = {
     "SIMPLE": "a",
     "SPACE": "a b",
     "QUOTES": 'it\'s "so" `x` $HOME \\ ! %',
-    "LINES": "a\nb",
+    "NEWLINE": "a\nb",
     "EMPTY": "",
     "NON": "ä…",
 }
@@ -158,7 +155,7 @@ def test_quoting(shell):
     program = shutil.which(shell)
     if program is None:
         pytest.skip(f"{shell} is not installed")
-    before = {"PATH": os.environ["PATH"], "SPACE": "it's old", "LINES": "x"}
+    before = {"PATH": os.environ["PATH"], "SPACE": "it's old", "NEWLINE": "x"}
     script = cli_run._script(VALUES, before, shell, "copilot-balancer env")
     back = script.rpartition("# and back:")[2].strip()
     show = f"{shlex.quote(sys.executable)} -c 'import json, os; print(json.dumps(dict(os.environ)))'"
@@ -358,18 +355,22 @@ def test_exec_beside_a_company_s_proxy(ready, monkeypatch):
     assert "secret" not in told
 
 
-def test_a_proxy_that_ends_early(ready):
+KILL = """
+import os, pathlib, signal, time
+pid = int(open("pid").read())
+os.kill(pid, signal.SIGTERM)
+while pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
+    time.sleep(0.02)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_proxy_that_ends_early(ready, monkeypatch):
     """A proxy that ended before its client is told, with its log."""
-    ready.install("client", '#!/bin/sh\nkill "$(cat pid)"; sleep 0.5\n')
-    pid = ready.home / "pid.py"
-    pid.write_text(f"import os\nopen({str(ready.home / 'project' / 'pid')!r}, 'w').write(str(os.getpid()))\n")
-    here = Path.cwd()
-    os.chdir(ready.home / "project")
-    try:
-        ready.environ["PATH"] += f":{os.environ['PATH']}"
-        told = ready.run("exec", "--proxy-args", f"-s {pid}", "client").stderr
-    finally:
-        os.chdir(here)
+    monkeypatch.chdir(ready.home / "project")
+    ready.install("client", f"#!{sys.executable}\n{KILL}")
+    (ready.home / "project" / "pid.py").write_text("import os\nopen('pid', 'w').write(str(os.getpid()))\n")
+    told = ready.run("exec", "--proxy-args", "-s pid.py", "client").stderr
     assert "the proxy ended before the client did (exit code 0); its log:" in told.replace("\n      ", " ")
 
 
@@ -398,9 +399,9 @@ def home(tmp_path, made_ca, fake):  # noqa: F811 - fixtures
         "FAKE_PORT": str(fake.port),
         "TO_FAKE": f"-s {ROOT / 'tests' / 'dial_fake.py'} --set ssl_verify_upstream_trusted_ca={fake.ca_file}",
     }
-    machine = Machine(tmp_path / "unused") if (tmp_path / "unused").mkdir() is None else None
-    machine.environ.update(environ)
-    machine.with_ca(made_ca)
+    authority = own_authority(paths(environ).state)
+    authority.prepare()
+    shutil.copytree(made_ca, authority.folder, dirs_exist_ok=True)
     decisions = Decisions(accounts=three_accounts(), terms_accepted_at=1.0)
     Store(paths(environ).state).edit_decisions(lambda _: decisions)
     return environ
@@ -434,7 +435,7 @@ def test_exec_end_to_end(home, fake):
     assert (ran.returncode, ran.stdout.split()[0], ran.stdout.split()[2]) == (0, "200", "True"), ran
     assert ran.stdout.split()[1] in ("personal", "spare")
     assert ran.stderr == ""
-    assert [seen.account for seen in fake.asked()][0] == "work"
+    assert fake.asked()[0].account == "work"
     (log,) = proxies(home)
     assert ended(log)
     assert leaks(Path(home["COPILOT_BALANCER_HOME"])) == []
@@ -442,11 +443,7 @@ def test_exec_end_to_end(home, fake):
 
 def test_exec_uses_a_proxy_that_runs(home, fake, tmp_path):
     """Where a proxy of ours runs on the port, it is used, and goes on afterwards."""
-    machine = Machine.__new__(Machine)
     where = paths(home).state
-    from copilot_balancer.local_proxy import own_authority
-
-    del machine
     started = start(own_authority(where), tmp_path / "other logs", home, shlex.split(home["TO_FAKE"]))
     try:
         ran = subprocess.run(
@@ -526,9 +523,6 @@ def test_interrupted_before_the_client_runs(home, tmp_path):
 
 def test_a_terminal_is_the_client_s(home):
     """At a terminal the client has it whole, and Ctrl-C reaches it once."""
-    import pty
-    import select
-
     script = (
         "import signal, sys, time; n = []; signal.signal(signal.SIGINT, lambda *_: n.append(1)); "
         "print('tty', sys.stdin.isatty(), sys.stdout.isatty(), flush=True); time.sleep(0.5); time.sleep(0.5); print('hits', len(n))"
@@ -558,8 +552,6 @@ def test_run_for_real(home, fake):
     """`copilot-balancer run` serves a client, proves itself, and ends by Ctrl-C."""
     at = free_port()
     where = paths(home).state
-    from copilot_balancer.local_proxy import own_authority
-
     with subprocess.Popen(
         [*PROGRAM, "run", "--port", str(at), *shlex.split(home["TO_FAKE"])],
         env=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -580,4 +572,3 @@ def test_run_for_real(home, fake):
     assert f"copilot-balancer exec --port {at} -- opencode" in told
     assert "copilot: gpt-4.1 <- " in told
     assert "<< 200 OK" not in told
-    assert httpx is not None

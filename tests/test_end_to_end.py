@@ -372,6 +372,37 @@ def test_an_unknown_proxy_user_is_refused(fenced, fake):
     assert fake.seen == []
 
 
+def listed_models(client):
+    return [model["id"] for model in client.get(f"{API}/models").json()["data"]]
+
+
+def test_models_are_completed(start, fake):
+    """What another account is known to have is in the list that the client sees, and using it goes to that account."""
+    fake.accounts[WORK].models = ("gpt-4.1",)
+    fake.accounts[PERSONAL].models = ("gpt-4.1", "claude-sonnet-4.6")
+    proxy = start()
+    with proxy.client() as client:
+        assert listed_models(client) == ["gpt-4.1"]  # nothing is known of the others yet
+        with httpx.Client(
+            proxy=proxy.url.replace("//", "//personal:@"), verify=proxy.context(), trust_env=False
+        ) as own:
+            assert listed_models(own) == ["gpt-4.1", "claude-sonnet-4.6"]
+        assert listed_models(client) == ["gpt-4.1", "claude-sonnet-4.6"]
+        got = client.post(f"{API}/v1/messages", json={"model": "claude-sonnet-4.6"})
+    assert got.status_code == 200
+    assert fake.asked()[-1].account in ("personal", "spare")
+    until(lambda: len(proxy.store.read_catalogue().accounts) == 2, "the lists to be written down")
+    again = start(home=proxy.store.accounts_path.parent.parent)
+    with again.client() as client:
+        assert listed_models(client) == ["gpt-4.1", "claude-sonnet-4.6"]
+    again.store.edit_decisions(
+        lambda decisions: decisions.with_account(decisions.find("personal").model_copy(update={"block": ("claude*",)}))
+    )
+    until(lambda: "accounts.json was read again" in again.log, "the proxy to notice")
+    with again.client() as client:
+        assert listed_models(client) == ["gpt-4.1"]
+
+
 def test_models_when_the_home_account_is_limited(proxy, fake):
     """A client that gets no list of models ends, so another account answers when the home account cannot."""
     fake.accounts[WORK].at["/models"] = limited(30)

@@ -114,6 +114,8 @@ class PoolMachine(RuleBasedStateMachine):
     )
     def begin(self, labels, strategy, wait, deadline, exchange):
         self.now = self.wall = START
+        self.jumped = False
+        """Whether the wall clock ever did."""
         self.policy = Policy(strategy=strategy, wait=wait, deadline=deadline, model_ttl=HOUR)
         self.credential = "exchange" if exchange else "direct"
         self.decisions = decisions(*(account(label, credential=self.credential) for label in labels))
@@ -318,23 +320,29 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([-10 * 365 * DAY, -DAY, -60.0, 60.0, DAY, 10 * 365 * DAY]))
     def the_wall_clock_jumps(self, seconds):
-        self.wall += seconds
+        self.jump(seconds)
 
-    @rule()
-    def restart(self):
+    def jump(self, seconds):
+        self.wall = max(self.wall + seconds, 1000.0)  # no clock reads less than 1970
+        self.jumped = self.jumped or bool(seconds)
+
+    @rule(meanwhile=st.sampled_from([0.0, 0.0, -10 * 365 * DAY, -DAY, -60.0, DAY]))
+    def restart(self, meanwhile):
         """What is under way is lost; what was learnt is written, read, and decides as before."""
         for request, _ in self.waiting():
             self.pool.finish(request.id, self.now)
         for request_id in list(self.flying):
             self.pool.finish(request_id, self.now)
         self.holds, self.flying = {}, {}
-        before, jumped = self.pool, self.wall - self.now
+        before = self.pool
         self.gone = self.count
-        kept = restored(shifted(before.memory(self.now), jumped), self.wall)
+        written = shifted(before.memory(self.now), self.wall - self.now)
+        self.jump(meanwhile)
+        kept = restored(written, self.wall)
         self.pool = Pool(self.policy, self.decisions, self.wall)
         self.pool.remember(kept, self.wall)
         old_now, self.now = self.now, self.wall
-        if jumped:
+        if self.jumped:
             for key, state in before.memory(old_now).accounts.items():
                 spans = [rest.until - rest.began for rest in state.cooldowns]
                 spans += [fact.until - fact.began for fact in state.models.values()]

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from copilot_balancer import memory as memory_module
 from copilot_balancer import store as store_module
 from copilot_balancer.accounts import Account, Decisions
+from copilot_balancer.catalogue import Catalogue, Shelf
 from copilot_balancer.errors import StoreBusy, StoreError
 from copilot_balancer.folder import MAX_BYTES, Refusal
 from copilot_balancer.memory import AccountState, Affinity, Cooldown, Memory, ModelFact, QuotaWindow
@@ -1030,3 +1031,33 @@ def test_it_works_after_a_copy(store, tmp_path):
     shutil.copytree(store.folder, tmp_path / "copy")
 
     assert Store(tmp_path / "copy").read_decisions() == TWO
+
+
+# --- models.json
+
+
+def test_catalogue(tmp_path):
+    """The accounts' lists of models are kept; the newest of each account stays, and nothing is written twice."""
+    store = Store(tmp_path / "state")
+    assert store.read_catalogue() == Catalogue()
+    assert store.catalogue_stamp() is None
+    old, new = Shelf("f1", 1.0, {"gpt": {"id": "gpt", "deep": [1, {"x": None}]}}), Shelf("f1", 2.0, {})
+    assert store.merge_catalogue(Catalogue({"github.com:1": old})) == Catalogue({"github.com:1": old})
+    stamp = store.catalogue_stamp()
+    assert stamp is not None
+    store.merge_catalogue(Catalogue({"github.com:1": old}))
+    assert store.catalogue_stamp() == stamp
+    store.merge_catalogue(Catalogue({"github.com:1": new, "github.com:2": old}))
+    assert Store(tmp_path / "state").read_catalogue() == Catalogue({"github.com:1": new, "github.com:2": old})
+
+
+def test_a_broken_catalogue_is_no_trouble(tmp_path):
+    """An unreadable models.json counts as none, since the service says it all again; it is never overwritten."""
+    store = Store(tmp_path / "state")
+    store.merge_catalogue(Catalogue({"github.com:1": Shelf("f1", 1.0, {})}))
+    path = tmp_path / "state" / "models.json"
+    path.write_text("{")
+    assert store.read_catalogue() == Catalogue()
+    with pytest.raises(StoreError, match=r"models\.json"):
+        store.merge_catalogue(Catalogue({"github.com:2": Shelf("f1", 1.0, {})}))
+    assert path.read_text() == "{"

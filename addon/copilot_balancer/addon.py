@@ -37,6 +37,7 @@ from copilot_balancer import attribution, config, guard
 from copilot_balancer.accounts import Account, Decisions, fingerprint, login_host_of
 from copilot_balancer.admission import adopted
 from copilot_balancer.attribution import Attribution
+from copilot_balancer.catalogue import Catalogue, Shelf
 from copilot_balancer.copilot import copilot_hosts, error_body, plain_host
 from copilot_balancer.decision_file import DecisionFile
 from copilot_balancer.decision_log import RecordedPool
@@ -86,6 +87,8 @@ class CopilotBalancer:
         self.sightings: dict[str, Sighting] = {}
         """Fingerprint -> a credential that a client uses and no account has."""
         self._adoption: asyncio.Task[None] | None = None
+        self._new_shelves: dict[str, Shelf] = {}
+        self._catalogue_stamp: tuple[int, int, int] | None = None
         self._stamp: tuple[int, int, int] | None = None
         self._saved_version = (-1, 0)
         self._complained = ""
@@ -125,7 +128,16 @@ class CopilotBalancer:
             pool = RecordedPool(config.policy(loaded.settings), decisions, now_is_wall)
             mint = Mint(self.github)
             self.live = Live(
-                pool, decisions, loaded.settings, ctx.options, frozenset(), mint, self._learn_host, self._notice
+                pool,
+                decisions,
+                loaded.settings,
+                ctx.options,
+                frozenset(),
+                mint,
+                self._learn_host,
+                self._notice,
+                self._shelve,
+                self._read_catalogue(),
             )
             learnt = self._read_memory(now_is_wall)
             pool.remember(learnt, self.live.now())
@@ -229,6 +241,7 @@ class CopilotBalancer:
                     await self._reload()
                 if looks % SAVE_EVERY == 0:
                     await self._save()
+                await self._exchange_catalogues()
                 if self.recording.waits:
                     await self._write_decisions(self.recording.drain)
             except Exception as error:  # noqa: BLE001 - the watch must outlive any fault in it
@@ -287,6 +300,31 @@ class CopilotBalancer:
             aside = self.store.set_aside_memory()
             logger.warning("copilot: the unreadable file was moved to %s", aside)
             return restored(self.store.read_memory(), wall)
+
+    def _read_catalogue(self) -> Catalogue:
+        self._catalogue_stamp = self.store.catalogue_stamp()
+        return self.store.read_catalogue()
+
+    def _shelve(self, account: Account, seen: Shelf) -> None:
+        """Keep an account's list of models; written down when something in it is new."""
+        assert self.live is not None
+        known = self.live.catalogue.accounts.get(account.id)
+        self.live.catalogue.accounts[account.id] = seen
+        if known is None or (known.credential, known.entries) != (seen.credential, seen.entries):
+            self._new_shelves[account.id] = seen
+
+    async def _exchange_catalogues(self) -> None:
+        """Write down what is new in ours, and take in what another program has learnt."""
+        assert self.live is not None
+        mine, self._new_shelves = Catalogue(self._new_shelves), {}
+        try:
+            if mine.accounts:
+                self.live.catalogue = await asyncio.to_thread(self.store.merge_catalogue, mine)
+                self._catalogue_stamp = self.store.catalogue_stamp()
+            elif self.store.catalogue_stamp() != self._catalogue_stamp:
+                self.live.catalogue = await asyncio.to_thread(self._read_catalogue)
+        except StoreError as error:
+            self._complain(error)
 
     def _complain(self, error: StoreError) -> None:
         """Say a trouble with the store once, not twice a second."""

@@ -1,4 +1,4 @@
-"""What an account's own list of models says: ``GET /models`` -> which models it has, and which of them cost nothing.
+"""What an account's own list of models says, and how one list is completed with what other accounts have.
 
 Laws of this file:
 
@@ -6,15 +6,20 @@ Laws of this file:
    it: the catalogue is not the same each time, and lists leave out what is legitimately called (copilot-protocol.md 6).
 2. A model that the account's policy turned off is not one that it has.
 3. A foreign document never raises; what cannot be read is left out.
+4. A list is only ever completed, with entries as the service wrote them; nothing in it is changed or taken away.
 """
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from copilot_balancer.accounts import Account
 from copilot_balancer.cooldowns import listed
 from copilot_balancer.memory import MAX_MODELS, AccountState, copied
+
+MAX_ENTRY = 20_000
+"""Characters of the longest entry that is kept; the service's have about 1,500 (copilot-protocol.md 6)."""
 
 _NAME = re.compile(r"[\x21-\x7e]{1,200}")
 
@@ -26,6 +31,54 @@ class Listed:
     name: str
     included: bool = False
     """It costs nothing, so a used-up quota does not stop it."""
+    entry: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What the service said of it, as it was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The last list of one account, entry by entry."""
+
+    credential: str
+    """Fingerprint of the credential that it was shown to."""
+    at: float
+    """When; seconds since the epoch, on the wall clock."""
+    entries: dict[str, dict[str, Any]]
+    """Model -> its entry."""
+
+
+@dataclass(slots=True)
+class Catalogue:
+    """models.json: the lists of all accounts, by account id. No secret; losing it loses memory only."""
+
+    accounts: dict[str, Shelf] = field(default_factory=dict)
+
+
+def shelf(account: Account, models: Iterable[Listed], at: float) -> Shelf:
+    """`account`'s own list, seen at `at`, to be kept; an entry that is too long to be one is left out."""
+    entries = {model.name: model.entry for model in models if len(str(model.entry)) <= MAX_ENTRY}
+    return Shelf(account.fingerprint, at, entries)
+
+
+def newest(disk: Catalogue, mine: Catalogue) -> Catalogue:
+    """For each account the list that was seen last."""
+    merged = dict(disk.accounts)
+    for key, ours in mine.accounts.items():
+        if key not in merged or merged[key].at < ours.at:
+            merged[key] = ours
+    return Catalogue(merged)
+
+
+def completed(document: dict[str, Any], others: Iterable[dict[str, dict[str, Any]]]) -> dict[str, Any] | None:
+    """`document`, an answer of ``GET /models``, with the entries of `others` that it lacks; None when it lacks none."""
+    listed_entries = document.get("data")
+    if not isinstance(listed_entries, list):
+        return None
+    seen = {entry.get("id") for entry in listed_entries if isinstance(entry, dict)}
+    more: dict[str, dict[str, Any]] = {}
+    for entries in others:
+        more |= {name: entry for name, entry in entries.items() if name not in seen and name not in more}
+    return {**document, "data": [*listed_entries, *more.values()]} if more else None
 
 
 def read_models(document: object) -> tuple[Listed, ...] | None:
@@ -48,7 +101,7 @@ def _model(entry: dict[str, object]) -> Listed | None:
     if isinstance(policy, dict) and policy.get("state") == "disabled":
         return None
     free = isinstance(billing, dict) and (billing.get("is_premium") is False or billing.get("multiplier") == 0)
-    return Listed(name, free)
+    return Listed(name, free, entry)
 
 
 def learnt(

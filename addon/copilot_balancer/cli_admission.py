@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from copilot_balancer.accounts import Account, Decisions
 from copilot_balancer.admission import Admitted, Arrival, admit, moved, unusable
-from copilot_balancer.catalogue import learnt
+from copilot_balancer.catalogue import Catalogue, learnt, shelf
 from copilot_balancer.cli_terms import ask
 from copilot_balancer.cli_views import row, tell_limits, who
 from copilot_balancer.errors import InvalidInput, StoreError
@@ -128,6 +128,9 @@ def _remember(world: World, arrival: Arrival, admitted: Admitted, model_ttl: flo
             before = world.store.merge_memory(moved(before, old_id, account.id))
         if arrival.identity is not None:
             world.store.merge_memory(Memory({account.id: _learnt(arrival, account, before, world.now(), model_ttl)}))
+        if arrival.access is not None and arrival.access.models is not None:
+            kept = shelf(account, arrival.access.models, world.now())
+            world.store.merge_catalogue(Catalogue({account.id: kept}))
     except StoreError as error:
         note(f"what was learnt about this account is forgotten: {error}")
 

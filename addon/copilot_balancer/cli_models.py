@@ -12,7 +12,7 @@ import click
 
 from copilot_balancer.accounts import Account
 from copilot_balancer.assignment import duration
-from copilot_balancer.catalogue import learnt
+from copilot_balancer.catalogue import Catalogue, Shelf, learnt, shelf
 from copilot_balancer.errors import UpstreamError, printable
 from copilot_balancer.memory import AccountState, Memory, ModelFact, restored
 from copilot_balancer.terminal import World, day, iso, json_option, note, pass_world, show_facts, show_json, show_table
@@ -38,15 +38,18 @@ def refresh_command(context: click.Context, world: World, as_json: bool) -> None
     accounts = world.store.read_decisions().accounts
     memory = world.store.read_memory()
     learnt_now: dict[str, AccountState] = {}
+    shelves: dict[str, Shelf] = {}
     for account in accounts:
         try:
             listed = world.github.models_of(account)
         except UpstreamError as error:
             note(f"{account.label}: {error}")
         else:
+            shelves[account.id] = shelf(account, listed, world.now())
             learnt_now[account.id] = learnt(account, listed, memory.accounts.get(account.id), world.now(), ttl)
     if learnt_now:
         world.store.merge_memory(Memory(learnt_now))
+        world.store.merge_catalogue(Catalogue(shelves))
     _show(world, as_json=as_json)
     context.exit(int(bool(accounts) and not learnt_now))
 

@@ -10,9 +10,10 @@ Laws of this file:
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from mitmproxy import http
 from mitmproxy.connection import Server
@@ -22,7 +23,7 @@ from pydantic import SecretStr
 from copilot_balancer import attribution, guard, quota
 from copilot_balancer.accounts import Account, Decisions
 from copilot_balancer.attribution import Attribution, Try
-from copilot_balancer.catalogue import read_models
+from copilot_balancer.catalogue import Catalogue, Shelf, completed, read_models, shelf
 from copilot_balancer.config import Settings
 from copilot_balancer.conversation import conversation_of
 from copilot_balancer.copilot import PLACEHOLDER, Kind, error_body, kind_of, model_of, read_body, with_model
@@ -67,6 +68,9 @@ class Live:
     """Ask GitHub where an account's requests go now, and write it down."""
     notice: Callable[[SecretStr, str], None]
     """A client was seen with this credential, at this API host."""
+    shelve: Callable[[Account, Shelf], None]
+    """An account's own list of models has passed."""
+    catalogue: Catalogue
     keep_bodies: int = 0
     """Bytes of a streamed answer that are kept for mitmweb, the console and dumps."""
     off: str | None = None
@@ -93,6 +97,7 @@ class Exchange:
         self.flow = flow
         self.websocket = request.headers.get("upgrade", "").lower() == "websocket"
         self.kind = kind_of(request.method, request.path, websocket=self.websocket)
+        self.lists_models = request.method == "GET" and self.kind is Kind.HOME
         self.began = live.now()
         self.proxy_user = proxy_user
         """The name in the client's proxy URL: a fence, or an account, for all that it sends (features A11)."""
@@ -477,7 +482,7 @@ class Exchange:
         if self.kept is not None and response is not None and response.stream and self.account is not None:
             response.raw_content = bytes(self.kept)
             guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
-        if self.kind is Kind.HOME and response is not None and self.account and response.status_code == 200:
+        if self.lists_models and response is not None and not self.local and response.status_code == 200:
             self._learn_models(response)
         self._learn_quota()
         served = not self.local and bool(self.tries) and self.tries[-1].reason == Reason.SERVED
@@ -499,11 +504,29 @@ class Exchange:
         return record
 
     def _learn_models(self, response: http.Response) -> None:
-        assert self.account is not None
-        models = read_models(read_body(response.get_content(strict=False) or b""))
-        if models is not None:
-            included = [model.name for model in models if model.included]
-            self.live.pool.learn_models(self.account.id, [model.name for model in models], self.live.now(), included)
+        """A list of models passes: it teaches what its account has, and is completed with what the others have (C4)."""
+        account, document = self.account, read_body(response.get_content(strict=False) or b"")
+        models = read_models(document)
+        if account is None or document is None or models is None:
+            return
+        now = self.live.now()
+        included = [model.name for model in models if model.included]
+        self.live.pool.learn_models(account.id, [model.name for model in models], now, included)
+        self.live.shelve(account, shelf(account, models, time.time()))
+        if self.live.decisions.balancing and not self.request.only:
+            more = completed(document, self._what_others_have(account, now))
+            if more is not None:
+                response.text = json.dumps(more)
+
+    def _what_others_have(self, asked: Account, now: float) -> Iterator[dict[str, dict[str, Any]]]:
+        fence = self.request.fence or self.live.settings.fence
+        for other in self.live.decisions.serving():
+            kept = self.live.catalogue.accounts.get(other.id)
+            if kept is None or other.id == asked.id or not other.enabled or other.fence != fence:
+                continue
+            if kept.credential == other.fingerprint:
+                may_have = self.live.pool.may_have
+                yield {name: entry for name, entry in kept.entries.items() if may_have(other.id, name, now)}
 
 
 _HEADLINES: Mapping[NobodyKind, str] = {

@@ -388,6 +388,11 @@ class Pool:
         )
         return next((member.account for member in able), None)
 
+    def may_have(self, account_id: str, model: str, now: float) -> bool:
+        """Whether this account could be asked for `model` in better times: nothing but a rest speaks against it."""
+        member = self._board.members.get(account_id)
+        return member is not None and member.account.takes(model) is None and lacks(member, model, now) is None
+
     def rest_left(self, account_id: str, model: str | None, now: float) -> float | None:
         """Seconds for which this account is not asked for `model`: it rests, or is known to lack it; None: it is."""
         member = self._board.members.get(account_id)

@@ -27,8 +27,9 @@ from filelock import FileLock, Timeout
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.config import with_config
 
-from copilot_balancer import memory
+from copilot_balancer import catalogue, memory
 from copilot_balancer.accounts import Account, Decisions
+from copilot_balancer.catalogue import Catalogue
 from copilot_balancer.errors import StoreBusy, StoreError, printable
 from copilot_balancer.folder import AWAY, MAX_BYTES, Folder, Refusal, failed, make, opened
 from copilot_balancer.memory import Memory
@@ -154,6 +155,13 @@ STATE: Format[Memory] = Format(
     "state.json", "copilot-balancer's memory; holds no secret and may be lost", TypeAdapter(Memory), Memory
 )
 
+MODELS: Format[Catalogue] = Format(
+    "models.json",
+    "the models that each account has; holds no secret and may be lost",
+    TypeAdapter(Catalogue),
+    Catalogue,
+)
+
 
 def _lock(path: Path, timeout: float) -> FileLock:
     """A lock that is never renamed or deleted; polled each 3 ms, since slower polling starves a writer."""
@@ -196,12 +204,19 @@ class Store:
 
         Cheap enough to ask each second: one stat.
         """
+        return self._stamp(self.accounts_path)
+
+    def catalogue_stamp(self) -> tuple[int, int, int] | None:
+        """As `stamp`, for models.json."""
+        return self._stamp(self.folder / MODELS.name)
+
+    def _stamp(self, path: Path) -> tuple[int, int, int] | None:
         try:
-            facts = self.accounts_path.lstat()
+            facts = path.lstat()
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise self._error(self.accounts_path, failed(error, doing="looking at it")) from None
+            raise self._error(path, failed(error, doing="looking at it")) from None
         return facts.st_ino, facts.st_mtime_ns, facts.st_size
 
     def read_decisions(self) -> Decisions:
@@ -237,6 +252,22 @@ class Store:
             merged = memory.merge(disk, mine)
             if merged != disk:
                 self._save(folder, STATE, merged)
+            return merged
+
+    def read_catalogue(self) -> Catalogue:
+        """The accounts' lists of models; none yet when there is no file, or when it cannot be used."""
+        try:
+            return self._read(MODELS)
+        except StoreError:
+            return Catalogue()  # it is only ever a copy of what the service says again
+
+    def merge_catalogue(self, mine: Catalogue) -> Catalogue:
+        """Add `mine` to the lists on disk, and return both; a file that cannot be used is left as it is."""
+        with self._locked() as folder:
+            disk = self._load(folder, MODELS)
+            merged = catalogue.newest(disk, mine)
+            if merged != disk:
+                self._save(folder, MODELS, merged)
             return merged
 
     def set_aside_memory(self) -> Path | None:
@@ -298,7 +329,7 @@ class Store:
                 cause = error if isinstance(error, OSError) else OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
                 raise self._error(self.lock_path, failed(cause, doing="locking it")) from None
             try:
-                if failure := folder.tidy((ACCOUNTS.name, STATE.name)):
+                if failure := folder.tidy((ACCOUNTS.name, STATE.name, MODELS.name)):
                     raise self._error(self.folder, failure)
                 yield folder
             finally:
