@@ -13,7 +13,6 @@ from importlib import metadata
 
 import pytest
 
-from command_line import token
 from conftest import free_port
 from copilot_balancer import cli_doctor
 from copilot_balancer.asking import Answer
@@ -196,7 +195,7 @@ def test_a_store_that_others_may_read(sound, port, name):
     path.chmod(0o644)
     found = wrong(sound, port)
     assert found[0].check == "store"
-    assert found[0].remedy == f"Chmod 600 {path}."
+    assert found[0].remedy == f"chmod 600 {path}"
     assert (len(found) == 1) is (name == "state.json"), "without accounts.json no account is seen"
 
 
@@ -445,4 +444,3 @@ def test_nothing_is_changed(sound, port):
     before = {path: path.stat().st_mtime_ns for path in sound.home.rglob("*")}
     sound.run("doctor", "--port", str(port))
     assert {path: path.stat().st_mtime_ns for path in sound.home.rglob("*")} == before
-    assert token("Work")

@@ -1,13 +1,14 @@
 """Laws of the pool that hold whatever happens, found out by chance: requests, answers, edits, restarts, clock jumps.
 
 Two clocks: the steady one, which every call is given, and the wall clock, on which the user's decisions and the file are
-stamped and which jumps. ``HYPOTHESIS_PROFILE=deep`` runs this for very long.
+stamped and which jumps. ``HYPOTHESIS_PROFILE=deep`` runs a million steps.
 """
 
 import os
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -52,8 +53,8 @@ from pools import (
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 PROFILE = settings(
-    max_examples=20_000 if DEEP else 25,
-    stateful_step_count=60 if DEEP else 40,
+    max_examples=20_000 if DEEP else 60,
+    stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
@@ -441,7 +442,7 @@ class PoolMachine(RuleBasedStateMachine):
         return attempt.account_id.partition(":")[2]
 
 
-TestPoolMachine = PoolMachine.TestCase
+TestPoolMachine = pytest.mark.timeout(0 if DEEP else 120)(PoolMachine.TestCase)
 TestPoolMachine.settings = PROFILE
 
 

@@ -158,7 +158,7 @@ def _store(case: Case) -> Found:
             read()
         except StoreError as error:
             why, _, remedy = str(error).partition(". Remedy: ")
-            yield Finding("store", State.PROBLEM, why, f"{remedy[:1].upper()}{remedy[1:]}.")
+            yield Finding("store", State.PROBLEM, why, remedy)
         else:
             mode = f", mode {stat.S_IMODE(path.stat().st_mode):04o}" if path.exists() else " (nothing there yet)"
             yield Finding("store", State.OK, f"{path}{mode}")
