@@ -137,7 +137,7 @@ def test_requests_under_way_stand_in_a_line(pool):
         ),
         pytest.param(
             [name for name, what in vars(Pool).items() if callable(what) and not name.startswith("_")],
-            {*CALLS, "explain", "snapshot", "rest_left"},  # the latter only ask
+            {*CALLS, "explain", "snapshot", "rest_left", "may_have"},  # the latter only ask
             id="calls",
         ),
     ],
