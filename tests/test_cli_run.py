@@ -217,6 +217,13 @@ def test_env_for_a_client(ready, port):
     assert "gho_theirs" not in json.dumps(found)
 
 
+def test_env_for_a_client_that_needs_more(ready, port):
+    """What a client needs besides its environment is told, where no shell reads it."""
+    result = ready.run("env", "--client", "node", "--port", str(port))
+    assert "--proxy-env" in result.stderr
+    assert "--proxy-env" not in result.stdout
+
+
 def test_env_beside_a_proxy_by_hand(ready, port, monkeypatch):
     """For a proxy that was started by hand the CA that is named is that proxy's."""
     by_hand = usual_authority(ready.home)
@@ -233,7 +240,7 @@ def test_a_proxy_user(ready, port):
     """A fence or an account that is to serve alone stands in the proxy's URL; one that nobody has is refused."""
     ready.add("Work", "work", "--no-verify")
     found = json.loads(ready.run("env", "--as", "work", "--json", "--port", str(port)).stdout)
-    assert found["HTTPS_PROXY"] == f"http://work@127.0.0.1:{port}"
+    assert found["HTTPS_PROXY"] == f"http://work:x@127.0.0.1:{port}"
     assert (
         ready.refused("env", "--as", "wrok") == "--as: no fence or account is named 'wrok' (there are: default, work)"
     )
@@ -439,6 +446,27 @@ def test_exec_end_to_end(home, fake):
     (log,) = proxies(home)
     assert ended(log)
     assert leaks(Path(home["COPILOT_BALANCER_HOME"])) == []
+
+
+def test_exec_keeps_a_fence(home, fake):
+    """With --as only that account serves, for a client that reads its proxy from the environment as urllib does."""
+    asking = """
+import sys, urllib.request as u, json
+body = json.dumps({"model": "gpt-4.1", "messages": [{"role": "user", "content": "hi"}]}).encode()
+head = {"authorization": "Bearer " + sys.argv[1], "content-type": "application/json"}
+print(u.urlopen(u.Request("https://api.githubcopilot.com/chat/completions", body, head)).headers["x-copilot-account"])
+"""
+    extra = ["--as", "spare", "--proxy-args", home["TO_FAKE"]]
+    for _ in range(2):
+        ran = subprocess.run(
+            [*PROGRAM, "exec", *extra, "--", sys.executable, "-c", asking, PLACEHOLDER],
+            env=home,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ran.stdout == "spare\n", ran
+    assert {seen.account for seen in fake.asked()} == {"spare"}
 
 
 def test_exec_uses_a_proxy_that_runs(home, fake, tmp_path):

@@ -111,8 +111,8 @@ def test_opencode_s_login_is_its_file():
 
 
 def test_a_proxy_user():
-    """A fence or an account stands in the proxy's URL, as its user."""
-    assert Way(8081, WAY.more, None, "work").url == "http://work@127.0.0.1:8081"
+    """A fence or an account stands in the proxy's URL, as its user; with a password, or some clients would drop it."""
+    assert Way(8081, WAY.more, None, "work").url == "http://work:x@127.0.0.1:8081"
 
 
 @pytest.mark.parametrize(

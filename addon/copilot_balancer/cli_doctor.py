@@ -179,7 +179,7 @@ def _settings(case: Case) -> Found:
 def _accounts(case: Case) -> Found:
     decisions = case.decisions()
     if not decisions.accounts:
-        yield Finding("accounts", State.WARNING, "none is stored", "Bring one in: `copilot-balancer accounts --help`.")
+        yield Finding("accounts", State.WARNING, "none is stored", "Bring one in: `copilot-balancer accounts add`.")
         return
     now = case.world.now()
     pool = Pool(Policy(), decisions, now)

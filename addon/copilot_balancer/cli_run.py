@@ -163,6 +163,8 @@ def env(world: World, *, shell: str | None, name: str | None, port: int, user: s
     else:
         asked = f" --client {name}" * bool(name) + f" --as {user}" * bool(user) + _port(port)
         click.echo(_script(found, world.environ, shell or _shell(world), f"copilot-balancer env{asked}"))
+    if client and client.hint:
+        note(client.hint)
     if listener(port, authority) is not Listener.OURS:
         note(f"no proxy of yours runs on 127.0.0.1:{port} yet: `copilot-balancer run{_port(port)}`")
 
@@ -292,7 +294,8 @@ def exec_command(
     if not decisions.accounts:
         if placeholder:
             raise InvalidInput(
-                f"no account is stored, and {arguments[0]} has no login of its own: `copilot-balancer accounts --help`"
+                f"no account is stored, and {arguments[0]} has no login of its own: bring one in with "
+                "`copilot-balancer accounts add` or `accounts import`"
             )
         note("no account is stored, so requests go on with the client's own login")
     hosts = _hosts(world, decisions)

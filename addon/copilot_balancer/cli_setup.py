@@ -138,7 +138,7 @@ def _neovim(asked: Asked) -> Plan:
         raise InvalidInput(f"{path} is there already and says something else: move it away first")
     plugins = (
         "With it copilot.vim, copilot.lua and what else reads g:copilot_proxy go through the proxy. This was tried "
-        "with Neovim, but with none of these plugins."
+        "with Neovim and with the language server that these plugins start, but not with the plugins."
     )
     login = (
         "Log in with the plugin as always, with an account of yours: its language server exchanges that login at "

@@ -25,6 +25,10 @@ PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy")
 """Programs read one or the other. ``HTTP_PROXY`` is left alone: nothing that is ours goes without TLS."""
 BYPASS_VARIABLES = ("NO_PROXY", "no_proxy")
 
+_ANY_PASSWORD = "x"  # noqa: S105 - it is none
+"""A user without a password is dropped in silence by opencode 1.18.33, fetch of Node 24.21 and urllib of Python 3.13
+(measured), and the request would leave its fence; the proxy asks for no password."""
+
 _ALWAYS_DIRECT = ("localhost", "127.0.0.1", "::1")
 """A client's own servers on this machine."""
 
@@ -101,15 +105,15 @@ CLIENTS = (
         "python",
         ("python", "python3", "llm", "litellm", "aider"),
         {"SSL_CERT_FILE": Trust.ALL, "REQUESTS_CA_BUNDLE": Trust.ALL},
-        "measured: Python 3.13 with ssl, httpx and requests (certs-howto.md); litellm and llm: clients.md 1",
+        "measured: Python 3.13 with urllib, httpx, requests and openai (certs-howto.md); litellm and llm: clients.md 1",
     ),
     Client(
         "node",
         ("node", "npx", "pi", "copilot-api", "copilot-language-server"),
         _NODE,
-        "measured: Node 24 (certs-howto.md); pi, copilot-api and the language server: clients.md 1 and 2",
+        "measured: Node 24.21 (certs-howto.md); pi, copilot-api and the language server: clients.md 1 and 2",
         more={"NODE_USE_ENV_PROXY": "1"},
-        hint="copilot-api uses a proxy only when it is called with --proxy-env",
+        hint="older Node (20 was measured) knows no proxy variables; copilot-api has its own --proxy-env",
     ),
     Client(
         "vscode",
@@ -122,7 +126,7 @@ CLIENTS = (
         "neovim",
         ("nvim", "vim"),
         _NODE,
-        "documented: GitHub Docs, network settings for Copilot; its language server: clients.md 2",
+        "measured: copilot-language-server 1.539.0, which the plugins start (certs-howto.md); the plugins were not tried",
         hint="the editor needs a login of its own: its language server exchanges it at GitHub, past the proxy",
     ),
 )
@@ -155,7 +159,7 @@ class Way:
     @property
     def url(self) -> str:
         """The proxy's URL."""
-        name = f"{self.user}@" if self.user else ""
+        name = f"{self.user}:{_ANY_PASSWORD}@" if self.user else ""
         return f"http://{name}127.0.0.1:{self.port}"
 
 
