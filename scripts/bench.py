@@ -80,9 +80,8 @@ def rules() -> None:
         pool = a_pool(10)
         served(pool, min(conversations, 20_000), conversations, 0.0)
         once = list(microseconds(lambda at, p=pool, n=conversations: served(p, 2000, n, at), 2000))
-        print(
-            f"{f'10 accounts, {conversations} conversations':34}{f'{statistics.median(once):.0f} [{min(once):.0f}]':>18}"
-        )
+        cell = f"{statistics.median(once):.0f} [{min(once):.0f}]"
+        print(f"{f'10 accounts, {conversations} conversations':34}{cell:>18}")
 
 
 PARTS = {"rules": rules}

@@ -1,5 +1,6 @@
 """The layer, without sockets: what goes upstream, what the client sees, and in which order."""
 
+import inspect
 import json
 
 import pytest
@@ -67,7 +68,7 @@ def no_tls(monkeypatch):
 def test_private_names_are_there():
     """Everything private to mitmproxy that we touch exists in this version."""
     for owner, names in PRIVATE.items():
-        declared = {name for base in owner.__mro__ for name in base.__dict__.get("__annotations__", ())}
+        declared = {name for base in owner.__mro__ for name in inspect.get_annotations(base)}
         assert [name for name in names if not hasattr(owner, name) and name not in declared] == []
     assert PRIVATE.keys() == {HttpStream, HttpLayer}
 

@@ -126,7 +126,7 @@ CLIENTS = (
         "neovim",
         ("nvim", "vim"),
         _NODE,
-        "measured: copilot-language-server 1.539.0, which the plugins start (certs-howto.md); the plugins were not tried",
+        "measured: copilot-language-server 1.539.0, which the plugins start; the plugins were not tried",
         hint="the editor needs a login of its own: its language server exchanges it at GitHub, past the proxy",
     ),
 )
