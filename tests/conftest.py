@@ -143,6 +143,7 @@ def start(fake, tmp_path) -> Iterator[Callable[..., Proxy]]:
         home = home or folder / "home"
         where = {
             **os.environ,
+            "PYTHONUNBUFFERED": "1",  # its log is read while it runs
             "COPILOT_BALANCER_HOME": str(home),
             "FAKE_PORT": str(fake.port),
             "FAKE_CA": str(fake.ca_file),
