@@ -597,3 +597,31 @@ def test_settled_accounts_do_not_speak_for_the_model():
     bench = Bench("a", account("b", enabled=False), policy=PLAIN)
     through(bench, INTEGRATOR).nobody()
     assert bench.view("a").lacks == {}
+
+
+@pytest.mark.parametrize(
+    ("rest", "quota", "given", "wait"),
+    [
+        pytest.param(30, 7200, None, 30, id="another frees sooner"),
+        pytest.param(7200, 30, 0, 30, id="this one frees first"),
+    ],
+)
+def test_a_used_up_quota_is_not_shown_while_another_frees_sooner(rest, quota, given, wait):
+    """A client stops at a 402, so it gets our own limit instead when waiting for another account helps."""
+    bench = Bench("a", "b", policy=PLAIN)
+    bench.refuse(hinted(LIMIT, rest), SERVED)
+    ask = bench.ask()
+    assert ask.sent() == "b"
+    nobody = ask.answered(hinted(QUOTA, quota)).nobody()
+    assert (nobody.kind, nobody.give, nobody.retry_after) == (NobodyKind.LIMITED, given, wait)
+
+
+def test_a_used_up_quota_whose_account_is_gone_is_not_shown():
+    """Nobody knows when that one would be free."""
+    bench = Bench("a", "b", policy=PLAIN)
+    bench.refuse(hinted(LIMIT, 30), SERVED)
+    ask = bench.ask()
+    assert ask.sent() == "b"
+    ask.answered(QUOTA)
+    bench.decide(accounts=bench.decisions.accounts[:1])
+    assert ask.nobody().give is None

@@ -82,7 +82,7 @@ def test_explain(cli):
         "Who can serve it, best first; hybrid prefers the highest score, then the lowest\n"
         "turn, then the longest unused:\n"
         "     ACCOUNT  SCORE  TURN  LAST USED\n"
-        "  1  private  5.000     1   12 s ago\n"
+        "  1  private  6.000     1   12 s ago\n"
         "\n"
         "The others:\n"
         "  work  rests after a rate limit, free again in 10 min\n"
@@ -181,7 +181,7 @@ def test_explain_for_programs(cli):
             {
                 "account": "private",
                 "stays": False,
-                "terms": {"-score": -5.0, "turn": 1.0, "last used": cli.now - 12},
+                "terms": {"-score": -6.0, "turn": 1.0, "last used": cli.now - 12},
             }
         ],
         "why_not": [
@@ -219,7 +219,7 @@ def test_a_hold_and_nobody_for_programs():
 @pytest.mark.parametrize(
     ("strategy", "table"),
     [
-        pytest.param("hybrid", "ACCOUNT SCORE TURN LAST USED | 1 b 4.800 1 2 min ago | 2 a 3.800 2 60 s ago", id="hybrid"),
+        pytest.param("hybrid", "ACCOUNT SCORE TURN LAST USED | 1 a 7.000 2 60 s ago | 2 b 4.840 1 2 min ago", id="hybrid"),
         pytest.param("sticky", "ACCOUNT USED LAST PRIORITY | 1 a yes 5 | 2 b no 0", id="sticky"),
         pytest.param("round-robin", "ACCOUNT TURN | 1 b 1 | 2 a 2", id="round-robin"),
         pytest.param("priority", "ACCOUNT PRIORITY | 1 b 0 | 2 a 5", id="priority"),
@@ -246,7 +246,7 @@ def test_the_terms_of_each_strategy(strategy, table):
 
 def test_every_term_has_its_words():
     """No strategy compares by something that the table of terms does not know."""
-    candidate = Candidate(0, True, 0, 1.0, 0.0, 0, 0.0, True, 1.0, 100.0, None, 0)
+    candidate = Candidate(0, True, 0, 1.0, 0.0, 0, 0.0, True, 1.0, 100.0, None, None, 0.0, False)
     assert {name for strategy in STRATEGIES.values() for name in strategy(candidate)} == set(TERMS)
 
 

@@ -8,6 +8,7 @@ from copilot_balancer.assignment import Attempt
 from copilot_balancer.cooldowns import (
     blocked,
     clear,
+    counted,
     health,
     height,
     is_long,
@@ -17,7 +18,7 @@ from copilot_balancer.cooldowns import (
     rejected,
     take_back,
 )
-from copilot_balancer.memory import AccountState, Cooldown, ModelFact, QuotaWindow
+from copilot_balancer.memory import AccountState, Cooldown, Count, ModelFact, QuotaWindow
 from copilot_balancer.outcomes import SERVED, Action, Outcome, Reason, Rest, RestKind, Scope
 from pools import (
     AGENT_LIMIT,
@@ -498,3 +499,54 @@ def test_what_is_over_is_forgotten():
     prune(state, START + 900)
     assert state.cooldowns == []
     prune(state, START)
+
+
+def test_a_session_limit_measures_its_window():
+    """What was served until then, for the time that we have seen, is what a whole window serves; then it begins anew."""
+    state = AccountState()
+    for minute in range(50):
+        taught(SERVED, state, at=START + MINUTE * minute)
+    assert state.count == Count(START, 50)
+    taught(hinted(SESSION, 1.5 * HOUR), state, at=START + HOUR)
+    assert state.count == Count(START, 50, START + 2.5 * HOUR, 100.0)
+
+    taught(SERVED, state, at=START + 2.5 * HOUR)
+    assert state.count == Count(START + 2.5 * HOUR, 1, START + 7.5 * HOUR, 100.0)
+    taught(hinted(SESSION, 2 * HOUR), state, at=START + 5.5 * HOUR)
+    assert state.count == Count(START + 2.5 * HOUR, 1, START + 7.5 * HOUR, (100.0 + 1.0) / 2)
+    assert counted(state.count, START + 8 * HOUR) == Count(START + 7.5 * HOUR, 0, START + 12.5 * HOUR, 50.5)
+    assert counted(state.count, START - 3 * HOUR) == Count(START - 3 * HOUR, capacity=50.5)  # a clock jumped
+    assert counted(state.count, START + 18 * HOUR) == Count(START + 17.5 * HOUR, 0, START + 22.5 * HOUR, 50.5)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        pytest.param(hinted(SESSION, 2.0), id="a burst limit"),
+        pytest.param(hinted(SESSION, 6 * HOUR), id="longer than a window"),
+        pytest.param(SESSION, id="no hint"),
+        pytest.param(hinted(LIMIT, HOUR), id="another limit"),
+    ],
+)
+def test_what_measures_no_window(outcome):
+    """Only a session limit with a hint of a window's length tells about the window."""
+    state, _ = taught(SERVED)
+    taught(outcome, state, at=START + 1)
+    assert state.count == Count(START, 1)
+
+
+def test_a_first_session_limit_finds_nothing_served():
+    """Somebody else used it up: one request is taken as its share."""
+    state, _ = taught(hinted(SESSION, HOUR))
+    assert state.count == Count(START, 0, START + HOUR, 5.0)
+
+
+def test_a_model_that_stays_missing_is_asked_for_less_and_less():
+    """30 s, 15 min, then twice as long each time, up to six hours."""
+    state, lengths, at = AccountState(), [], START
+    for _ in range(8):
+        taught(MISSING, state, at=at)
+        fact = state.models["gpt"]
+        lengths.append(fact.until - at)
+        at = fact.until
+    assert lengths == [30, 900, 1800, 3600, 7200, 14400, 21600, 21600]

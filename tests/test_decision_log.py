@@ -106,7 +106,7 @@ def test_requests_under_way_stand_in_a_line(pool):
         pytest.param(
             [field.name for field in dataclasses.fields(Board)],
             {
-                "policy", "exclusive", "conversations",  # in the line
+                "policy", "scarce", "conversations",  # in the line
                 "balancing", "members", "in_flight", "flights", "resent",  # follow from decisions and flights
             },
             id="board",

@@ -10,17 +10,19 @@ from copilot_balancer.eligibility import (
     ALL_WINDOWS,
     Member,
     at_reserve,
-    exclusive,
+    doubted,
     lacks,
     learnt,
     left,
+    pace,
     probed,
     resting,
+    scarce,
     settled,
     unproved,
     why_settled,
 )
-from copilot_balancer.memory import PAID, AccountState, Cooldown, ModelFact, QuotaWindow
+from copilot_balancer.memory import PAID, AccountState, Cooldown, Count, ModelFact, QuotaWindow
 from pools import DAY, HOUR, MINUTE, START, account
 
 REQUEST = PoolRequest("r1", "gpt", START)
@@ -266,32 +268,80 @@ def test_the_reserve():
     assert not at_reserve(member(account("a", reserve=19.0), state), START)
 
 
-def test_who_alone_has_a_model():
-    """A model in use that every other account of the fence lacks: refused, unlisted, kept away or not in the seed."""
+def test_how_scarce_a_model_is():
+    """A model in use that others of the fence lack: refused, unlisted, kept away or not in the seed."""
     here = AccountState(models={"gpt": ModelFact(True, START, times=1), "o9": ModelFact(True, START, times=0)})
-    first = member(account("a"), here)
-    unknown = member(account("b"))
-    assert exclusive([first, unknown]) == {}
+    first, unknown = member(account("a"), here), member(account("c"))
+    assert scarce([first, unknown]) == {}
     for other in (
         member(account("b"), AccountState(models={"gpt": ModelFact(False, START, times=1)})),
         member(account("b"), AccountState(listed_at=START)),
         member(account("b", block=("gpt",))),
         member(account("b"), has=("claude*",)),
     ):
-        assert exclusive([first, other]) == {"github.com:a": frozenset({"gpt"})}
-        assert exclusive([first, other, unknown]) == {}
-        assert exclusive([first, other, member(account("c", fence="work"))]) == {"github.com:a": frozenset({"gpt"})}
-    assert exclusive([first]) == {}
+        assert scarce([first, other]) == {"github.com:a": {"gpt": 1.0}}
+        assert scarce([first, other, unknown]) == {"github.com:a": {"gpt": 0.25}}
+        assert scarce([first, other, member(account("c", fence="work"))]) == {"github.com:a": {"gpt": 1.0}}
+    assert scarce([first]) == {}
     off = [member(account("b", enabled=False)), member(account("c"), serving=False)]
-    assert exclusive([first, *off]) == {}
+    assert scarce([first, *off]) == {}
     listed = member(account("b"), AccountState(models={"gpt": ModelFact(True, START)}, listed_at=START))
-    assert exclusive([first, listed]) == {}
+    assert scarce([first, listed]) == {}
     refused = member(account("b"), AccountState(models={"o9": ModelFact(False, START, times=2)}, listed_at=START))
-    assert exclusive([first, refused]) == {"github.com:a": frozenset({"gpt", "o9"})}
+    assert scarce([first, refused]) == {"github.com:a": {"gpt": 1.0, "o9": 1.0}}
     nobody = [member(account(label), AccountState(models={"gpt": ModelFact(False, START)})) for label in "ab"]
-    assert exclusive(nobody) == {}
+    assert scarce(nobody) == {}
     guess = member(account("a"), AccountState())
-    assert exclusive([guess, nobody[1]]) == {}
+    assert scarce([guess, nobody[1]]) == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        pytest.param(AccountState(), None, id="unknown"),
+        pytest.param(AccountState(quota={"premium": QuotaWindow(30.0)}), 0.3, id="no reset known"),
+        pytest.param(AccountState(quota={"premium": QuotaWindow(30.0, START)}), None, id="it has reset"),
+        pytest.param(AccountState(quota={"chat": QuotaWindow(0.0, START + DAY, True)}), None, id="unlimited"),
+        pytest.param(AccountState(quota={"session": QuotaWindow(50.0, START + 2.5 * HOUR)}), 1.0, id="even"),
+        pytest.param(AccountState(quota={"session": QuotaWindow(50.0, START + 1.25 * HOUR)}), 2.0, id="more than enough"),
+        pytest.param(AccountState(quota={"session": QuotaWindow(50.0, START + 9 * HOUR)}), 0.5, id="longer than it can be"),
+        pytest.param(AccountState(quota={"session": QuotaWindow(1.0, START + 1.0)}), 0.5, id="about to reset"),
+        pytest.param(AccountState(quota={"weekly": QuotaWindow(50.0, START + 7 * DAY)}), 0.5, id="weekly"),
+        pytest.param(
+            AccountState(quota={"premium": QuotaWindow(25.0, START + 15 * DAY), "session": QuotaWindow(90.0, START + HOUR)}),
+            0.5, id="the tightest",
+        ),
+        pytest.param(AccountState(count=Count(START, 7)), None, id="counted, no limit yet"),
+        pytest.param(AccountState(count=Count(START, 25, START + HOUR, 100.0)), 3.75, id="counted"),
+        pytest.param(AccountState(count=Count(START, 250, START + HOUR, 100.0)), 0.0, id="counted, more than ever"),
+        pytest.param(AccountState(count=Count(START, 25, START + DAY, 100.0)), None, id="counted, a clock jumped"),
+        pytest.param(AccountState(count=Count(START, 25, START - 2.5 * HOUR, 100.0)), 2.0, id="counted, it has reset"),
+        pytest.param(
+            AccountState(count=Count(START, 99, START + HOUR, 100.0), quota={"session": QuotaWindow(50.0, START + 2.5 * HOUR)}),
+            1.0, id="told, so not counted",
+        ),
+    ],
+)  # fmt: skip
+def test_the_pace(state, expected):
+    """Share left divided by share of time left, of the tightest window."""
+    assert pace(state, START) == (None if expected is None else pytest.approx(expected))
+
+
+@pytest.mark.parametrize(
+    ("fact", "expected"),
+    [
+        pytest.param(None, False, id="never asked"),
+        pytest.param(ModelFact(True, START), False, id="has it"),
+        pytest.param(ModelFact(False, START, times=1), True, id="lacked it"),
+        pytest.param(ModelFact(False, START, times=0), False, id="taken back"),
+        pytest.param(ModelFact(False, START - DAY, times=3), False, id="long ago"),
+    ],
+)
+def test_who_is_doubted(fact, expected):
+    """Who lacked the model when last asked, until a day after that ran out."""
+    one = member(state=AccountState(models={"gpt": fact} if fact else {}))
+    assert doubted(one, "gpt", START, DAY) is expected
+    assert not doubted(one, None, START, DAY)
 
 
 def test_a_direct_credential_is_its_own_bearer():

@@ -18,6 +18,7 @@ from copilot_balancer.memory import (
     AccountState,
     Affinity,
     Cooldown,
+    Count,
     Memory,
     ModelFact,
     QuotaWindow,
@@ -48,6 +49,7 @@ COOLDOWNS = st.builds(
 )
 FACTS = st.builds(ModelFact, st.booleans(), TIMES, TIMES, st.integers(0, 3), st.booleans())
 WINDOWS = st.builds(QuotaWindow, st.sampled_from([0.0, 50.0]), st.none() | TIMES, seen_at=TIMES)
+COUNTS = st.builds(Count, TIMES, st.integers(0, 3), st.none() | TIMES, st.none() | st.just(9.0))
 STATES = st.builds(
     AccountState,
     credential=st.sampled_from(["", "old", "new"]),
@@ -61,6 +63,7 @@ STATES = st.builds(
     models=st.dictionaries(NAMES, FACTS, max_size=2),
     listed_at=st.none() | TIMES,
     quota=st.dictionaries(st.sampled_from(["premium", "chat"]), WINDOWS, max_size=2),
+    count=st.none() | COUNTS,
     last_used=TIMES,
     turn=st.integers(0, 5).map(float),
     served=st.integers(0, 5),
@@ -271,6 +274,7 @@ def full_state() -> AccountState:
         models={"gpt": ModelFact(True, NOW + 70, NOW - 7)},
         listed_at=NOW - 8,
         quota={"premium": QuotaWindow(50.0, NOW + 80, seen_at=NOW - 9), "chat": QuotaWindow(1.0, seen_at=NOW - 9)},
+        count=Count(NOW - 11, 3, NOW + 90, 50.0),
         last_used=NOW - 10,
         turn=4.0,
         served=1,
@@ -299,6 +303,7 @@ def test_every_time_is_shifted():
             "premium": QuotaWindow(50.0, NOW + 1080, seen_at=NOW + 991),
             "chat": QuotaWindow(1.0, seen_at=NOW + 991),
         },
+        count=Count(NOW + 989, 3, NOW + 1090, 50.0),
         last_used=NOW + 990,
         turn=4.0,
         served=1,

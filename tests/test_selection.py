@@ -6,7 +6,7 @@ import pytest
 
 from copilot_balancer.assignment import Attempt, Bar, Policy, PoolRequest, Route, Tried
 from copilot_balancer.eligibility import Member
-from copilot_balancer.memory import AccountState, Affinity, Cooldown, QuotaWindow
+from copilot_balancer.memory import AccountState, Affinity, Cooldown, ModelFact, QuotaWindow
 from copilot_balancer.selection import (
     Board,
     affinity_keys,
@@ -25,7 +25,7 @@ REQUEST = PoolRequest("r1", "gpt", START, "talk")
 def board(*members: Member, **changes) -> Board:
     found = {
         "policy": Policy(strategy="priority"), "balancing": True, "members": {one.account.id: one for one in members},
-        "conversations": {}, "in_flight": {}, "exclusive": {},
+        "conversations": {}, "in_flight": {}, "scarce": {},
     }  # fmt: skip
     return Board(**{**found, **changes})
 
@@ -134,13 +134,14 @@ def test_what_a_strategy_is_told():
     """Load, health, quota, scarcity and turns reach the strategy."""
     weak = AccountState(strikes={"": (1, START)})
     on = board(
-        member("a", 0, weak), member("b", 1, AccountState(quota={"session": QuotaWindow(50.0)})), member("c", 2),
+        member("a", 0, weak), member("b", 1, AccountState(quota={"session": QuotaWindow(50.0, START + 2.5 * HOUR)})), member("c", 2),
         member("d", 3), member("e", 4, AccountState(turn=3.0)), member("f", 5),
-        policy=Policy(), in_flight={"github.com:c": 1}, exclusive={"github.com:d": frozenset({"gpt", "o9"})},
+        member("g", 6, AccountState(models={"gpt": ModelFact(False, START - 1, times=2)})),
+        policy=Policy(), in_flight={"github.com:c": 1}, scarce={"github.com:d": {"gpt": 1.0, "o9": 0.5}},
     )  # fmt: skip
     terms = {one.member.account.label: one.terms for one in select(on, REQUEST, START, None).ready}
     assert {label: -found["-score"] for label, found in terms.items()} == {
-        "a": 4.5, "b": 4.0, "c": 4.0, "d": 4.0, "e": 5.0, "f": 5.0,
+        "a": 5.5, "b": 5.0, "c": 5.0, "d": 5.5, "e": 6.0, "f": 6.0, "g": -4.0,
     }  # fmt: skip
     assert (terms["e"]["turn"], terms["f"]["turn"]) == (3.0, 2.0)
 

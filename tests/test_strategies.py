@@ -19,7 +19,9 @@ EQUAL = Candidate(
     health=1.0,
     quota=100.0,
     resets_at=None,
-    scarcity=0,
+    pace=None,
+    scarcity=0.0,
+    doubted=False,
 )
 
 
@@ -27,7 +29,10 @@ EQUAL = Candidate(
     ("name", "better", "worse"),
     [
         pytest.param("hybrid", {"health": 1.0}, {"health": 0.5}, id="hybrid: health"),
-        pytest.param("hybrid", {"quota": 80.0}, {"quota": 40.0}, id="hybrid: quota"),
+        pytest.param("hybrid", {"pace": 1.2}, {"pace": 0.8}, id="hybrid: pace"),
+        pytest.param("hybrid", {"pace": 1.6}, {}, id="hybrid: more than enough is told"),
+        pytest.param("hybrid", {}, {"pace": 1.4}, id="hybrid: nothing is told"),
+        pytest.param("hybrid", {"pace": 0.0, "in_flight": 9}, {"doubted": True}, id="hybrid: who lacked the model"),
         pytest.param("hybrid", {"in_flight": 1}, {"in_flight": 2}, id="hybrid: load"),
         pytest.param("hybrid", {"in_flight": 3, "weight": 4.0}, {"in_flight": 1}, id="hybrid: load by weight"),
         pytest.param("hybrid", {"scarcity": 0}, {"scarcity": 1}, id="hybrid: scarcity"),
@@ -58,7 +63,7 @@ def test_who_is_preferred(name, better, worse):
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        pytest.param("hybrid", {"quota": 98.0}, id="hybrid: quotas within a step of 5 percent"),
+        pytest.param("hybrid", {"quota": 1.0}, id="hybrid: what is left, but for its time"),
         pytest.param("hybrid", {"priority": 7}, id="hybrid: priority"),
         pytest.param("sticky", {"in_flight": 9}, id="sticky: load"),
         pytest.param("round-robin", {"quota": 1.0}, id="round-robin: quota"),
@@ -69,16 +74,18 @@ def test_who_is_preferred(name, better, worse):
 def test_what_a_strategy_does_not_look_at(name, changes):
     """Differences that a strategy ignores leave its terms equal."""
     order = strategy(name)
-    base = EQUAL if name != "hybrid" else replace(EQUAL, quota=96.0)
-    assert order(replace(base, **changes)) == order(base)
+    assert order(replace(EQUAL, **changes)) == order(EQUAL)
 
 
 def test_the_formula_of_hybrid():
     """The score is the documented sum."""
     terms = strategy("hybrid")(
-        replace(EQUAL, health=0.5, quota=63.0, in_flight=3, weight=2.0, scarcity=1, turn=4.0, last_used=9.0)
+        replace(EQUAL, health=0.5, pace=0.6, in_flight=3, weight=2.0, scarcity=1.25, turn=4.0, last_used=9.0)
     )
-    assert terms == {"-score": -(0.5 + 2 * 0.6 + 2 / 2.5 - 2 * 0.5), "turn": 4.0, "last used": 9.0}
+    score = 0.5 + 2 * 0.6 + 2 / 2.5 - 1.25
+    assert terms == {"-score": -score, "turn": 4.0, "last used": 9.0}
+    assert strategy("hybrid")(replace(EQUAL, pace=50.0))["-score"] == -(1 + 2 * 2 + 2)
+    assert strategy("hybrid")(replace(EQUAL, pace=1.0, doubted=True))["-score"] == -(1 + 2 + 2 - 10)
 
 
 def test_an_unknown_strategy():

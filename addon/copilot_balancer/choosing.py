@@ -321,6 +321,12 @@ def _given(
     for index, one in enumerate(request.tried):
         why = whys.get(one.attempt.account_id)
         fits = one.outcome.reason in _WAITING_HELPS if kind is NobodyKind.LIMITED else why and why.bar in counted
+        if kind is NobodyKind.LIMITED and one.outcome.reason is Reason.QUOTA:
+            # a client shows a 402 to its user and stops (clients.md 6): only when nobody frees sooner
+            ours = why.free_at if why else None
+            fits = ours is not None and all(
+                ours <= (other.free_at or ours) for other in whys.values() if other.bar in counted
+            )
         if fits:
             fitting.append((why.free_at or now if why else now, -index))
     return -min(fitting)[1] if fitting else None

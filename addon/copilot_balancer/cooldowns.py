@@ -23,8 +23,10 @@ from copilot_balancer.memory import (
     LONGEST_REST,
     MAX_FAULTS,
     PAID,
+    WINDOW_LENGTHS,
     AccountState,
     Cooldown,
+    Count,
     ModelFact,
     live,
     newest_models,
@@ -32,6 +34,9 @@ from copilot_balancer.memory import (
 )
 from copilot_balancer.outcomes import Outcome, Reason, RestKind, Scope
 
+SESSION = WINDOW_LENGTHS["session"]
+SHORTEST_SESSION_WAIT = 60.0
+"""A session limit that ends sooner may be a burst limit, which has the same code: nothing is learnt of the window."""
 LADDER_BASE = 60.0
 LADDER_TOP = 15 * 60.0
 LADDER_STEPS = 5
@@ -54,6 +59,8 @@ INTEGRATOR_REST = 3600.0
 MODEL_REST = 30.0
 """``model_not_supported`` can be transient: the catalogue settles within seconds (copilot-protocol.md 5.4)."""
 MODEL_REST_REPEATED = 15 * 60.0
+"""Doubled each time after that, up to `LONGEST_MODEL_REST`."""
+LONGEST_MODEL_REST = 6 * 3600.0
 NEAR_ZERO = 5.0
 """Percent: a session window with more left is not what was refused (a burst limit of seconds has the same code)."""
 
@@ -106,6 +113,8 @@ def learn(
         _served(state, attempt, now, model_ttl)
         return None
     state.refused += 1
+    if outcome.reason is Reason.SESSION_LIMIT and outcome.retry_after is not None:
+        _measure(state, attempt, now, outcome.retry_after)
     kind = outcome.rest.kind
     if kind is RestKind.UNTIL_USER:
         state.blocked_at, state.blocked_why = now, outcome.text or outcome.code
@@ -192,6 +201,8 @@ def prune(state: AccountState, now: float) -> None:
 
 def _served(state: AccountState, attempt: Attempt, now: float, model_ttl: float) -> None:
     state.served += 1
+    count = counted(state.count or Count(attempt.began), attempt.began)
+    state.count = replace(count, served=count.served + 1)
     known = state.models.get(attempt.model) if attempt.model else None
     keys = ["", attempt.model or ""]
     if not (known and known.has and known.included):
@@ -205,6 +216,30 @@ def _served(state: AccountState, attempt: Attempt, now: float, model_ttl: float)
         if known is None:
             state.models = newest_models(state.models)
     prune(state, now)
+
+
+def counted(count: Count, now: float) -> Count:
+    """The count of the window that runs at `now`: windows are taken to follow one another."""
+    if count.resets_at is None:
+        return count
+    if now < count.resets_at - SESSION:
+        return Count(now, capacity=count.capacity)  # a clock has jumped: nobody knows when it resets
+    if now < count.resets_at:
+        return count
+    began = count.resets_at + (now - count.resets_at) // SESSION * SESSION
+    return replace(count, since=began, served=0, resets_at=began + SESSION)
+
+
+def _measure(state: AccountState, attempt: Attempt, now: float, wait: float) -> None:
+    """A session limit: what the window served, and when it resets. A burst limit has the same code, but is short."""
+    if not SHORTEST_SESSION_WAIT <= wait <= SESSION:
+        return
+    count, resets_at = counted(state.count or Count(attempt.began), attempt.began), now + wait
+    counted_for = resets_at - max(count.since, resets_at - SESSION)
+    capacity = max(count.served, 1) * SESSION / counted_for
+    if count.capacity is not None:
+        capacity = (capacity + count.capacity) / 2.0
+    state.count = replace(count, resets_at=resets_at, capacity=capacity)
 
 
 def _rest(state: AccountState, attempt: Attempt, outcome: Outcome, model: str | None, now: float) -> Mark | None:
@@ -278,7 +313,7 @@ def _model_missing(state: AccountState, attempt: Attempt, outcome: Outcome, now:
     times = known.times + 1 if known and not known.has else 1
     rest = outcome.rest
     first = rest.seconds or (INTEGRATOR_REST if outcome.scope is Scope.CREDENTIAL_MODEL else MODEL_REST)
-    again = rest.repeated or max(first, MODEL_REST_REPEATED)
+    again = min((rest.repeated or max(first, MODEL_REST_REPEATED)) * 2.0 ** min(times - 2, 9), LONGEST_MODEL_REST)
     seconds = outcome.retry_after if outcome.retry_after is not None else again if times > 1 else first
     fact = ModelFact(False, now + min(max(seconds, SHORTEST_REST), LONGEST_REST), now, times)
     state.models = newest_models({**state.models, model: fact})

@@ -179,7 +179,7 @@ class PoolState:
     """Account id -> ``Member.probes``, where there are any."""
     stamps: tuple[tuple[str, str, float, float], ...]
     """Account id, what, the user's stamp, the moment on the pool's clock."""
-    exclusive: dict[str, frozenset[str]]
+    scarce: dict[str, dict[str, float]]
 
 
 _TIME = TypeAdapter[Any](float)
@@ -358,7 +358,7 @@ class RecordedPool(Pool):
             flights=self._flights,
             probes={key: member.probes for key, member in self._board.members.items() if member.probes},
             stamps=tuple((*key, *moments) for key, moments in self._stamps.items()),
-            exclusive=dict(self._board.exclusive),
+            scarce={key: dict(models) for key, models in self._board.scarce.items()},
         )
 
     def _resume(self, state: PoolState) -> None:
@@ -378,7 +378,7 @@ class RecordedPool(Pool):
                 self._in_flight[account_id] = self._in_flight.get(account_id, 0) + 1
         self._board.flights = len(state.flights)
         self._board.resent = sum(flight.resent for flight in state.flights.values())
-        self._board.exclusive = state.exclusive
+        self._board.scarce = state.scarce
 
     @classmethod
     def resumed(cls, state: PoolState) -> Self:

@@ -9,12 +9,11 @@ Laws of this file:
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 
 from copilot_balancer.accounts import Account, matches
 from copilot_balancer.assignment import Bar, PoolRequest, Route, WhyNot, duration
-from copilot_balancer.cooldowns import blocked, is_long, rejected
-from copilot_balancer.memory import QUOTA_REASON, AccountState, Cooldown, QuotaWindow
+from copilot_balancer.cooldowns import blocked, counted, is_long, rejected
+from copilot_balancer.memory import QUOTA_REASON, WINDOW_LENGTHS, AccountState, Cooldown, QuotaWindow
 from copilot_balancer.outcomes import Reason
 
 PROBE_LEASE = 120.0
@@ -23,6 +22,8 @@ PROBE_LEASE = 120.0
 QUOTA_WINDOWS = ("premium", "chat")
 """What is paid for, as opposed to the short-term limits ``session`` and ``weekly``; names as in ``quota``."""
 ALL_WINDOWS = (*QUOTA_WINDOWS, "session", "weekly")
+SHORTEST_SHARE = 0.02
+"""Of a window's time: what is left is not compared to less, since the service counts late."""
 
 _REST_BARS: dict[str, Bar] = {
     Reason.NO_ACCESS: Bar.ACCESS,
@@ -149,6 +150,12 @@ def unproved(member: Member, model: str | None, now: float) -> list[str]:
     return list(dict.fromkeys(keys))
 
 
+def doubted(member: Member, model: str | None, now: float, model_ttl: float) -> bool:
+    """Whether it lacked `model` when it was last asked, not long ago: the others are asked first."""
+    known = member.state.models.get(model) if model is not None else None
+    return known is not None and not known.has and known.times > 0 and now < known.until + model_ttl
+
+
 def probed(member: Member, keys: list[str], request_id: str, now: float) -> float | None:
     """Until when another request probes one of these; None: nobody does."""
     leases = [member.probes[key] for key in keys if key in member.probes]
@@ -199,29 +206,61 @@ def left(state: AccountState, now: float, windows: tuple[str, ...] = QUOTA_WINDO
     return tightest.percent_left, tightest.resets_at
 
 
+def pace(state: AccountState, now: float) -> float | None:
+    """How the tightest window stands to its time: share left / share of time left; None when nothing is known.
+
+    Where the service does not tell about the session window, our own count stands in for it.
+
+    1: used evenly it lasts until its reset. Above: something would be left over then. Below: it would not last.
+    """
+    found = []
+    for name in ALL_WINDOWS:
+        window = state.quota.get(name)
+        if window is not None and _runs(window, now):
+            found.append(window.percent_left / 100.0 / _time_left(name, window.resets_at, now))
+        elif name == "session" and state.count is not None and state.count.capacity:
+            count = counted(state.count, now)
+            if count.resets_at is not None and count.capacity is not None:
+                share = max(0.0, 1.0 - count.served / count.capacity)
+                found.append(share / _time_left(name, count.resets_at, now))
+    return min(found, default=None)
+
+
+def _time_left(window: str, resets_at: float | None, now: float) -> float:
+    """Share of a window's time until its reset; all of it when nobody knows."""
+    if resets_at is None:
+        return 1.0
+    return min(max((resets_at - now) / WINDOW_LENGTHS[window], SHORTEST_SHARE), 1.0)
+
+
 def at_reserve(member: Member, now: float) -> bool:
     """Whether what is left of its quota is kept for when no other account can serve."""
     reserve = member.account.reserve
     return reserve > 0 and left(member.state, now)[0] <= reserve
 
 
-def exclusive(members: Iterable[Member]) -> dict[str, frozenset[str]]:
-    """Account id -> the models in use that it has and that every other account of its fence is known to lack.
+def scarce(members: Iterable[Member]) -> dict[str, dict[str, float]]:
+    """Account id -> model in use that it has -> how scarce that is among the accounts of its fence.
 
-    In use: some account was asked for it. This is a preference only, so facts that ran out still count.
+    1: it alone has the model; 0, and left out: all have it. Between: ``(accounts / those who have it - 1) / (accounts -
+    1)``. In use: some account was asked for it. This is a preference only, so facts that ran out still count, and who
+    was never asked may have it.
     """
     fences: dict[str, list[Member]] = {}
     for member in members:
         if member.serving and member.account.enabled:
             fences.setdefault(member.account.fence, []).append(member)
-    found: dict[str, set[str]] = {}
+    found: dict[str, dict[str, float]] = {}
     for inside in fences.values():
         in_use = {model for member in inside for model, fact in member.state.models.items() if fact.times > 0}
-        for model in in_use if len(inside) > 1 else ():
-            owners = list(islice((member for member in inside if not _seems_without(member, model)), 2))
-            if len(owners) == 1 and (fact := owners[0].state.models.get(model)) is not None and fact.has:
-                found.setdefault(owners[0].account.id, set()).add(model)
-    return {key: frozenset(models) for key, models in found.items()}
+        for model in sorted(in_use) if len(inside) > 1 else ():
+            owners = [member for member in inside if not _seems_without(member, model)]
+            if 0 < len(owners) < len(inside):
+                scarcity = (len(inside) / len(owners) - 1) / (len(inside) - 1)
+                for owner in owners:
+                    if (fact := owner.state.models.get(model)) is not None and fact.has:
+                        found.setdefault(owner.account.id, {})[model] = scarcity
+    return found
 
 
 def _seems_without(member: Member, model: str) -> bool:

@@ -85,6 +85,23 @@ class QuotaWindow:
     seen_at: float = 0.0
 
 
+WINDOW_LENGTHS = {"session": 5 * 3600.0, "weekly": 7 * 86400.0, "premium": 30 * 86400.0, "chat": 30 * 86400.0}
+"""Seconds from reset to reset: "5 hour session limits", weekly, monthly (copilot-protocol.md 5.2, 7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Our own count of an account's session window, for when the service does not tell what is left."""
+
+    since: float
+    """The window began then, or we began to count."""
+    served: int = 0
+    resets_at: float | None = None
+    """As its last session limit said; None: it had none yet."""
+    capacity: float | None = None
+    """How much a whole window served before it refused."""
+
+
 @dataclass(slots=True)
 class AccountState:
     """What the proxy learnt about one account, since when, and for how long it holds."""
@@ -107,6 +124,7 @@ class AccountState:
     listed_at: float | None = None
     """When the account's own list of models was last seen."""
     quota: dict[str, QuotaWindow] = field(default_factory=dict)
+    count: Count | None = None
     last_used: float = 0.0
     turn: float = 0.0
     """Round-robin: how far this account has come, in new conversations divided by its weight."""
@@ -218,6 +236,7 @@ def _merged(one: AccountState | None, two: AccountState | None) -> AccountState:
         models=newest_models(_newest(one.models, two.models, _age)),
         listed_at=_latest(one.listed_at, two.listed_at),
         quota=_newest(one.quota, two.quota, lambda window: (window.seen_at, -window.percent_left, repr(window))),
+        count=max(one.count, two.count, key=_newest_count),
         last_used=max(one.last_used, two.last_used),
         turn=max(one.turn, two.turn),
         served=max(one.served, two.served),
@@ -230,6 +249,12 @@ def _merged(one: AccountState | None, two: AccountState | None) -> AccountState:
 
 def _age(fact: ModelFact) -> tuple[float, float, bool, int, bool]:
     return (fact.began, fact.until, fact.has, fact.times, fact.included)
+
+
+def _newest_count(count: Count | None) -> tuple[float, float, int, float]:
+    if count is None:
+        return (-1.0, 0.0, 0, 0.0)
+    return (count.resets_at or 0.0, count.since, count.served, count.capacity or 0.0)
 
 
 def newest_models(models: dict[str, ModelFact]) -> dict[str, ModelFact]:
@@ -311,6 +336,9 @@ def _timed(
         began, until = span(cooldown.began, cooldown.until)
         return replace(cooldown, began=began, until=until, told_until=maybe(date, cooldown.told_until))
 
+    def counted(count: Count | None) -> Count | None:
+        return count and replace(count, since=past(count.since), resets_at=maybe(date, count.resets_at))
+
     def fact(known: ModelFact) -> ModelFact:
         began, until = span(known.began, known.until)
         return replace(known, began=began, until=until)
@@ -330,6 +358,7 @@ def _timed(
                 name: replace(window, resets_at=maybe(date, window.resets_at), seen_at=past(window.seen_at))
                 for name, window in state.quota.items()
             },
+            count=counted(state.count),
             last_used=past(state.last_used),
         )
         for key, state in memory.accounts.items()

@@ -33,7 +33,7 @@ from copilot_balancer.assignment import (
 )
 from copilot_balancer.choosing import decide, is_nobodys_fault
 from copilot_balancer.cooldowns import Mark, clear, learn, listed, prune, take_back
-from copilot_balancer.eligibility import PROBE_LEASE, Member, exclusive, lacks, resting, settled, unproved
+from copilot_balancer.eligibility import PROBE_LEASE, Member, lacks, resting, scarce, settled, unproved
 from copilot_balancer.explain import AccountView, Explanation, PoolSnapshot, explain, snapshot
 from copilot_balancer.memory import (
     MAX_CONVERSATIONS,
@@ -321,7 +321,7 @@ class Pool:
         self._weigh_models()
 
     def _weigh_models(self) -> None:
-        self._board.exclusive = exclusive(self._board.members.values())
+        self._board.scarce = scarce(self._board.members.values())
 
     # --- memory -----------------------------------------------------------------------------------------------------
 
@@ -410,7 +410,7 @@ def _release(member: Member, request_id: str) -> None:
 
 
 def _in_use(fact: ModelFact | None) -> tuple[bool, bool] | None:
-    """What ``eligibility.exclusive`` looks at."""
+    """What ``eligibility.scarce`` looks at."""
     return None if fact is None else (fact.has, fact.times > 0)
 
 

@@ -15,7 +15,17 @@ from operator import itemgetter
 from copilot_balancer.accounts import matches
 from copilot_balancer.assignment import Bar, Policy, PoolRequest, Route, WhyNot
 from copilot_balancer.cooldowns import health
-from copilot_balancer.eligibility import ALL_WINDOWS, Member, at_reserve, learnt, left, settled, why_settled
+from copilot_balancer.eligibility import (
+    ALL_WINDOWS,
+    Member,
+    at_reserve,
+    doubted,
+    learnt,
+    left,
+    pace,
+    settled,
+    why_settled,
+)
 from copilot_balancer.memory import Affinity
 from copilot_balancer.strategies import STRATEGIES, Candidate, Terms
 
@@ -31,8 +41,8 @@ class Board:
     conversations: Mapping[str, Affinity]
     in_flight: Mapping[str, int]
     """Account id -> requests that it serves at this moment."""
-    exclusive: Mapping[str, frozenset[str]]
-    """``eligibility.exclusive``."""
+    scarce: Mapping[str, Mapping[str, float]]
+    """``eligibility.scarce``."""
     flights: int = 0
     """Requests under way."""
     resent: int = 0
@@ -120,14 +130,14 @@ def _ranked(board: Board, ready: list[Member], request: PoolRequest, now: float,
     latest = max((member.state.last_used for member in ready), default=0.0)
     stays = stays_with(board, request, now)
     places = {label: place for place, label in enumerate(route.accounts)} if route else {}
-    exclusive, in_flight = board.exclusive, board.in_flight
+    scarce, in_flight = board.scarce, board.in_flight
     terms_of = STRATEGIES[board.policy.strategy]
     found = []
     for member in ready:
         state, account = member.state, member.account
         key, weight = account.id, account.weight
         quota, resets_at = left(state, now, ALL_WINDOWS) if state.quota else (100.0, None)
-        alone = exclusive.get(key) if exclusive else None
+        few = scarce.get(key) if scarce else None
         turn = max(present, state.turn)
         candidate = Candidate(
             member.position,
@@ -141,7 +151,9 @@ def _ranked(board: Board, ready: list[Member], request: PoolRequest, now: float,
             health(state, request.model, now) if state.strikes or state.faults else 1.0,
             quota,
             resets_at,
-            len(alone) - (request.model in alone) if alone else 0,
+            pace(state, now) if state.quota or state.count else None,
+            sum(few.values()) - few.get(request.model or "", 0.0) if few else 0.0,
+            doubted(member, request.model, now, board.policy.model_ttl) if state.models else False,
         )
         terms = terms_of(candidate)
         place = stays.index(key) if key in stays else len(stays)

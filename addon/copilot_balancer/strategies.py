@@ -17,8 +17,13 @@ from copilot_balancer.errors import InvalidInput
 Terms = dict[str, float]
 """Name -> value, in the order of comparison."""
 
-QUOTA_STEP = 5.0
-"""Percent: the service counts late, so quotas nearer to each other than this are equal to ``hybrid``."""
+UNTOLD_PACE = 1.5
+"""What ``hybrid`` takes for the pace of an account that tells nothing: it is likely to have more than enough, and its
+first refusal tells when it has not (found by scripts/simulate)."""
+DOUBT = 10.0
+"""More than all else together: who has the model is known to be able, the other would be asked to no avail."""
+PACE_TOP = 2.0
+"""More than twice the even pace is as good as twice."""
 
 
 @dataclass(slots=True)  # not frozen: one is made for each account and choice, and frozen ones are slow to make
@@ -43,30 +48,35 @@ class Candidate:
     """Percent left in the tightest window, 100 when unknown."""
     resets_at: float | None
     """When that window resets."""
-    scarcity: int
-    """How many other models are in use that no other account has."""
+    pace: float | None
+    """``eligibility.pace``: share left divided by share of time left, 1 at an even pace; None when unknown."""
+    scarcity: float
+    """Sum over the other models in use of how scarce each is: 1 if no other account has it, 0 if all have."""
+    doubted: bool
+    """It lacked the model when it was last asked."""
 
 
 def hybrid(candidate: Candidate) -> Terms:
-    """Health, quota, load and scarcity in one score; the least recently used among equals.
+    """Health, pace, load and scarcity in one score; the least recently used among equals.
 
     ::
 
         score =     health                      1 / (1 + steps on the cooldown ladder + faults of 2 minutes / 3)
-              + 2 * quota                       share left in the tightest window, in steps of 5 %
+              + 2 * pace                        share left / share of the window's time left, 2 at most; tightest window
               + 2 * idle                        1 / (1 + requests in flight / weight)
-              - 2 * scarcity                    n / (1 + n), n = models in use that no other account has
+              - scarcity                        sum over the other models in use: 1 if nobody else has it, 0 if all have
+              - 10 * doubt                      1 if it lacked the model when it was last asked
 
     The best score first; among equals the one whose last new conversation (divided by weight) lies furthest back, then
-    the least recently used. Health weighs least: a rest that has run out is over, so a healed account only waits until
-    the others are busy. An exclusive model weighs as much as the whole quota: an account is spared for what only it can
-    do until the others are in trouble.
+    the least recently used. What is left at a reset is lost, and what is used up too early is missed: so not who has
+    most left is asked, but who has most left for its time. Health weighs least: a rest that has run out is over, so a
+    healed account only waits until the others are busy. Each scarce model weighs up to half an even pace: an account is
+    spared for what few can do until the others are in trouble.
     """
-    quota = 2.0 * (candidate.quota // QUOTA_STEP * QUOTA_STEP) / 100.0
+    pace = 2.0 * min(UNTOLD_PACE if candidate.pace is None else candidate.pace, PACE_TOP)
     idle = 2.0 / (1.0 + candidate.in_flight / candidate.weight)
-    scarcity = 2.0 * candidate.scarcity / (1.0 + candidate.scarcity)
     return {
-        "-score": -(candidate.health + quota + idle - scarcity),
+        "-score": -(candidate.health + pace + idle - candidate.scarcity - DOUBT * candidate.doubted),
         "turn": candidate.turn,
         "last used": candidate.last_used,
     }
