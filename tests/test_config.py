@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from copilot_balancer import assignment, config, strategies
-from copilot_balancer.config import FILE_ONLY, PROJECT_KEYS, Option, RouteTable, Settings, load, options, policy
+from copilot_balancer.accounts import Decisions, RouteTable
+from copilot_balancer.config import FILE_ONLY, PROJECT_KEYS, Option, Settings, load, options, policy
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.pool import Policy, Route
 
@@ -56,7 +57,7 @@ def test_nothing_set(home, project):
 
 def test_the_defaults_are_the_pools(home):
     """A pool without settings and a pool with the default settings do the same."""
-    assert policy(load(home, None, {}).settings) == Policy()
+    assert policy(load(home, None, {}).settings, Decisions()) == Policy()
 
 
 def test_the_nearer_one_counts(home, project):
@@ -143,7 +144,7 @@ def test_every_setting_can_be_written(home):
     loaded = load(home, None, {})
 
     assert loaded.sources == dict.fromkeys(Settings.model_fields, str(path))
-    assert policy(loaded.settings) == Policy(
+    assert policy(loaded.settings, Decisions()) == Policy(
         strategy="quota",
         affinity=0.0,
         failover=frozenset({"limit"}),
@@ -498,3 +499,15 @@ def test_any_bytes_are_settings_or_one_sentence(tmp_path_factory, text):
         load(home, None, {})
     except InvalidInput as error:
         assert str(error).isprintable()
+
+
+def test_what_was_chosen_while_the_proxy_ran_comes_first(home):
+    """A strategy and a matrix that the user chose at run time win over every file; None leaves the files their say."""
+    (home / "config.toml").write_text('strategy = "quota"\n[[routes]]\nmodels = ["gpt-*"]\naccounts = ["work"]\n')
+    settings = load(home, None, {}).settings
+    row = RouteTable(models=("claude-*",), accounts=("home",), enabled=False)
+    chosen = policy(settings, Decisions(strategy="sticky", routes=(row,)))
+    assert (chosen.strategy, chosen.routes) == ("sticky", (Route(("claude-*",), ("home",), (), enabled=False),))
+    assert policy(settings, Decisions(routes=())).routes == ()
+    assert policy(settings, Decisions()).strategy == "quota"
+    assert policy(settings, Decisions()).routes == (Route(("gpt-*",), ("work",)),)

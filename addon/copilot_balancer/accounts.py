@@ -135,6 +135,11 @@ def _checked_label(label: str) -> str:
 
 
 Label = Annotated[str, AfterValidator(_checked_label)]
+Name = Annotated[str, AfterValidator(normalise_label)]
+"""A label as a person writes it."""
+ModelPattern = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,200}$")]
+Strategy = Literal["hybrid", "sticky", "round-robin", "priority", "quota"]
+"""The names of ``strategies.STRATEGIES``."""
 
 
 class Account(BaseModel):
@@ -204,6 +209,20 @@ class Account(BaseModel):
         return "in its block list" if matches(model, self.block) else None
 
 
+class RouteTable(BaseModel):
+    """A row of the user's matrix: who serves these models, in which order (features B4).
+
+    One ``[[routes]]`` table of a settings file, or a row that was changed in the dashboard.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: tuple[ModelPattern, ...] = Field(min_length=1)
+    accounts: tuple[Name, ...] = ()
+    fallback: tuple[ModelPattern, ...] = ()
+    enabled: bool = True
+
+
 class Consent(BaseModel):
     """The user's word that a credential which a client was seen with may be stored (features A5)."""
 
@@ -231,6 +250,10 @@ class Decisions(BaseModel):
     """Account id -> when it was removed: no other process's write brings it back."""
     adopt: dict[str, Consent] = Field(default_factory=dict)
     """Fingerprint of a credential that clients were seen with -> consent to store it when it is seen again."""
+    strategy: Strategy | None = None
+    """What was chosen while the proxy ran; None: what the settings say."""
+    routes: tuple[RouteTable, ...] | None = Field(default=None, strict=False)
+    """The matrix as it was changed while the proxy ran; None: what the settings say."""
 
     @model_validator(mode="after")
     def _unique(self) -> Self:

@@ -125,7 +125,7 @@ class CopilotBalancer:
         if self.live is None:
             decisions = self._read_decisions()
             now_is_wall = time.time()
-            pool = RecordedPool(config.policy(loaded.settings), decisions, now_is_wall)
+            pool = RecordedPool(config.policy(loaded.settings, decisions), decisions, now_is_wall)
             mint = Mint(self.github)
             self.live = Live(
                 pool,
@@ -144,7 +144,7 @@ class CopilotBalancer:
             self.sightings = dict(learnt.sightings)
         else:
             self.live.settings = loaded.settings
-            self.live.pool.set_policy(config.policy(loaded.settings))
+            self.live.pool.set_policy(config.policy(loaded.settings, self.live.decisions))
         if loaded.settings.record_decisions != self._records:
             self._records = loaded.settings.record_decisions
             self.live.pool.record_to(self.recording.put if self._records else None)
@@ -262,6 +262,7 @@ class CopilotBalancer:
     def _go_on_with(self, decisions: Decisions) -> None:
         assert self.live is not None
         self.live.decisions = decisions
+        self.live.pool.set_policy(config.policy(self.live.settings, decisions))
         self.live.pool.replace(decisions, self.live.now())
         self._know_hosts()
 

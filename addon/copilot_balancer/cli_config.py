@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from copilot_balancer.config import CONFIG_FILE, PROJECT_FILE, RouteTable, Settings, options
+from copilot_balancer.accounts import RouteTable
+from copilot_balancer.config import CONFIG_FILE, PROJECT_FILE, Settings, options
 from copilot_balancer.terminal import World, json_option, note, pass_world, show_facts, show_json, show_table
 
 

@@ -48,7 +48,8 @@ def explain(
     for warning in loaded.warnings:
         note(warning)
     store = world.store
-    pool = Pool(config.policy(loaded.settings), store.read_decisions(), now)
+    decisions = store.read_decisions()
+    pool = Pool(config.policy(loaded.settings, decisions), decisions, now)
     pool.remember(restored(store.read_memory(), now), now)
     name = conversation_of({"x-session-id": conversation}, None) if conversation else None
     explanation = pool.explain(model, name, now, None if fence is None else normalise_label(fence))

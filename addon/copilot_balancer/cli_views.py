@@ -68,7 +68,7 @@ def row(account: Account, decisions: Decisions) -> dict[str, object]:
 def seen_by_the_pool(world: World, decisions: Decisions) -> dict[str, AccountView]:
     """Account id -> the account as a proxy that started now would see it."""
     now = world.now()
-    pool = Pool(config.policy(world.settings().settings), decisions, now)
+    pool = Pool(config.policy(world.settings().settings, decisions), decisions, now)
     pool.remember(restored(world.store.read_memory(), now), now)
     return {view.id: view for view in pool.snapshot(now).accounts}
 

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from copilot_balancer.accounts import GITHUB, normalise_domain, normalise_label
+from copilot_balancer.accounts import GITHUB, Decisions, ModelPattern, Name, RouteTable, Strategy, normalise_domain
 from copilot_balancer.errors import InvalidInput, printable
 from copilot_balancer.pool import Policy, Route
 
@@ -42,7 +42,6 @@ _MONTH = 30 * 86400.0
 _SHOWN_KEYS = 5
 """So many ignored keys of a project's file are named."""
 
-Strategy = Literal["hybrid", "sticky", "round-robin", "priority", "quota"]
 FailoverClass = Literal["limit", "quota", "model", "auth", "transient"]
 Websocket = Literal["auto", "allow", "refuse"]
 Noise = Literal["all", "switches", "errors", "none"]
@@ -55,9 +54,7 @@ def _enterprise_domain(text: str) -> str:
     return domain
 
 
-Name = Annotated[str, AfterValidator(normalise_label)]
 Domain = Annotated[str, AfterValidator(_enterprise_domain)]
-ModelPattern = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,200}$")]
 
 
 def _option(default: object, kind: str, allowed: str, text: str, *, shown: str = "", **bounds: Any) -> Any:
@@ -91,17 +88,6 @@ def _seconds(default: float, low: float, high: float, text: str) -> Any:
 def _whole(default: int | None, low: int, high: int, text: str, *, unit: str = "number", shown: str = "") -> Any:
     allowed = f"a whole {unit} from {low} to {high}"
     return _option(default, "int", allowed, text, shown=shown, ge=low, le=high)
-
-
-class RouteTable(BaseModel):
-    """One ``[[routes]]`` table of a file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    models: tuple[ModelPattern, ...] = Field(min_length=1)
-    accounts: tuple[Name, ...] = ()
-    fallback: tuple[ModelPattern, ...] = ()
-    enabled: bool = True
 
 
 class Settings(BaseModel):
@@ -249,10 +235,11 @@ def load(config_dir: Path, project_dir: Path | None, overrides: Mapping[str, obj
     return Loaded(Settings().model_copy(update=values), sources, tuple(warnings))
 
 
-def policy(settings: Settings) -> Policy:
-    """What the pool needs of the settings."""
+def policy(settings: Settings, decisions: Decisions) -> Policy:
+    """What the pool needs of the settings; what the user changed while a proxy ran comes before them."""
+    rows = settings.routes if decisions.routes is None else decisions.routes
     return Policy(
-        strategy=settings.strategy,
+        strategy=decisions.strategy or settings.strategy,
         affinity=settings.affinity,
         failover=frozenset(settings.failover),
         max_attempts=settings.max_attempts,
@@ -262,7 +249,7 @@ def policy(settings: Settings) -> Policy:
         retry_ambiguous=settings.retry_ambiguous,
         model_ttl=settings.model_ttl,
         fence=settings.fence,
-        routes=tuple(Route(**dict(route)) for route in settings.routes),
+        routes=tuple(Route(**dict(route)) for route in rows),
         preseed=settings.preseed,
     )
 

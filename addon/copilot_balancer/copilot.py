@@ -12,7 +12,7 @@ Laws of this file:
 import json
 import re
 from collections.abc import Iterable
-from enum import Enum
+from enum import Enum, StrEnum
 
 from copilot_balancer.accounts import API_HOSTS
 
@@ -45,6 +45,22 @@ class Kind(Enum):
     """The home account's answer, never failed over: what is listed, and sessions that are bound to their account."""
     OTHER = "other"
     """The client's own credential goes on unchanged; no account's is ever put here."""
+
+
+class Api(StrEnum):
+    """The three forms in which a model is spoken to (copilot-protocol.md 3.1)."""
+
+    CHAT = "chat"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+
+
+_APIS = {"/chat/completions": Api.CHAT, "/responses": Api.RESPONSES, "/messages": Api.MESSAGES}
+
+
+def api_of(path: str) -> Api | None:
+    """In which form the answer to a request at this path comes; None: in none of the three."""
+    return _APIS.get(path.partition("?")[0].removeprefix("/v1"))
 
 
 def kind_of(method: str, path: str, *, websocket: bool = False) -> Kind:
