@@ -239,29 +239,119 @@ def test_a_repair_asks_for_the_model_that_was_asked_for():
     assert (ask.decision.model, ask.decision.repair) == ("mini", True)
 
 
-def test_a_bound_conversation_goes_to_its_owner():
-    """When the caller names the owner it is asked, as the one repair; otherwise the answer is passed down."""
+def test_what_an_account_made_goes_back_to_it():
+    """The owner is asked before the conversation's account and before any strategy; without affinity as well."""
+    for policy in (PLAIN, replace(PLAIN, affinity=0.0)):
+        bench = Bench("a", "b", "c", policy=policy)
+        assert bench.serve(conversation="talk") == "a"
+        ask = bench.ask(conversation="talk", owner="github.com:c")
+        assert ask.sent() == "c"
+        assert ask.decision.why == "same conversation"
+        assert bench.ask(owner="github.com:b").sent() == "b"
+        assert bench.ask(owner="github.com:gone").sent() in "abc"
+
+
+def test_at_a_user_turn_an_owner_that_rests_is_left():
+    """What is bound can be left out there: another account goes on, and the owner's rest says why."""
+    bench = Bench("a", "b", policy=PLAIN)
+    bench.refuse(hinted(LIMIT, HOUR), only="github.com:b")
+    ask = bench.ask(owner="github.com:b")
+    assert ask.sent() == "a"
+    assert ask.decision.bare is False
+
+
+def test_in_a_tool_loop_nobody_but_the_owner_is_asked():
+    """The owner's refusal is given back with its wait; no other account sees the request."""
+    bench = Bench("a", "b", policy=PLAIN)
+    ask = bench.ask(owner="github.com:b", bound=True)
+    assert ask.sent() == "b"
+    ask.answered(hinted(LIMIT, 30))
+    nobody = ask.nobody()
+    assert (nobody.kind, nobody.give, nobody.retry_after) == (NobodyKind.LIMITED, 0, 30)
+    assert nobody.why == "not retried, because no other account can go on with what this one began"
+    later = bench.ask(owner="github.com:b", bound=True).nobody()
+    assert (later.kind, later.give, later.retry_after) == (NobodyKind.LIMITED, None, 30)
+    assert [(why.label, why.bar) for why in later.accounts] == [("a", Bar.BOUND), ("b", Bar.RESTS)]
+    bench.now += 30
+    assert bench.ask(owner="github.com:b", bound=True).sent() == "b"
+
+
+def test_in_a_tool_loop_a_fault_of_the_service_is_tried_again_with_the_owner():
+    """It counts as alone: held for a moment, then sent once more."""
+    bench = Bench("a", "b", policy=PLAIN)
+    ask = bench.ask(owner="github.com:b", bound=True)
+    ask.sent()
+    ask.answered(FAULT)
+    bench.now += ask.held()
+    assert ask.sent() == "b"
+    assert ask.decision.repair
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"enabled": False}, id="turned off"),
+        pytest.param({"fence": "other"}, id="another fence"),
+        pytest.param({"block": ("gpt",)}, id="the user's pattern"),
+    ],
+)
+def test_a_tool_loop_whose_owner_will_not_come_back_moves(change):
+    """Turned off, fenced off or kept from the model: waiting would never end, so another account is asked."""
+    bench = Bench("a", "b", policy=PLAIN)
+    bench.edit("b", **change)
+    assert bench.ask(owner="github.com:b", bound=True).sent() == "a"
+    assert bench.ask(owner="github.com:gone", bound=True).sent() == "a"
+
+
+def test_a_tool_loop_whose_owner_lost_its_login_or_the_model_moves():
+    """Nobody knows when these end."""
+    for outcome in (BAD_CREDENTIALS, MISSING, NO_ACCESS):
+        bench = Bench("a", "b", policy=PLAIN)
+        ask = bench.ask(owner="github.com:b", bound=True)
+        assert ask.sent() == "b"
+        ask.answered(outcome)
+        assert ask.sent() == "a"
+
+
+def test_a_lost_conversation_goes_to_its_owner_and_then_once_bare():
+    """The owner first, when it was not asked; then the one that refused last without what is bound; then passed down."""
     bench = Bench("a", "b", policy=PLAIN)
     ask = through(bench, CONVERSATION)
     assert ask.nobody().why == "not retried, because the conversation is bound to its account"
-    ask.request = replace(ask.request, only="github.com:b")
+    ask.request = replace(ask.request, owner="github.com:b", carries=True)
     assert ask.sent() == "b"
-    assert (ask.decision.why, ask.decision.repair) == ("owner", True)
+    assert (ask.decision.why, ask.decision.repair, ask.decision.bare) == ("owner of the conversation", False, False)
     ask.answered(CONVERSATION)
-    assert ask.nobody().give == 1
+    assert ask.sent() == "b"
+    assert (ask.decision.repair, ask.decision.bare) == (True, True)
+    ask.answered(CONVERSATION)
+    nobody = ask.nobody()
+    assert (nobody.kind, nobody.give) == (NobodyKind.NOT_RETRIED, 2)
+    assert bench.view("a").rests == bench.view("b").rests == ()
 
-    pinned = through(bench, CONVERSATION, only="github.com:a")
-    assert pinned.nobody().kind is NobodyKind.NOT_RETRIED
-    pinned.request = replace(pinned.request, only="github.com:gone")
-    assert pinned.nobody().kind is NobodyKind.NOT_RETRIED
+
+def test_a_lost_conversation_without_a_known_owner_is_asked_once_bare():
+    """The same account, since nothing speaks against it; even while it rests meanwhile no other one."""
+    bench = Bench("a", "b", policy=PLAIN)
+    ask = bench.ask(carries=True)
+    ask.sent()
+    ask.answered(CONVERSATION)
+    assert ask.sent() == "a"
+    assert (ask.decision.repair, ask.decision.bare) == (True, True)
+
+    ask = bench.ask(carries=True)
+    whom = ask.sent()
+    ask.answered(CONVERSATION)
+    bench.refuse(LIMIT, only=f"github.com:{whom}")
+    assert ask.nobody().kind is NobodyKind.NOT_RETRIED
 
 
 def test_an_owner_that_rests_is_not_asked():
-    """The owner's rest holds for its own conversations too; the answer is passed down."""
+    """The owner's rest holds for its own conversations too."""
     bench = Bench("a", "b", policy=PLAIN)
     bench.refuse(LIMIT, only="github.com:b")
     ask = through(bench, CONVERSATION)
-    ask.request = replace(ask.request, only="github.com:b")
+    ask.request = replace(ask.request, owner="github.com:b")
     assert ask.nobody().kind is NobodyKind.NOT_RETRIED
     assert bench.view("a").rests == ()
 

@@ -129,7 +129,7 @@ def test_requests_under_way_stand_in_a_line(pool):
             {*RECORDED, "token", "login", "api_host", "plan", "added_at"},
             id="account",
         ),
-        pytest.param(Decisions.model_fields, {*RECORDED_OF_ALL, "accounts", "adopt"}, id="decisions"),
+        pytest.param(Decisions.model_fields, {*RECORDED_OF_ALL, "accounts", "adopt", "strategy", "routes"}, id="decisions"),
         pytest.param(
             [field.name for field in dataclasses.fields(Memory)],
             {"accounts", "conversations", "sightings"},  # the last are the addon's: a pool does not look at them

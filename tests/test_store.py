@@ -28,6 +28,7 @@ from copilot_balancer.catalogue import Catalogue, Shelf
 from copilot_balancer.errors import StoreBusy, StoreError
 from copilot_balancer.folder import MAX_BYTES, Refusal
 from copilot_balancer.memory import AccountState, Affinity, Cooldown, Memory, ModelFact, QuotaWindow
+from copilot_balancer.ownership import MAX_MARKS, Ownership
 from copilot_balancer.store import ACCOUNTS, STATE, Format, Store, paths
 from faults import Faults
 
@@ -1036,6 +1037,28 @@ def test_it_works_after_a_copy(store, tmp_path):
 
 
 # --- models.json
+
+
+def test_owners(tmp_path):
+    """Whose is what: merged under the lock, full to the brim as well; an unusable file counts as none and stays."""
+    store = Store(tmp_path / "state")
+    assert store.read_owners() == Ownership()
+    one, two = Ownership(), Ownership()
+    one.learn((f"{number:016x}" for number in range(MAX_MARKS)), "github.com:1", 1.0)
+    two.learn(["f" * 16], "github.com:2", 2.0)
+    assert store.merge_owners(one) == one
+    merged = store.merge_owners(two)
+    assert len(merged.marks) == MAX_MARKS
+    assert Store(tmp_path / "state").read_owners() == merged
+    path = tmp_path / "state" / "owners.json"
+    before = path.stat().st_mtime_ns
+    assert store.merge_owners(two) == merged
+    assert path.stat().st_mtime_ns == before
+    path.write_text('{"version": 1, "marks": {"x": {"account_id": 7, "seen_at": 1.0}}}')
+    assert store.read_owners() == Ownership()
+    with pytest.raises(StoreError, match=r"owners\.json"):
+        store.merge_owners(one)
+    assert "7" in path.read_text()
 
 
 def test_catalogue(tmp_path):

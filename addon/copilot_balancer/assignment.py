@@ -74,6 +74,14 @@ class PoolRequest:
     """None: the policy's."""
     only: str | None = None
     """The id of the one account that may serve it."""
+    owner: str | None = None
+    """The id of the account that made the newest of what the request carries and only its maker takes back (item ids,
+    encrypted reasoning, signatures); it is asked first. None: it carries no such thing, or nobody knows whose it is."""
+    bound: bool = False
+    """It is in the middle of a tool loop of its owner's, or the history stands with the owner alone: no other may go
+    on with it, as long as the owner will be able to."""
+    carries: bool = False
+    """What only its maker takes back can be left out: worth one more try with an account that has refused it."""
     tried: "tuple[Tried, ...]" = ()
     """What was tried so far, oldest first."""
 
@@ -97,6 +105,8 @@ class Attempt:
     """The first attempt after a long rest: others wait for its answer."""
     repair: bool = False
     """The one further attempt with an account that was already asked (minted again, waited, another model)."""
+    bare: bool = False
+    """Everything that only its maker takes back is to be left out: this account has just refused it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +131,7 @@ class Bar(StrEnum):
 
     ONLY = "another account was asked for"
     FENCE = "stands in another fence"
+    BOUND = "cannot go on with what another account began"
     TERMS = "waits for the terms to be accepted"
     DISABLED = "is turned off"
     BLOCKED = "was blocked by GitHub"

@@ -78,7 +78,7 @@ _KINDS: tuple[tuple[NobodyKind, frozenset[Bar]], ...] = (
     (NobodyKind.NO_MODEL, frozenset({Bar.PATTERN, Bar.ROUTE})),
     (NobodyKind.UNAVAILABLE, frozenset({Bar.DISABLED, Bar.TERMS, Bar.HOME})),
     (NobodyKind.FENCED, frozenset({Bar.FENCE})),
-    (NobodyKind.UNAVAILABLE, frozenset({Bar.ONLY})),
+    (NobodyKind.UNAVAILABLE, frozenset({Bar.ONLY, Bar.BOUND})),
 )
 """What the accounts' bars come to; the first kind with a bar among them."""
 
@@ -89,6 +89,8 @@ def decide(board: Board, request: PoolRequest, now: float) -> tuple[Attempt | Ho
     With it comes where the chosen account's turns stand; None when no turn is taken, as in a conversation that stays.
     """
     route = route_of(board, request.model)
+    if request.bound and not _owner_comes_back(board, request, now, route):
+        request = replace(request, bound=False)
     if request.tried:
         verdict = _again(board, request, now, route)
         if verdict is not None:
@@ -109,7 +111,19 @@ def decide(board: Board, request: PoolRequest, now: float) -> tuple[Attempt | Ho
     return decision, None
 
 
-def _attempt(request: PoolRequest, member: Member, now: float, why: str, *, repair: bool = False) -> Attempt:
+def _owner_comes_back(board: Board, request: PoolRequest, now: float, route: Route | None) -> bool:
+    """Whether the owner of a bound request can go on with it, now or after a rest.
+
+    If not, moving it without what is bound is the lesser evil: at worst it is refused once more.
+    """
+    owner = board.members.get(request.owner or "")
+    bar = why_not(board, owner, request, route, now) if owner is not None else None
+    return owner is not None and (bar is None or bar.bar in (Bar.RESTS, Bar.PROBED))
+
+
+def _attempt(
+    request: PoolRequest, member: Member, now: float, why: str, *, repair: bool = False, bare: bool = False
+) -> Attempt:
     probe = bool(unproved(member, request.model, now))
     return Attempt(
         request_id=request.id,
@@ -121,6 +135,7 @@ def _attempt(request: PoolRequest, member: Member, now: float, why: str, *, repa
         began=now,
         probe=probe,
         repair=repair,
+        bare=bare,
     )
 
 
@@ -150,14 +165,17 @@ def _again(board: Board, request: PoolRequest, now: float, route: Route | None) 
         return _final(request, "GitHub blocked this account", NobodyKind.BLOCKED)
     if action is Action.PASS:
         return _final(request, "another account would answer the same")
-    if action in (Action.SAME, Action.OWNER):
-        whom = member if action is Action.SAME else _owner(board, request)
+    if action in (Action.SAME, Action.OWNER) and spent is None:
         same = replace(request, model=last.attempt.model)
-        repairable = whom is not None and not _repaired(request) and why_not(board, whom, same, route, now) is None
-        if whom is not None and repairable and spent is None:
-            return _attempt(same, whom, now, "repair" if action is Action.SAME else "owner", repair=True)
-        if action is Action.OWNER:
-            return _final(request, "the conversation is bound to its account")
+        owner = _owner(board, request) if action is Action.OWNER else None
+        if owner is not None and why_not(board, owner, same, route, now) is None:
+            return _attempt(same, owner, now, "owner of the conversation")
+        repairable = action is Action.SAME or request.carries
+        able = member is not None and why_not(board, member, same, route, now) is None
+        if member is not None and able and repairable and not _repaired(request):
+            return _attempt(same, member, now, "repair", repair=True, bare=action is Action.OWNER)
+    if action is Action.OWNER:
+        return _final(request, "the conversation is bound to its account")
     if not board.balancing:
         return _final(request, "balancing is off")
     name = FAILOVER_CLASS.get(outcome.reason)
@@ -196,10 +214,10 @@ def _repaired(request: PoolRequest) -> bool:
 
 
 def _owner(board: Board, request: PoolRequest) -> Member | None:
-    """The account that the caller found to own the conversation, unless it has just refused."""
-    if request.only is None or request.only == request.tried[-1].attempt.account_id:
+    """The account that made what was refused, unless it was asked already."""
+    if request.owner is None or was_tried(request, request.owner):
         return None
-    return board.members.get(request.only)
+    return board.members.get(request.owner)
 
 
 # --- nobody is ready: wait, ask for another model, give up ------------------------------------------------------------
@@ -272,6 +290,8 @@ def _final(request: PoolRequest, because: str, kind: NobodyKind = NobodyKind.NOT
 def _all_refused(request: PoolRequest, selection: Selection) -> str:
     if not request.tried:
         return "no account can serve this now"
+    if request.bound and any(why.bar is Bar.BOUND for why in selection.barred.values()):
+        return "not retried, because no other account can go on with what this one began"
     untried = [why for key, why in selection.barred.items() if not was_tried(request, key)]
     if all(why.bar in (Bar.ONLY, Bar.FENCE) for why in untried):
         return "all accounts tried, all refused"

@@ -49,7 +49,7 @@ _REST_TEXTS: dict[str, str] = {
 }
 
 SETTLED = frozenset(
-    {Bar.ONLY, Bar.FENCE, Bar.TERMS, Bar.DISABLED, Bar.BLOCKED, Bar.LOGIN, Bar.PATTERN, Bar.ROUTE, Bar.HOME}
+    {Bar.ONLY, Bar.FENCE, Bar.BOUND, Bar.TERMS, Bar.DISABLED, Bar.BLOCKED, Bar.LOGIN, Bar.PATTERN, Bar.ROUTE, Bar.HOME}
 )
 """Bars that only the user can lift."""
 
@@ -89,6 +89,8 @@ def settled(member: Member, request: PoolRequest, fence: str, route: Route | Non
             return Bar.FENCE
     elif account.fence != fence:
         return Bar.FENCE
+    elif request.bound and account.id != request.owner:
+        return Bar.BOUND
     elif not balancing and not member.home:
         return Bar.HOME
     if balancing and not member.serving:

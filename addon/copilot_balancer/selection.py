@@ -3,7 +3,8 @@
 Laws of this file:
 
 1. Nothing is changed here: the same board, request and moment give the same selection, bit for bit.
-2. A conversation stays with its account under every strategy, as long as that account may serve.
+2. A conversation stays with its account under every strategy, as long as that account may serve; one that carries
+   what only its maker takes back goes to its maker first.
 3. After that comes the order of a route, then the strategy, then the home account, then the user's order.
 4. An account at its reserve serves only when no other can.
 """
@@ -54,10 +55,15 @@ class Ranked:
     """An account that may serve, and what it was compared by."""
 
     member: Member
+    candidate: Candidate
     terms: Terms
-    turn: float
     stays: bool
     """The conversation is there already."""
+
+    @property
+    def turn(self) -> float:
+        """How far its turns have come."""
+        return self.candidate.turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +84,11 @@ def affinity_keys(conversation: str, model: str | None) -> tuple[str, str]:
 
 def stays_with(board: Board, request: PoolRequest, now: float) -> list[str]:
     """The accounts that the conversation stays with, the preferred one first."""
+    owner = [request.owner] if request.owner is not None else []
     if request.conversation is None:
-        return []
+        return owner
     known = (board.conversations.get(key) for key in affinity_keys(request.conversation, request.model))
-    return [here.account_id for here in known if here is not None and now - here.used_at < board.policy.affinity]
+    return owner + [here.account_id for here in known if here and now - here.used_at < board.policy.affinity]
 
 
 def route_of(board: Board, model: str | None) -> Route | None:
@@ -138,7 +145,6 @@ def _ranked(board: Board, ready: list[Member], request: PoolRequest, now: float,
         key, weight = account.id, account.weight
         quota, resets_at = left(state, now, ALL_WINDOWS) if state.quota else (100.0, None)
         few = scarce.get(key) if scarce else None
-        turn = max(present, state.turn)
         candidate = Candidate(
             member.position,
             member.home,
@@ -146,7 +152,7 @@ def _ranked(board: Board, ready: list[Member], request: PoolRequest, now: float,
             weight,
             state.last_used,
             in_flight.get(key, 0),
-            turn,
+            max(present, state.turn),
             state.last_used == latest,
             health(state, request.model, now) if state.strikes or state.faults else 1.0,
             quota,
@@ -158,7 +164,7 @@ def _ranked(board: Board, ready: list[Member], request: PoolRequest, now: float,
         terms = terms_of(candidate)
         place = stays.index(key) if key in stays else len(stays)
         order = (place, places.get(account.label, 0), *terms.values(), not member.home, member.position)
-        found.append((order, Ranked(member, terms, turn, place < len(stays))))
+        found.append((order, Ranked(member, candidate, terms, place < len(stays))))
     found.sort(key=itemgetter(0))
     return [ranked for _, ranked in found]
 

@@ -27,12 +27,13 @@ from filelock import FileLock, Timeout
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.config import with_config
 
-from copilot_balancer import catalogue, memory
+from copilot_balancer import catalogue, memory, ownership
 from copilot_balancer.accounts import Account, Decisions
 from copilot_balancer.catalogue import Catalogue
 from copilot_balancer.errors import StoreBusy, StoreError, printable
 from copilot_balancer.folder import AWAY, MAX_BYTES, Folder, Refusal, failed, make, opened
 from copilot_balancer.memory import Memory
+from copilot_balancer.ownership import Ownership
 
 type Document = dict[str, Any]
 """A file of ours, parsed, without its note and its version."""
@@ -65,7 +66,7 @@ def paths(environ: Mapping[str, str]) -> Paths:
 _FIELDS = {*Decisions.model_fields, *Account.model_fields}
 """The words of a location that are ours to tell; a key that stands in a file may be anything, even a token."""
 
-for _noun in vars(memory).values():  # the dataclasses of `memory` say nothing about how strictly they are read
+for _noun in (*vars(memory).values(), *vars(ownership).values()):  # they say nothing about how strictly they are read
     if is_dataclass(_noun) and isinstance(_noun, type):
         with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))(_noun)
         _FIELDS.update(part.name for part in fields(_noun))
@@ -96,6 +97,8 @@ class Format[T]:
     content: TypeAdapter[T]
     empty: Callable[[], T]
     migrations: list[Migration] = field(default_factory=list)
+    indent: int | None = 1
+    """None: one line; for what is long and read by nobody."""
 
     @property
     def version(self) -> int:
@@ -116,7 +119,7 @@ class Format[T]:
         """
         content = self.content.dump_python(value, mode="json", context={"reveal": True}, warnings="error")
         document = {"_": self.note, "version": self.version, **content}
-        return json.dumps(document, indent=1, allow_nan=False).encode() + b"\n"
+        return json.dumps(document, indent=self.indent, allow_nan=False).encode() + b"\n"
 
     def load(self, raw: bytes) -> T | Refusal:
         """The value that `raw` holds, of this or of an older version."""
@@ -160,6 +163,14 @@ MODELS: Format[Catalogue] = Format(
     "the models that each account has; holds no secret and may be lost",
     TypeAdapter(Catalogue),
     Catalogue,
+)
+
+OWNERS: Format[Ownership] = Format(
+    "owners.json",
+    "hashes of what each account made in conversations; holds no secret and may be lost",
+    TypeAdapter(Ownership),
+    Ownership,
+    indent=None,
 )
 
 
@@ -268,6 +279,22 @@ class Store:
             merged = catalogue.newest(disk, mine)
             if merged != disk:
                 self._save(folder, MODELS, merged)
+            return merged
+
+    def read_owners(self) -> Ownership:
+        """Whose is what requests carry; nothing yet when there is no file, or when it cannot be used."""
+        try:
+            return self._read(OWNERS)
+        except StoreError:
+            return Ownership()  # what is forgotten costs one refusal a conversation
+
+    def merge_owners(self, mine: Ownership) -> Ownership:
+        """Add `mine` to what is on disk, and return both; a file that cannot be used is left as it is."""
+        with self._locked() as folder:
+            disk = self._load(folder, OWNERS)
+            merged = ownership.newest(disk, mine)
+            if merged != disk:
+                self._save(folder, OWNERS, merged)
             return merged
 
     def set_aside_memory(self) -> Path | None:
