@@ -42,10 +42,11 @@ from copilot_balancer.copilot import copilot_hosts, error_body, plain_host
 from copilot_balancer.decision_file import DecisionFile
 from copilot_balancer.decision_log import RecordedPool
 from copilot_balancer.errors import BalancerError, InvalidInput, StoreError, printable
-from copilot_balancer.exchange import Exchange, Live
+from copilot_balancer.exchange import Exchange
 from copilot_balancer.explained import explain_text
 from copilot_balancer.github import GitHub
 from copilot_balancer.layer import FailoverLayer, Refusal, Send, log_incident
+from copilot_balancer.live import Live
 from copilot_balancer.memory import MAX_SIGHTINGS, Memory, Sighting, restored, shifted
 from copilot_balancer.minting import Mint
 from copilot_balancer.store import Paths, Store, paths
@@ -138,6 +139,7 @@ class CopilotBalancer:
                 self._notice,
                 self._shelve,
                 self._read_catalogue(),
+                self.store.read_owners(),
             )
             learnt = self._read_memory(now_is_wall)
             pool.remember(learnt, self.live.now())

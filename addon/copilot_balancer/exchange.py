@@ -8,84 +8,38 @@ Laws of this file:
 """
 
 import asyncio
-import json
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from mitmproxy import http
 from mitmproxy.connection import Server
-from mitmproxy.options import Options
 from pydantic import SecretStr
 
 from copilot_balancer import attribution, guard, quota
-from copilot_balancer.accounts import Account, Decisions
+from copilot_balancer.accounts import Account
 from copilot_balancer.attribution import Attribution, Try
-from copilot_balancer.catalogue import Catalogue, Shelf, completed, read_models, shelf
-from copilot_balancer.config import Settings
+from copilot_balancer.bound import Bound, read_bound, stripped
 from copilot_balancer.conversation import conversation_of
-from copilot_balancer.copilot import PLACEHOLDER, Kind, error_body, kind_of, model_of, read_body, with_model
-from copilot_balancer.decision_log import RecordedPool
+from copilot_balancer.copilot import PLACEHOLDER, Kind, api_of, kind_of, model_of, read_body, with_model
 from copilot_balancer.errors import InvalidInput, UpstreamError, printable
 from copilot_balancer.github import ExchangeRefused
 from copilot_balancer.layer import Refusal, Send, log_incident
-from copilot_balancer.minting import Bearer, Mint
-from copilot_balancer.outcomes import SERVED, Action, Outcome, Reason, classify, classify_error
-from copilot_balancer.pool import Attempt, Hold, Nobody, NobodyKind, PoolRequest, Tried, sentences
+from copilot_balancer.listing import learn_models, learn_session, session_mark
+from copilot_balancer.live import Live
+from copilot_balancer.minting import Bearer
+from copilot_balancer.outcomes import SERVED, Action, Outcome, Reason, classify, classify_error, classify_event
+from copilot_balancer.own_answers import no_answer, nobody_serves, own_answer
+from copilot_balancer.ownership import NOBODY, owner_of
+from copilot_balancer.passing import Passing
+from copilot_balancer.pool import Attempt, Hold, Nobody, PoolRequest, Tried, duration, sentences
 
 PARSE_ON_LOOP = 1024 * 1024
 """Bytes of a request body that are parsed on the event loop; a longer one is parsed in a thread."""
 
-SNAPSHOTS = b'"copilot_quota_snapshots"'
-TOLD_LIMIT = 64 * 1024
-"""Bytes from that mention on that are looked at."""
-
 HOLD_STEP = 0.25
 """Seconds between two looks at whether the client of a held request is still there."""
-
-_OWN_ERRORS = {
-    NobodyKind.LIMITED: (429, "rate_limited", "rate_limit_error"),
-    NobodyKind.NO_MODEL: (400, "model_not_supported", "invalid_request_error"),
-    NobodyKind.NEEDS_LOGIN: (401, "unauthorized", "authentication_error"),
-    NobodyKind.NO_ACCOUNTS: (401, "unauthorized", "authentication_error"),
-}
-"""Status, code and type of our own error; anything else is a 403 ``no_account_available`` (features C5)."""
-
-
-@dataclass
-class Live:
-    """What all requests of a running proxy share. The addon keeps it up to date."""
-
-    pool: RecordedPool
-    decisions: Decisions
-    settings: Settings
-    options: Options
-    hosts: frozenset[str]
-    mint: Mint
-    learn_host: Callable[[Account], Awaitable[Account]]
-    """Ask GitHub where an account's requests go now, and write it down."""
-    notice: Callable[[SecretStr, str], None]
-    """A client was seen with this credential, at this API host."""
-    shelve: Callable[[Account, Shelf], None]
-    """An account's own list of models has passed."""
-    catalogue: Catalogue
-    keep_bodies: int = 0
-    """Bytes of a streamed answer that are kept for mitmweb, the console and dumps."""
-    off: str | None = None
-    """Why no account's credential is used at all; None in normal times."""
-    prefixes: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(credential, host) -> ``token``, where ``Bearer`` was refused as badly formatted (copilot-protocol.md 2.1)."""
-    _epoch: float = field(default_factory=lambda: time.time() - time.monotonic())
-
-    def now(self) -> float:
-        """Seconds on the steady clock: the epoch at start plus monotonic time since."""
-        return self._epoch + time.monotonic()
-
-    def account(self, account_id: str) -> Account | None:
-        """The account with this id, unless it was removed meanwhile."""
-        return next((account for account in self.decisions.accounts if account.id == account_id), None)
 
 
 class Exchange:
@@ -97,7 +51,7 @@ class Exchange:
         self.flow = flow
         self.websocket = request.headers.get("upgrade", "").lower() == "websocket"
         self.kind = kind_of(request.method, request.path, websocket=self.websocket)
-        self.lists_models = request.method == "GET" and self.kind is Kind.HOME
+        self.lists_models = self.kind is Kind.HOME and request.path.partition("?")[0] == "/models"
         self.began = live.now()
         self.proxy_user = proxy_user
         """The name in the client's proxy URL: a fence, or an account, for all that it sends (features A11)."""
@@ -106,8 +60,13 @@ class Exchange:
         """What the client asked for."""
         self.asked_model: str | None = None
         """What the request asks for now."""
+        self.api = api_of(request.path)
+        self.bound = Bound()
+        """What the request carries that only its maker takes back."""
         self.original: bytes | None = None
-        """The body as the client sent it, when the request asks for another model now."""
+        """The body as the client sent it, when another one goes upstream now."""
+        self.left_out = ""
+        """What of it the present account is not sent, for people."""
         self.streams = False
         """Whether the client asked for a stream."""
         self.attempt: Attempt | None = None
@@ -125,9 +84,9 @@ class Exchange:
         """Whether the answer was made by us."""
         self.declined = False
         self.note = ""
-        self.kept: bytearray | None = None
-        self.quota_told = bytearray()
-        """What came from the first mention of the quota on."""
+        self.send: Send | None = None
+        self.passing: Passing | None = None
+        """The answer that is streamed, once its head has come."""
 
     # --- with what? --------------------------------------------------------------------------------------------------
 
@@ -170,15 +129,27 @@ class Exchange:
         body = await asyncio.to_thread(read_body, raw) if len(raw) > PARSE_ON_LOOP else read_body(raw)
         self.model = self.asked_model = model_of(body)
         self.streams = (body or {}).get("stream") is True
-        home = self.live.decisions.home
+        if self.api is not None and body is not None:
+            self.bound = read_bound(self.api, body)
+        owner, held = owner_of(self.live.ownership, self.bound.marks, self.bound.needed)
         self.request = PoolRequest(
             id=self.flow.id,
             model=self.model,
             began=self.began,
             conversation=conversation_of(_lower(request.headers), body),
-            # the session was fetched by the home account, and only there it means anything (design.md 5)
-            only=home.id if home and send.hidden.get(b"copilot-session-token") else None,
+            only=self._session_account(send),
+            owner=owner,
+            bound=held,
         )
+
+    def _session_account(self, send: Send) -> str | None:
+        """Who fetched the session of this request: only there it means anything (design.md 5)."""
+        tokens = send.hidden.get(b"copilot-session-token")
+        if not tokens:
+            return None
+        home = self.live.decisions.home
+        known = self.live.ownership.of(session_mark(tokens[0].decode("latin-1")))
+        return known or (home.id if home else None)
 
     def _client_itself(self, send: Send, held: bool, *, why: str) -> None:
         if held:
@@ -224,6 +195,7 @@ class Exchange:
                 self._nobody(found)
                 return
             elif await self._prepare(found):
+                await self._dress(found)
                 self._tell(send)
                 return
             found = self.next or self.live.pool.assign(self.request, self.live.now())
@@ -254,7 +226,7 @@ class Exchange:
         assert self.attempt is not None
         assert self.bearer is not None
         self.flow.request.headers["authorization"] = f"Bearer [account:{self.account.label}]"
-        self._use_model(self.attempt.model)
+        self.send, self.passing = send, None
         send.host = self.bearer.host
         send.authorize = partial(self._authorize, send)
         send.idle_timeout = self.live.settings.idle_timeout
@@ -293,20 +265,33 @@ class Exchange:
         self.attempt = self.account = None
         return self._answer_self(403, "credential_refused", f"no account's credential is put on this request: {reason}")
 
-    def _use_model(self, model: str | None) -> None:
-        """Let the request ask for `model`: the client's own, or one that the user wrote down as a fallback (B4)."""
-        if model == self.asked_model or model is None or self.model is None:
-            return
+    async def _dress(self, attempt: Attempt) -> None:
+        """Let the body ask for the attempt's model (B4), without what its account would not take back (D9)."""
         request = self.flow.request
-        if self.asked_model == self.model:
-            self.original = request.raw_content
-        self.asked_model = model
-        if model != self.model:
-            request.content = with_model(request.get_content(strict=False) or b"", self.model, model)
-            return
-        request.raw_content = self.original
-        if "content-length" in request.headers:
-            request.headers["content-length"] = str(len(self.original or b""))
+        if self.original is not None:  # another body went to the last account
+            request.raw_content, self.original = self.original, None
+            if "content-length" in request.headers:
+                request.headers["content-length"] = str(len(request.raw_content or b""))
+        self.asked_model, self.left_out = attempt.model or self.model, ""
+        sent = request.raw_content
+        if self.model is not None and self.asked_model not in (None, self.model):
+            content = request.get_content(strict=False) or b""
+            request.content = with_model(content, self.model, self.asked_model or "")
+        if self.api is not None and not all(map(self._keeps(attempt), self.bound.marks)):
+            content = request.get_content(strict=False) or b""
+            strip = partial(stripped, self.api, content, self._keeps(attempt))
+            found = await asyncio.to_thread(strip) if len(content) > PARSE_ON_LOOP else strip()
+            if found is not None:
+                request.content, self.left_out = found.body, found.what
+        if request.raw_content != sent:
+            self.original = sent
+
+    def _keeps(self, attempt: Attempt) -> Callable[[str], bool]:
+        """Which of what is bound goes along with this attempt."""
+        if attempt.bare:
+            return lambda _mark: False
+        owners = self.live.ownership
+        return lambda mark: owners.keeps(mark, attempt.account_id, self.request.owner)
 
     async def _hold(self, until: float) -> bool:
         """Wait until then; False when the client has left meanwhile."""
@@ -330,44 +315,44 @@ class Exchange:
         response.headers.fields = tuple(f for f in response.headers.fields if f[0].lower() != b"set-cookie")
         if response.status_code >= 400:
             return
-        assert self.attempt is not None
-        headers = _lower(response.headers)
-        self._tried(SERVED, response.status_code)
-        now, wall = self.live.now(), time.time()
-        if self.kind is Kind.BALANCED:
-            self.live.pool.record(self.attempt, SERVED, now, quota.read_headers(headers, wall=wall, now=now))
-            if response.status_code != 101:
-                self._stream(response)
-        attribution.put_headers(response, self.account.label, len(self.tries))
+        if self.kind is Kind.BALANCED and response.status_code != 101:
+            assert self.send is not None
+            passing = self.passing = Passing(response, self.api, self.live.keep_bodies, self._serves)
+            response.stream = passing
+            if passing.watched:
+                self.send.watch = passing
+            else:
+                passing.released()
+        else:
+            self._serves()
+        attribution.put_headers(response, self.account.label, self._attempts())
         if self.asked_model != self.model:
             response.headers["x-copilot-model-changed-to"] = printable(self.asked_model or "?", 80)
+        if self.left_out:
+            response.headers["x-copilot-left-out"] = self.left_out
 
-    def _stream(self, response: http.Response) -> None:
-        """Hand on each piece as it comes; keep what a person may look at, and where the quota is told."""
-        limit = self.live.keep_bodies
-        kept = self.kept = bytearray() if limit else None
-        told = self.quota_told = bytearray()
+    def _attempts(self) -> int:
+        """How often the request was sent, the one under way included."""
+        served = bool(self.tries) and self.tries[-1].reason == Reason.SERVED
+        return len(self.tries) + (not served)
 
-        def passing(data: bytes) -> bytes:
-            if kept is not None and len(kept) < limit:
-                kept.extend(data[: limit - len(kept)])
-            if (told or SNAPSHOTS in data) and len(told) < TOLD_LIMIT:
-                told.extend(data[:TOLD_LIMIT])
-            return data
-
-        response.stream = passing
-
-    def _learn_quota(self) -> None:
-        """The end of a stream may say what is left (``copilot_quota_snapshots``, copilot-protocol.md 3.4)."""
-        _, _, found = self.quota_told.partition(SNAPSHOTS)
-        if not found or self.account is None:
+    def _serves(self) -> None:
+        """The account serves the request: the client gets its answer from now on."""
+        response = self.flow.response
+        assert response is not None
+        assert self.account is not None
+        assert self.attempt is not None
+        self._tried(SERVED, response.status_code)
+        if self.kind is not Kind.BALANCED:
             return
-        try:
-            snapshots, _ = json.JSONDecoder().raw_decode(found.decode("utf-8", "replace").lstrip(' ":'))
-        except (ValueError, RecursionError):
-            return
-        windows = quota.read_snapshots({"copilot_quota_snapshots": snapshots}, wall=time.time(), now=self.live.now())
-        self.live.pool.learn_quota(self.account.id, windows)
+        now, wall = self.live.now(), time.time()
+        told = quota.read_headers(_lower(response.headers), wall=wall, now=now)
+        self.live.pool.record(self.attempt, SERVED, now, told)
+        if self.attempt.bare:
+            self.live.ownership.learn(self.bound.marks, NOBODY, wall)
+        elif self.bound:
+            kept = filter(self._keeps(self.attempt), self.bound.marks)
+            self.live.ownership.learn(list(kept), self.account.id, wall)
 
     async def judge(self, refusal: Refusal) -> None:
         """Answer the layer's *again?*."""
@@ -379,28 +364,30 @@ class Exchange:
         if response is not None:
             guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
         outcome = self._outcome(refusal, response)
-        self.answers.append(response)
+        in_stream = response is not None and response.status_code < 400
+        self.answers.append(None if in_stream else response)
         if self.kind is Kind.HOME:
             self._tried(outcome, response.status_code if response else None)
             if outcome.reason in (Reason.NEEDS_LOGIN, Reason.BLOCKED):
                 self.live.pool.record(self.attempt, outcome, self.live.now())
             # a list may come from another account: clients end when they get none (clients.md 4)
-            if (
-                self.flow.request.method == "GET"
-                and self.live.decisions.balancing
-                and outcome.action is not Action.STOP
-            ):
+            if self.lists_models and self.live.decisions.balancing and outcome.action is not Action.STOP:
                 self.next = self._home()
                 refusal.again = self.next is not None
             if refusal.error is not None and not refusal.again:
                 self._answer_self(502, "bad_gateway", f"no answer from upstream: {printable(refusal.error)}")
             return
-        self._refused(outcome, response.status_code if response else None)
+        if outcome.action is Action.OWNER and self.api is not None:
+            content = self.flow.request.get_content(strict=False) or b""
+            self.request = replace(self.request, carries=stripped(self.api, content, lambda _mark: False) is not None)
+        self._refused(outcome, response.status_code if response and not in_stream else None)
         assert self.next is not None
-        if isinstance(self.next, Nobody):
-            self._nobody(self.next)
-        else:
+        if not isinstance(self.next, Nobody):
             refusal.again = True
+        elif in_stream and self.next.give in (None, len(self.tries) - 1):
+            self.note = self.next.why  # what came is passed on as it is, and so is the rest
+        else:
+            self._nobody(self.next)
 
     def _refused(self, outcome: Outcome, status: int | None) -> None:
         """Tell the pool what came of the attempt, and ask it what to do next."""
@@ -420,35 +407,36 @@ class Exchange:
     def _outcome(self, refusal: Refusal, response: http.Response | None) -> Outcome:
         if response is None:
             return classify_error(refusal.error or "no answer", sent=refusal.sent)
+        if self.passing is not None and (error := self.passing.error) is not None:
+            return classify_event(error.code, error.message, wall=time.time())
         return classify(response.status_code, _lower(response.headers), response.raw_content or b"", wall=time.time())
 
     def _nobody(self, nobody: Nobody) -> None:
         """Nobody (else) can serve: give back a refusal that was given, or say so ourselves."""
-        told = sentences(nobody, self.live.now())
-        self.note = nobody.why if self.tries else f"{nobody.why}: {'; '.join(told)}"
+        path, now = self.flow.request.path, self.live.now()
+        self.note = nobody.why if self.tries else f"{nobody.why}: {'; '.join(sentences(nobody, now))}"
         given = self.answers[nobody.give] if nobody.give is not None else None
         if given is not None:
-            self.flow.response = given
-            self.local = True
-            attribution.put_headers(given, self.tries[nobody.give or 0].account, len(self.tries))
+            self._answer(given, self.tries[nobody.give or 0].account)
         elif nobody.give is not None:
-            last = self.request.tried[nobody.give].outcome
-            self._answer_self(502, "bad_gateway", f"no answer from upstream: {last.text or last.reason}")
+            self._answer(no_answer(path, self.request.tried[nobody.give].outcome))
         else:
-            status, code, kind = _OWN_ERRORS.get(nobody.kind, (403, "no_account_available", "permission_error"))
-            reasons = " ".join(f"{sentence}." for sentence in told)
-            self._answer_self(status, code, f"{_HEADLINES.get(nobody.kind, nobody.why)} {reasons}".strip(), kind)
+            self._answer(nobody_serves(path, nobody, now))
         if nobody.retry_after is not None and self.flow.response is not None:
             self.flow.response.headers["retry-after"] = str(nobody.retry_after)
             self.flow.response.headers.pop("retry-after-ms", None)
 
-    def _answer_self(self, status: int, code: str, message: str, kind: str = "proxy_error") -> http.Response:
-        """Make an answer of our own, in the service's shape."""
+    def _answer(self, response: http.Response, account: str | None = None) -> None:
+        """Answer with this; no further attempt is made."""
         self.local = True
+        self.flow.response = response
+        attribution.put_headers(response, account, len(self.tries))
+
+    def _answer_self(self, status: int, code: str, message: str) -> http.Response:
+        """Make an answer of our own, in the service's shape."""
         self.note = self.note or message
-        body = error_body(self.flow.request.path, message=f"copilot-balancer: {message}", code=code, kind=kind)
-        response = self.flow.response = http.Response.make(status, body, {"content-type": "application/json"})
-        attribution.put_headers(response, None, len(self.tries))
+        response = own_answer(self.flow.request.path, status, code, message)
+        self._answer(response)
         return response
 
     def fault(self, where: str, error: Exception) -> None:
@@ -468,7 +456,7 @@ class Exchange:
             Try(
                 account=self.account.label,
                 host=self.bearer.host if self.bearer else self.account.api_host,
-                why=self.attempt.why,
+                why=self.attempt.why + (f", without {self.left_out}" if self.left_out else ""),
                 reason=outcome.reason,
                 status=status,
                 text=outcome.text,
@@ -479,12 +467,8 @@ class Exchange:
         """The request is over: the flow gets its comment, marker and metadata; the pool is told."""
         flow, response = self.flow, self.flow.response
         self.live.pool.finish(flow.id, self.live.now())
-        if self.kept is not None and response is not None and response.stream and self.account is not None:
-            response.raw_content = bytes(self.kept)
-            guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
-        if self.lists_models and response is not None and not self.local and response.status_code == 200:
-            self._learn_models(response)
-        self._learn_quota()
+        if self.account is not None and self.attempt is not None and not self.local:
+            self._learn(self.account, self.attempt)
         served = not self.local and bool(self.tries) and self.tries[-1].reason == Reason.SERVED
         what = self.model or f"{flow.request.method} {flow.request.path.partition('?')[0]}"
         record = Attribution(
@@ -503,39 +487,37 @@ class Exchange:
         flow.metadata.update(attribution.metadata(record))
         return record
 
-    def _learn_models(self, response: http.Response) -> None:
-        """A list of models passes: it teaches what its account has, and is completed with what the others have (C4)."""
-        account, document = self.account, read_body(response.get_content(strict=False) or b"")
-        models = read_models(document)
-        if account is None or document is None or models is None:
+    def _learn(self, account: Account, attempt: Attempt) -> None:
+        """What the answer of this account says beyond its head, and how it ended."""
+        flow, response, passing = self.flow, self.flow.response, self.passing
+        if response is not None and response.status_code == 200 and self.kind is Kind.HOME:
+            if self.lists_models:
+                learn_models(self.live, self.request, account, response)
+            else:
+                learn_session(self.live, account, response)
+        if passing is None or response is None:
             return
-        now = self.live.now()
-        included = [model.name for model in models if model.included]
-        self.live.pool.learn_models(account.id, [model.name for model in models], now, included)
-        self.live.shelve(account, shelf(account, models, time.time()))
-        if self.live.decisions.balancing and not self.request.only:
-            more = completed(document, self._what_others_have(account, now))
-            if more is not None:
-                response.text = json.dumps(more)
-
-    def _what_others_have(self, asked: Account, now: float) -> Iterator[dict[str, dict[str, Any]]]:
-        fence = self.request.fence or self.live.settings.fence
-        for other in self.live.decisions.serving():
-            kept = self.live.catalogue.accounts.get(other.id)
-            if kept is None or other.id == asked.id or not other.enabled or other.fence != fence:
-                continue
-            if kept.credential == other.fingerprint:
-                may_have = self.live.pool.may_have
-                yield {name: entry for name, entry in kept.entries.items() if may_have(other.id, name, now)}
-
-
-_HEADLINES: Mapping[NobodyKind, str] = {
-    NobodyKind.LIMITED: "every account that could serve this has reached a rate limit.",
-    NobodyKind.NO_MODEL: "no account can be asked for this model.",
-    NobodyKind.NEEDS_LOGIN: "every account needs a new login.",
-    NobodyKind.NO_ACCOUNTS: "no account is stored; `copilot-balancer accounts add` adds one.",
-}
-
+        if passing.kept:
+            response.raw_content = bytes(passing.kept)
+            guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
+        now, wall = self.live.now(), time.time()
+        marks, snapshots = passing.learnt()
+        self.live.ownership.learn(marks, account.id, wall)
+        if snapshots is not None:
+            told = {"copilot_quota_snapshots": snapshots}
+            self.live.pool.learn_quota(account.id, quota.read_snapshots(told, wall=wall, now=now))
+        if not self.tries or self.tries[-1].reason != Reason.SERVED:
+            return
+        if passing.error is not None:
+            late = classify_event(passing.error.code, passing.error.message, wall=wall)
+        elif flow.error is not None and flow.client_conn.connected:
+            late = classify_error(flow.error.msg, sent=True)
+        else:
+            return
+        self.live.pool.record(attempt, late, now)
+        rest = self.live.pool.rest_left(account.id, attempt.model, now)
+        then = f"; then {late.reason}" + (f" (rests {duration(rest)})" if rest else "")
+        self.tries[-1] = replace(self.tries[-1], why=self.tries[-1].why + then, text=late.text)
 
 def _bearer(send: Send) -> str | None:
     """The token that the client brought, if it brought one."""

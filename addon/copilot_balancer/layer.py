@@ -3,7 +3,8 @@
 Laws of this file:
 
 1. It knows HTTP, not Copilot, and imports nothing of ours. Who asks, who answers and why is the addon's.
-2. It asks *again?* only while the client has seen no byte of an answer.
+2. It asks *again?* only while the client has seen no byte of an answer. The head of a streamed one is held back, for a
+   moment, until it is known to be an answer; and one that is cut short is never ended as if it were whole (``Watch``).
 3. A credential never stands in the flow: what the client brought is hidden on entry, before any hook of anyone has run,
    and the copy that goes upstream is dressed at the moment of sending, on a connection that stands.
 4. A fault of ours becomes a JSON 502 with an id on this stream alone; it neither hangs nor fails open.
@@ -13,8 +14,9 @@ The flow through one stream, compared with mitmproxy's own::
 
     request complete -> FailoverChooseHook: with what? -> connection -> authorize() -> head, body, end are sent
                                ^                |                            |
-                               |  local answer, or nobody answered           | refused (status >= 400, not streamed),
-                               |                v                            | connect error, reset before the head
+                               |  local answer, or nobody answered           | refused (status >= 400, not streamed), a
+                               |                v                            | held stream that opens with an error,
+                               |                |                            | connect error, reset before any output
                                |         sent to the client                  v
                                +---------------------- again ------ FailoverJudgeHook: again?
                                                                              | no
@@ -30,7 +32,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Protocol, cast
 
 from mitmproxy import http
 from mitmproxy.connection import Connection, Server
@@ -49,9 +51,12 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
+    ResponseTrailers,
 )
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeadersHook
+from mitmproxy.proxy.layers.websocket import WebsocketLayer
 from mitmproxy.proxy.utils import ReceiveBuffer
+from wsproto.events import CloseConnection
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +67,12 @@ PRIVATE = {
         "check_killed",
         "handle_protocol_error",
         "make_server_connection",
+        "passthrough",
         "send_response",
         "start_request_stream",
         "start_response_stream",
         "_paused",
+        "_paused_event_queue",
         "state_consume_request_body",
         "state_consume_response_body",
         "state_done",
@@ -85,6 +92,37 @@ HIDDEN = frozenset(
 
 BUFFER_LIMIT = 1024 * 1024
 """Bytes of an answer that was not streamed so far that are held back; beyond, it is passed on as it comes."""
+
+HOLD_LIMIT = 16 * 1024
+"""Bytes of a streamed answer's beginning that are held back at most, until ``Watch.opened``."""
+HOLD_SECONDS = 2.0
+LINGER = 2.0
+"""Seconds that a whole answer may stay open without another byte; then it is ended here."""
+COME_BACK = 1013
+"""The WebSocket close code "try again later" (IANA's registry)."""
+
+
+class Watch(Protocol):
+    """What a streamed answer comes to, as far as it has passed ``flow.response.stream``. The addon reads it there."""
+
+    @property
+    def opened(self) -> bool:
+        """Something has come that the client should see; until then the answer is held back."""
+        ...
+
+    @property
+    def refused(self) -> bool:
+        """It opens with an error: asked *again?*, with what came as the body of ``flow.response``."""
+        ...
+
+    @property
+    def whole(self) -> bool:
+        """It may end here; an end before that is an abort, towards the client as well."""
+        ...
+
+    def released(self) -> None:
+        """Called once, when the answer begins to go to the client."""
+        ...
 
 
 class Hidden:
@@ -124,6 +162,10 @@ class Send:
     """Set: seconds that the upstream may take until the head of its answer; 0: for ever."""
     idle_timeout: float = 0.0
     """Set: seconds that an answer may pause once it has begun; 0: for ever."""
+    watch: Watch | None = None
+    """Set, until the ``responseheaders`` hook is over: what to do with the streamed answer to this."""
+    hang_up: str = ""
+    """Set, while a WebSocket is open: why it is closed now, so that the client comes back."""
 
 
 @dataclass
@@ -166,7 +208,10 @@ class FailoverStream(HttpStream):
     """Whether the client has been sent the head of an answer."""
     _upstream = False
     """Whether ``flow.response`` is, or will be, an upstream's answer (not one that an addon made)."""
-    _first_byte_timeout = _idle_timeout = 0.0
+    _asked: Send
+    """The last question *with what?*, and its answer."""
+    _held: bytearray
+    """The beginning of a streamed answer that the client has not been sent yet."""
     _heard_at = 0.0
     """When the upstream was last heard of, or asked; monotonic seconds."""
 
@@ -199,7 +244,7 @@ class FailoverStream(HttpStream):
         Always False: mitmproxy's caller then has nothing left to send.
         """
         while True:
-            send = Send(self.flow, self.hidden)
+            send = self._asked = Send(self.flow, self.hidden)
             yield FailoverChooseHook(send)
             if (yield from self.check_killed(True)):
                 return False
@@ -221,7 +266,6 @@ class FailoverStream(HttpStream):
                 if self.flow.response is not None:
                     yield from self._answer()
                 else:
-                    self._first_byte_timeout, self._idle_timeout = send.first_byte_timeout, send.idle_timeout
                     yield from self._send(request, connection)
                 return False
             self._layer.retire(address)
@@ -237,8 +281,8 @@ class FailoverStream(HttpStream):
             yield SendHttp(RequestData(self.stream_id, content), connection)
         yield SendHttp(RequestEndOfMessage(self.stream_id), connection)
         self._heard_at = time.monotonic()
-        if self._first_byte_timeout:
-            yield from self._layer.wake_in(self._first_byte_timeout)
+        if self._asked.first_byte_timeout:
+            yield from self._layer.wake_in(self._asked.first_byte_timeout)
 
     @property
     def _layer(self) -> "FailoverLayer":
@@ -268,18 +312,13 @@ class FailoverStream(HttpStream):
             yield from self._cancel_upstream("answered here")
             yield from self.send_response()
             self.server_state = self.state_errored  # what the upstream sent meanwhile concerns nobody
-        elif self._idle_timeout:
-            yield from self._layer.wake_in(self._idle_timeout)
+        elif self._asked.idle_timeout:
+            yield from self._layer.wake_in(self._asked.idle_timeout)
 
     def _cancel_upstream(self, why: str) -> Iterator[commands.Command]:
         self._upstream = False
         yield SendHttp(RequestProtocolError(self.stream_id, why, ErrorCode.CANCEL), self.context.server)
         self._layer.retire(self.context.server)
-
-    def start_response_stream(self) -> layer.CommandGenerator[None]:
-        """From here on the client has seen a byte."""
-        self._committed = True
-        yield from super().start_response_stream()
 
     def state_consume_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Hold back at most ``BUFFER_LIMIT`` bytes of a refusal; one that does not end is passed on as it comes."""
@@ -292,11 +331,115 @@ class FailoverStream(HttpStream):
             yield from self.start_response_stream()
             yield from self.server_state(ResponseData(self.stream_id, held))
 
+    # --- a streamed answer -------------------------------------------------------------------------------------------
+
+    def start_response_stream(self) -> layer.CommandGenerator[None]:
+        """From here on the client has seen a byte; an answer that is watched is held back until it is one."""
+        if self._asked.watch is not None and self._upstream:
+            self._held = bytearray()
+            self.server_state = self.state_hold_response_body
+            yield from self._layer.wake_in(HOLD_SECONDS)
+        else:
+            self._committed = True
+            yield from super().start_response_stream()
+
+    def state_hold_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Hold back what only announces an answer; ask *again?* when it turns out to be none."""
+        watch, response = self._asked.watch, self.flow.response
+        assert watch is not None
+        assert response is not None
+        if isinstance(event, _Overdue):
+            yield from self._release()
+        elif isinstance(event, ResponseData):
+            assert callable(response.stream)
+            passed = response.stream(event.data)
+            self._held += passed if isinstance(passed, bytes) else b"".join(passed)
+            if watch.refused:
+                yield from self._refused_in_stream(None)
+            elif watch.opened or len(self._held) > HOLD_LIMIT:
+                yield from self._release()
+        elif isinstance(event, ResponseEndOfMessage) and not watch.whole:
+            yield from self._refused_in_stream("the answer ended before it began")
+        else:
+            yield from self._release()
+            yield from self.server_state(event)
+
+    def _release(self) -> layer.CommandGenerator[None]:
+        """Let the client see what was held back, and from now on each piece as it comes."""
+        assert self._asked.watch is not None
+        self._committed = True
+        self._asked.watch.released()
+        yield from super().start_response_stream()
+        if self._held:
+            yield SendHttp(ResponseData(self.stream_id, bytes(self._held)), self.context.client)
+        self._held = bytearray()
+
+    def _refused_in_stream(self, error: str | None) -> layer.CommandGenerator[None]:
+        """A held answer is none: ask *again?*. What comes meanwhile counts only if this answer is given after all."""
+        response = self.flow.response
+        assert response is not None
+        self._upstream = False
+        if error is None:
+            response.raw_content = bytes(self._held)
+        else:
+            self.flow.response = None
+        again = yield from self._again(error, sent=True)
+        if self.server_state == self.state_errored:
+            return
+        if self.flow.response is response:
+            self._upstream, response.raw_content = True, None
+            yield from self._release()
+            return
+        self._forget_upstream()
+        if error is None:
+            yield from self._cancel_upstream("refused in its stream")
+        if again:
+            yield from self.make_server_connection()
+        elif error is None:
+            yield from self._answer()
+
+    def _forget_upstream(self) -> None:
+        """Drop what the last upstream sent while a hook ran."""
+        stale = (ResponseHeaders, ResponseData, ResponseTrailers, ResponseEndOfMessage, ResponseProtocolError)
+        for event in [event for event in self._paused_event_queue if isinstance(event, stale)]:
+            self._paused_event_queue.remove(event)
+
+    def state_stream_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, but an answer that ends before it is whole is aborted."""
+        watch = self._asked.watch
+        if watch is not None and isinstance(event, ResponseEndOfMessage) and not watch.whole:
+            cut = "the upstream ended its answer before it was complete"
+            yield from self.handle_protocol_error(
+                ResponseProtocolError(self.stream_id, cut, ErrorCode.GENERIC_SERVER_ERROR)
+            )
+            return
+        yield from super().state_stream_response_body(event)
+        if watch is not None and isinstance(event, ResponseData) and watch.whole:
+            yield from self._layer.wake_in(LINGER)
+
+    def passthrough(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """As mitmproxy's; closes a WebSocket when the addon says so, as if the upstream had closed it."""
+        yield from super().passthrough(event)
+        if self._asked.hang_up and isinstance(self.child_layer, WebsocketLayer):
+            reason, self._asked.hang_up = self._asked.hang_up, ""
+            self.child_layer.server_ws._events.append(CloseConnection(COME_BACK, reason))  # noqa: SLF001 - as mitmproxy
+            yield from super().passthrough(ResponseData(self.stream_id, b""))
+
+    # --- errors of a connection --------------------------------------------------------------------------------------
+
     def handle_protocol_error(
         self, event: RequestProtocolError | ResponseProtocolError
     ) -> layer.CommandGenerator[None]:
-        """Ask *again?* when the upstream fails before the client has seen a byte."""
-        waiting = (self.state_wait_for_response_headers, self.state_consume_response_body)
+        """Ask *again?* when the upstream fails before the client has seen a byte; end what was whole by then well."""
+        waiting = (
+            self.state_wait_for_response_headers,
+            self.state_consume_response_body,
+            self.state_hold_response_body,
+        )
+        if isinstance(event, ResponseProtocolError) and self._ends_well():
+            self._layer.retire(self.context.server)
+            yield from super().state_stream_response_body(ResponseEndOfMessage(self.stream_id))
+            return
         if (
             isinstance(event, ResponseProtocolError)
             and self._upstream
@@ -338,12 +481,19 @@ class FailoverStream(HttpStream):
             self._committed = True
             yield from super().send_response()
 
+    def _ends_well(self) -> bool:
+        """Whether the client has a whole answer, whatever the upstream does now."""
+        watch = self._asked.watch if self.server_state == self.state_stream_response_body else None
+        return watch is not None and watch.whole
+
     def time_left(self, now: float) -> float | None:
         """Seconds until the upstream has been silent for too long; None when nothing is awaited."""
         if self.server_state == self.state_wait_for_response_headers:
-            timeout = self._first_byte_timeout if self._upstream else 0.0
+            timeout = self._asked.first_byte_timeout if self._upstream else 0.0
+        elif self.server_state == self.state_hold_response_body:
+            timeout = HOLD_SECONDS
         elif self.server_state in (self.state_stream_response_body, self.state_consume_response_body):
-            timeout = self._idle_timeout
+            timeout = LINGER if self._ends_well() else self._asked.idle_timeout
         else:
             timeout = 0.0
         # while one of our hooks runs, look again soon
@@ -356,7 +506,7 @@ class FailoverStream(HttpStream):
         try:
             if isinstance(event, ResponseData):
                 self._heard_at = time.monotonic()
-            elif isinstance(event, _Overdue):
+            elif isinstance(event, _Overdue) and self.server_state != self.state_hold_response_body:
                 yield SendHttp(RequestProtocolError(self.stream_id, "silent", ErrorCode.CANCEL), self.context.server)
                 message = f"the upstream was silent for {time.monotonic() - self._heard_at:.0f} s"
                 event = ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR)

@@ -3,7 +3,7 @@
 Laws of this file:
 
 1. What is owned goes by its mark (``bound.mark``), a hash: no id and no word of a conversation stands here.
-2. The newest word counts: who made it, or that even its maker refused it (``NOBODY``); then it is left out from then on.
+2. The newest word counts: who made it, or that even its maker refused it (``NOBODY``); from then on it is left out.
 3. Bounded: the marks that were seen least recently are forgotten first. Losing all of it costs one refusal a
    conversation, which is then asked once more without what is bound.
 """

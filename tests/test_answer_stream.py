@@ -1,0 +1,740 @@
+import gzip
+import json
+import os
+import tracemalloc
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from copilot_balancer import answer_stream
+from copilot_balancer.answer_stream import (
+    KEPT,
+    LONGEST,
+    MARKS,
+    AnswerReader,
+    Event,
+    StreamError,
+    read_document,
+    read_frame,
+)
+from copilot_balancer.bound import mark
+from copilot_balancer.copilot import Api
+from copilot_balancer.outcomes import Reason, classify_event
+
+EXAMPLES = 3000 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 150
+CHAT, RESPONSES, MESSAGES = Api.CHAT, Api.RESPONSES, Api.MESSAGES
+QUOTA = {"premium_interactions": {"entitlement": "300", "percent_remaining": 12.5}}
+
+
+def data(obj):
+    return b"data: " + json.dumps(obj, separators=(",", ":")).encode() + b"\n\n"
+
+
+def named(obj):
+    return f"event: {obj['type']}\n".encode() + data(obj)
+
+
+def chunk(*deltas, finish=None, **more):
+    choices = [{"index": index, "delta": delta, "finish_reason": finish} for index, delta in enumerate(deltas)]
+    return data({"id": "chatcmpl-1", "object": "chat.completion.chunk", "choices": choices, **more})
+
+
+def response(kind, **fields):
+    whole = {"id": "resp_1", "object": "response", "output": [], "error": None, **fields}
+    return named({"type": f"response.{kind}", "response": whole})
+
+
+def item(kind, **fields):
+    return named({"type": f"response.output_item.{kind}", "output_index": 0, "item": fields})
+
+
+def block(kind, index=0, **fields):
+    return named({"type": f"content_block_{kind}", "index": index, **fields})
+
+
+def thinks(**fields):
+    return {"content_block": {"type": "thinking", "thinking": "", **fields}}
+
+
+def signature(value):
+    return {"delta": {"type": "signature_delta", "signature": value}}
+
+
+FILTER = data({"choices": [], "prompt_filter_results": [{"content_filter_results": {}, "prompt_index": 0}]})
+ROLE = chunk({"role": "assistant", "content": "", "padding": "abcdef"})
+TEXT = chunk({"content": "Hello"})
+STOP = chunk({}, finish="stop")
+DONE = b"data: [DONE]\n\n"
+CHAT_ERROR = data({"error": {"code": "rate_limited", "message": "Slow down", "metadata": {}}})
+
+CREATED, RUNNING, COMPLETED = response("created"), response("in_progress"), response("completed")
+QUEUED = response("queued")
+DELTA = named({"type": "response.output_text.delta", "item_id": "m", "delta": "Hello"})
+FLAT_ERROR = named({"type": "error", "code": "rate_limited", "message": "Slow down", "param": None})
+
+START = named({"type": "message_start", "message": {"id": "msg_1", "content": [], "stop_reason": None}})
+PING = named({"type": "ping"})
+TEXT_BLOCK = block("start", content_block={"type": "text", "text": ""})
+TEXT_DELTA = block("delta", delta={"type": "text_delta", "text": "Hello"})
+BLOCK_STOP = block("stop")
+END_TURN = named({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}})
+MESSAGE_STOP = named({"type": "message_stop"})
+OVERLOADED = named({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
+
+SLOW_DOWN = StreamError("rate_limited", "Slow down")
+
+
+@dataclass
+class State:
+    """What a reader says; the defaults are those of an answer of which nothing has come."""
+
+    opened: bool = False
+    output: bool = False
+    error: StreamError | None = None
+    complete: bool = False
+    final: bool = False
+    marks: list = field(default_factory=list)
+    quota: dict | None = None
+    readable: bool = True
+
+
+def state_of(reader):
+    return State(*(getattr(reader, name) for name in State.__dataclass_fields__))
+
+
+def read(api, *pieces):
+    reader = AnswerReader(api)
+    for piece in pieces:
+        reader.feed(piece)
+    return state_of(reader)
+
+
+ID = mark("id", "resp_1")
+
+
+def case(name, api, *pieces, marks=(), **expected):
+    return pytest.param(api, pieces, State(marks=list(marks), **expected), id=f"{api}: {name}")
+
+
+WELL = {"opened": True, "output": True, "complete": True, "final": True}
+FAILED = {"opened": True, "complete": True}
+
+STREAMS = [
+    # --- chat
+    case("nothing", CHAT),
+    case("normal", CHAT, FILTER, ROLE, TEXT, TEXT, STOP, DONE, **WELL),
+    case("announcements", CHAT, b": keep-alive\n\n", FILTER, ROLE, chunk({"content": None, "role": "assistant"})),
+    case("a choice without a delta", CHAT, data({"choices": [{"index": 0, "content_filter_offsets": {"x": 1}}]})),
+    case("begun", CHAT, ROLE, TEXT, opened=True, output=True),
+    case("cut after its text", CHAT, ROLE, TEXT, STOP[:-20], opened=True, output=True),
+    case("its last event lacks the empty line", CHAT, ROLE, TEXT, STOP[:-1], opened=True, output=True),
+    case("no [DONE]", CHAT, ROLE, TEXT, STOP, opened=True, output=True, complete=True),
+    case("usage after the end", CHAT, TEXT, STOP, data({"choices": [], "usage": {}}), DONE, **WELL),
+    case("finish_reason with a blank", CHAT, TEXT, STOP.replace(b":", b": "), opened=True, output=True, complete=True),
+    case("an empty finish_reason is none", CHAT, chunk({"content": "x"}, finish=""), opened=True, output=True),
+    case("only an end", CHAT, ROLE, STOP, opened=True, complete=True),
+    case("only [DONE]", CHAT, DONE, opened=True, complete=True, final=True),
+    case("a refusal", CHAT, chunk({"refusal": "No."}), opened=True, output=True),
+    case(
+        "tool call",
+        CHAT,
+        ROLE,
+        chunk({"tool_calls": [{"index": 0, "id": "c1", "function": {"name": "sh", "arguments": ""}}]}),
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}),
+        chunk({}, finish="tool_calls"),
+        DONE,
+        **WELL,
+    ),
+    case(
+        "reasoning",
+        CHAT,
+        ROLE,
+        chunk({"reasoning_text": "Hm"}),
+        chunk({"reasoning_opaque": "op1"}),
+        TEXT,
+        STOP,
+        DONE,
+        marks=[mark("opaque", "op1")],
+        **WELL,
+    ),
+    case(
+        "reasoning in pieces, of two choices",
+        CHAT,
+        chunk({"reasoning_opaque": "a1"}, {"reasoning_opaque": "b1"}),
+        chunk({"reasoning_opaque": "a2"}, {"reasoning_opaque": "b2"}),
+        chunk({"reasoning_opaque": "a3"}, finish="tool_calls"),
+        DONE,
+        marks=[mark("opaque", value) for value in ("a1", "b1", "a2", "b2", "a3", "a1a2a3", "b1b2")],
+        **WELL,
+    ),
+    case("a message in the place of a delta", CHAT, data({"choices": [{"message": {"content": "x"}}]}), opened=True, output=True),
+    case("error first", CHAT, FILTER, CHAT_ERROR, error=SLOW_DOWN, **FAILED),
+    case("error first, then [DONE]", CHAT, ROLE, CHAT_ERROR, DONE, error=SLOW_DOWN, final=True, **FAILED),
+    case("error with empty choices", CHAT, data({"choices": [], "error": {"message": "x"}}), error=StreamError(None, "x"), **FAILED),
+    case("error as text", CHAT, data({"error": "busy"}), error=StreamError(None, "busy"), **FAILED),
+    case("error by name", CHAT, b'event: error\ndata: {"code":429,"message":"x"}\n\n', error=StreamError(429, "x"), **FAILED),
+    case("error after output", CHAT, ROLE, TEXT, CHAT_ERROR, output=True, error=SLOW_DOWN, **FAILED),
+    case("output after an error", CHAT, CHAT_ERROR, TEXT, error=SLOW_DOWN, **FAILED),
+    case("the first of two errors", CHAT, CHAT_ERROR, data({"error": "busy"}), error=SLOW_DOWN, **FAILED),
+    case(
+        "copilot_errors",
+        CHAT,
+        data({"copilot_errors": [{"type": "agent", "code": "rate_limited", "message": "Slow down"}]}),
+        error=SLOW_DOWN,
+        **FAILED,
+    ),
+    case("copilot_errors empty", CHAT, data({"choices": [], "copilot_errors": []})),
+    case("an error beside choices is none", CHAT, chunk({"content": "x"}, error={"code": "x"}), opened=True, output=True),
+    case("quota", CHAT, TEXT, STOP, data({"choices": [], "copilot_quota_snapshots": QUOTA}), DONE, quota=QUOTA, **WELL),
+    case("the last quota", CHAT, chunk({}, copilot_quota_snapshots={"chat": {}}), chunk({}, copilot_quota_snapshots=QUOTA), chunk({}, copilot_quota_snapshots=None), quota=QUOTA),
+    case("something without choices", CHAT, data({"copilot_references": []}), opened=True, output=True),
+    case("choices of another kind", CHAT, data({"choices": ["x"]}), opened=True, output=True),
+    case("malformed", CHAT, ROLE, b'data: {"choices":[{"delta"\n\n', opened=True),
+    case("malformed, then an error", CHAT, b"data: {]\n\n", CHAT_ERROR, error=SLOW_DOWN, **FAILED),
+    case("malformed after output", CHAT, TEXT, b'data: {"error"\n\n', STOP, DONE, **WELL),
+    case("a number", CHAT, b"data: 7\n\n", opened=True),
+    case("brackets without end", CHAT, b"data: " + b"[" * 100_000 + b"\n\n", opened=True),
+    # --- the lines, whatever the form
+    case("CRLF", CHAT, (ROLE + TEXT + STOP + DONE).replace(b"\n", b"\r\n"), **WELL),
+    case("CR", CHAT, (ROLE + TEXT + STOP + DONE).replace(b"\n", b"\r"), **WELL),
+    case("CRLF in two", CHAT, b"data: [DONE]\r", b"\n", b"\r", b"\n", opened=True, complete=True, final=True),
+    case("CR in two", CHAT, b"data: [DONE]\r", b"\rdata", opened=True, complete=True, final=True),
+    case("byte order mark", CHAT, b"\xef\xbb\xbf" + CHAT_ERROR, error=SLOW_DOWN, **FAILED),
+    case("empty lines first", CHAT, b"\n\n\n" + CHAT_ERROR, error=SLOW_DOWN, **FAILED),
+    case("many empty lines", CHAT, ROLE + b"\n\n\n" + TEXT + b"\n" + STOP, DONE, **WELL),
+    case("data in two lines", CHAT, b'data: {"error":\ndata: {"code":"rate_limited","message":"Slow down"}}\n\n', error=SLOW_DOWN, **FAILED),
+    case("no blank after the colon", CHAT, b"data:[DONE]\n\n", opened=True, complete=True, final=True),
+    case("comments and ids between", CHAT, b": hi\nid: 7\nretry: 10\n" + CHAT_ERROR, error=SLOW_DOWN, **FAILED),
+    case("event without data", CHAT, b"event: error\n\n", b"data:\n\n"),
+    case("not UTF-8", CHAT, b'data: {"error":{"message":"\xff"}}\n\n', error=StreamError(None, "\ufffd"), **FAILED),
+    # --- responses
+    case("nothing", RESPONSES),
+    case("announcements", RESPONSES, QUEUED, CREATED, RUNNING, b": ping\n\n", marks=[ID]),
+    case(
+        "normal",
+        RESPONSES,
+        CREATED,
+        RUNNING,
+        item("added", id="m1", type="message", content=[]),
+        DELTA,
+        item("done", id="m2", type="message", content=[{"type": "output_text", "text": "Hello"}]),
+        response("completed", id="resp_2", output=[{"id": "m3", "type": "message"}, "x"], copilot_quota_snapshots=QUOTA),
+        marks=[ID, *(mark("id", value) for value in ("m1", "m2", "resp_2", "m3"))],
+        quota=QUOTA,
+        **WELL,
+    ),
+    case(
+        "reasoning and a tool call",
+        RESPONSES,
+        CREATED,
+        item("added", id="rs1", type="reasoning", summary=[]),
+        item("done", id="rs2", type="reasoning", encrypted_content="gAAA", summary=[]),
+        item("added", id="fc1", type="function_call", call_id="c", name="sh", arguments=""),
+        named({"type": "response.function_call_arguments.delta", "delta": "{}"}),
+        COMPLETED,
+        marks=[ID, mark("id", "rs1"), mark("id", "rs2"), mark("sealed", "gAAA"), mark("id", "fc1")],
+        **WELL,
+    ),
+    case(
+        "a sealed tool output",
+        RESPONSES,
+        item("done", type="x_output", output=[{"encrypted_content": "gB"}, {"type": "t"}], content="text"),
+        marks=[mark("sealed", "gB")],
+        opened=True,
+        output=True,
+    ),
+    case("begun", RESPONSES, CREATED, DELTA, marks=[ID], opened=True, output=True),
+    case("an item opens", RESPONSES, item("added", type="message"), opened=True, output=True),
+    case("cut", RESPONSES, CREATED, DELTA, COMPLETED[:-30], marks=[ID], opened=True, output=True),
+    case("incomplete", RESPONSES, CREATED, DELTA, response("incomplete"), marks=[ID], **WELL),
+    case("cancelled", RESPONSES, CREATED, response("cancelled"), marks=[ID], opened=True, complete=True, final=True),
+    case("only an end", RESPONSES, COMPLETED, marks=[ID], opened=True, complete=True, final=True),
+    case("error first", RESPONSES, CREATED, FLAT_ERROR, marks=[ID], error=SLOW_DOWN, **FAILED),
+    case(
+        "nested error",
+        RESPONSES,
+        named({"type": "error", "error": {"type": "websocket_error", "code": "bad_request", "message": "x"}}),
+        error=StreamError("bad_request", "x"),
+        **FAILED,
+    ),
+    case("error without a code", RESPONSES, named({"type": "error", "code": None, "message": "x"}), error=StreamError(None, "x"), **FAILED),
+    case("error without a type", RESPONSES, data({"error": {"code": "rate_limited", "message": "Slow down"}}), error=SLOW_DOWN, **FAILED),
+    case(
+        "error by name alone",
+        RESPONSES,
+        DELTA,
+        b'event:error\ndata:{"code":"rate_limited","message":"Slow down"}\n\n',
+        output=True,
+        error=SLOW_DOWN,
+        **FAILED,
+    ),
+    case("error of another type", RESPONSES, b'event: error\ndata: {"type":"api_error","message":"x"}\n\n', error=StreamError("api_error", "x"), **FAILED),
+    case("error whose code is a list", RESPONSES, named({"type": "error", "code": [], "message": 7}), error=StreamError(None, ""), **FAILED),
+    case("failed first", RESPONSES, CREATED, response("failed", error={"code": "rate_limited", "message": "Slow down"}), marks=[ID], error=SLOW_DOWN, final=True, **FAILED),
+    case("failed and says nothing", RESPONSES, response("failed"), marks=[ID], error=StreamError(None, ""), final=True, **FAILED),
+    case("error after output", RESPONSES, CREATED, DELTA, FLAT_ERROR, marks=[ID], output=True, error=SLOW_DOWN, **FAILED),
+    case("named by its line alone", RESPONSES, b'event: response.created\ndata: {"response":{"id":"resp_1"}}\n\n', marks=[ID]),
+    case("a type of its own", RESPONSES, named({"type": "response.new_thing"}), opened=True, output=True),
+    case("malformed", RESPONSES, CREATED, b"event: error\ndata: oh\n\n", marks=[ID], opened=True),
+    case("quota beside an error", RESPONSES, named({"type": "error", "error": {"code": "rate_limited", "message": "Slow down"}, "copilot_quota_snapshots": QUOTA}), error=SLOW_DOWN, quota=QUOTA, **FAILED),
+    case("a text about all this", RESPONSES, DELTA, DELTA.replace(b"Hello", b'\\"error\\" response.completed event: error'), opened=True, output=True),
+    # --- messages
+    case("nothing", MESSAGES),
+    case("normal", MESSAGES, START, PING, TEXT_BLOCK, TEXT_DELTA, BLOCK_STOP, END_TURN, MESSAGE_STOP, **WELL),
+    case("announcements", MESSAGES, START, PING, b":\n\n", PING),
+    case("ping only", MESSAGES, PING),
+    case("begun", MESSAGES, START, TEXT_BLOCK, opened=True, output=True),
+    case("cut", MESSAGES, START, TEXT_BLOCK, TEXT_DELTA, END_TURN[:-1], opened=True, output=True),
+    case("no message_stop", MESSAGES, START, TEXT_DELTA, END_TURN, opened=True, output=True, complete=True),
+    case("only usage", MESSAGES, START, named({"type": "message_delta", "delta": {"stop_reason": None}}), opened=True),
+    case("nothing but an end", MESSAGES, START, END_TURN, MESSAGE_STOP, opened=True, complete=True, final=True),
+    case(
+        "tool call",
+        MESSAGES,
+        START,
+        block("start", content_block={"type": "tool_use", "id": "t1", "name": "sh", "input": {}}),
+        block("delta", delta={"type": "input_json_delta", "partial_json": "{}"}),
+        BLOCK_STOP,
+        END_TURN,
+        MESSAGE_STOP,
+        **WELL,
+    ),
+    case(
+        "thinking, its signature in pieces",
+        MESSAGES,
+        START,
+        block("start", 0, **thinks(signature="")),
+        block("delta", 0, delta={"type": "thinking_delta", "thinking": "Hm"}),
+        block("delta", 0, **signature("s1")),
+        block("delta", 0, **signature("s2")),
+        block("stop", 0),
+        block("start", 1, **thinks(signature="s3")),
+        block("delta", 1, **signature("s4")),
+        block("delta", 1, **signature("")),
+        END_TURN,
+        MESSAGE_STOP,
+        marks=[mark("signature", value) for value in ("s1", "s2", "s1s2", "s3", "s4", "s3s4")],
+        **WELL,
+    ),
+    case(
+        "redacted thinking",
+        MESSAGES,
+        START,
+        block("start", content_block={"type": "redacted_thinking", "data": "sealed"}),
+        BLOCK_STOP,
+        marks=[mark("signature", "sealed")],
+        opened=True,
+        output=True,
+    ),
+    case("error first", MESSAGES, START, PING, OVERLOADED, error=StreamError("overloaded_error", "Overloaded"), **FAILED),
+    case("error after output", MESSAGES, START, TEXT_BLOCK, OVERLOADED, output=True, error=StreamError("overloaded_error", "Overloaded"), **FAILED),
+    case("malformed", MESSAGES, START, b"event: message_delta\ndata: {\n\n", opened=True),
+    case("[DONE] is none of its words", MESSAGES, DONE, opened=True),
+    case("quota", MESSAGES, TEXT_DELTA, named({"type": "message_stop", "copilot_quota_snapshots": QUOTA}), quota=QUOTA, **WELL),
+    # --- no event stream
+    case("a JSON document", CHAT, b'{"choices":[]}', opened=True, readable=False),
+    case("a page", RESPONSES, b"<!doctype html>\n\n", DELTA, opened=True, readable=False),
+    case("compressed", MESSAGES, gzip.compress(START), opened=True, readable=False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("api", "pieces", "expected"), STREAMS)
+def test_what_a_stream_says(api, pieces, expected):
+    """A reader says of an answer what its clients would see, whether it comes event by event, whole or byte by byte."""
+    whole = b"".join(pieces)
+
+    assert expected == read(api, *pieces)
+    assert expected == read(api, whole)
+    assert expected == read(api, *(bytes([byte]) for byte in whole[:5000]), whole[5000:])
+
+
+def test_an_error_means_what_its_code_means():
+    """`StreamError` is what `outcomes.classify_event` takes."""
+    error = read(RESPONSES, CREATED, FLAT_ERROR).error
+
+    assert classify_event(error.code, error.message, wall=0.0).reason == Reason.LIMIT
+
+
+# --- chunks do not matter, nothing raises -----------------------------------------------------------------------------
+
+WORDS = ['"error"', "finish_reason", "[DONE]", "response.completed", "message_stop", "event: error", "\n", "\\", '"']
+TEXTS = st.lists(st.sampled_from(["Hello", "", "x" * 90, "y" * 500, *WORDS]), max_size=4).map("".join)
+EVENTS = {
+    CHAT: [FILTER, ROLE, STOP, DONE, CHAT_ERROR, chunk({"reasoning_opaque": "o"}, finish="stop"), chunk({}, copilot_quota_snapshots=QUOTA)],
+    RESPONSES: [CREATED, QUEUED, COMPLETED, FLAT_ERROR, item("done", id="i", encrypted_content="e"), response("failed")],
+    MESSAGES: [START, PING, END_TURN, MESSAGE_STOP, OVERLOADED, block("start", **thinks(signature="s")), block("delta", **signature("t")), BLOCK_STOP],
+}  # fmt: skip
+NOISE = [
+    b": c\n\n",
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b"data: ",
+    b"data\n",
+    b"data: {]\n\n",
+    b"event: error\n",
+    b"id: 1\n",
+    b"\xff",
+    b"{",
+]
+
+
+def with_text(api, text):
+    if api is CHAT:
+        return chunk({"content": text})
+    if api is RESPONSES:
+        return named({"type": "response.output_text.delta", "delta": text})
+    return block("delta", delta={"type": "text_delta", "text": text})
+
+
+@st.composite
+def streams(draw, noise=True):
+    api = draw(st.sampled_from(list(Api)))
+    events = [st.sampled_from(EVENTS[api]), TEXTS.map(lambda text: with_text(api, text))]
+    if noise:
+        events += [st.sampled_from(NOISE), st.binary(max_size=8)]
+    stream = b"".join(draw(st.lists(st.one_of(events), max_size=10)))
+    return api, stream.replace(b"\n", b"\r\n") if draw(st.booleans()) else stream
+
+
+def in_chunks(draw, stream):
+    cuts = sorted({0, len(stream), *draw(st.lists(st.integers(0, len(stream)), max_size=12))})
+    return [stream[start:end] for start, end in pairwise(cuts)]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Limits so small that a test can reach them."""
+    monkeypatch.setattr(answer_stream, "KEPT", 150)
+    monkeypatch.setattr(answer_stream, "LONGEST", 400)
+
+
+@given(st.data(), streams())
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_chunks_do_not_matter(data, stream):
+    """However the bytes of an answer are cut, the reader says the same."""
+    api, whole = stream
+
+    assert read(api, whole) == read(api, *in_chunks(data.draw, whole))
+
+
+def test_chunks_do_not_matter_at_the_limits(small):
+    """However the bytes of a long event are cut, it is skipped, read or given up on as if it had come whole."""
+
+    @given(st.data(), streams())
+    @settings(max_examples=EXAMPLES, deadline=None)
+    def holds(data, stream):
+        api, whole = stream
+        assert read(api, whole) == read(api, *in_chunks(data.draw, whole))
+        assert read(api, whole) == read(api, *(bytes([byte]) for byte in whole))
+
+    holds()
+
+
+@pytest.mark.parametrize("begun", [b"", DELTA], ids=["at the head", "after output"])
+def test_an_end_is_never_missed_unnoticed(small, begun):
+    """Wherever in a long event its type stands, the answer is complete or nobody may say that it is not."""
+    for length in range(50, 450, 3):
+        stream = begun + data({"x": "x" * length, "type": "response.completed"})
+        found = read(RESPONSES, stream)
+
+        assert found.complete or not found.readable
+        assert found == read(RESPONSES, *(bytes([byte]) for byte in stream))
+        assert found == read(RESPONSES, stream[:-1], stream[-1:])
+
+
+@pytest.mark.parametrize("begun", [b"", TEXT], ids=["at the head", "after output"])
+def test_what_is_too_long_is_so_in_any_pieces(small, begun):
+    """An event of a chat is too long from the same byte on, however it comes."""
+    for length in range(350, 400):
+        stream = begun + data({"choices": [{"delta": {"content": "x" * length}}]})
+        found = read(CHAT, stream)
+
+        assert found.readable == (len(stream) - len(begun) - 2 <= 400)
+        assert found == read(CHAT, *(bytes([byte]) for byte in stream))
+        assert found == read(CHAT, stream[:-1], stream[-1:])
+
+
+def test_haste_loses_nothing(monkeypatch):
+    """What is not parsed for the sake of speed would have said nothing."""
+
+    @given(streams(noise=False))
+    @settings(max_examples=EXAMPLES, deadline=None)
+    def holds(stream):
+        hasty = read(*stream)
+        with monkeypatch.context() as patch:
+            patch.setattr(answer_stream, "_tells", lambda _api, _data: True)
+            assert hasty == read(*stream)
+
+    holds()
+
+
+@given(st.sampled_from(list(Api)), st.lists(st.binary(max_size=60), max_size=6))
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_nothing_raises(api, pieces):
+    """No bytes make a reader raise, with or without a beginning that is right."""
+    read(api, *pieces)
+    read(api, b"data: ", *pieces, b"\n\n")
+    read_document(api, b"".join(pieces))
+    read_frame(b"".join(pieces).decode("latin-1"))
+
+
+KEYS = [
+    "type",
+    "index",
+    "error",
+    "code",
+    "message",
+    "choices",
+    "delta",
+    "finish_reason",
+    "response",
+    "output",
+    "item",
+    "id",
+    "content",
+    "content_block",
+    "signature",
+    "copilot_quota_snapshots",
+    "copilot_errors",
+]
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(KEYS),
+            inner,
+        ),
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    st.sampled_from(list(Api)), st.sampled_from([event for events in EVENTS.values() for event in events]), st.data()
+)
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_no_shape_raises(api, event, draws):
+    """No JSON in the place of what is expected makes a reader raise."""
+    known = json.loads(event.partition(b"data: ")[2].replace(b"[DONE]", b"{}"))
+    shape = {
+        **known,
+        **{key: draws.draw(JSON) for key in draws.draw(st.sets(st.sampled_from(sorted({*known, "index"}))))},
+    }
+
+    read(api, data(shape))
+    read_document(api, json.dumps(shape).encode())
+    read_frame(json.dumps(shape))
+
+
+# --- what is long -----------------------------------------------------------------------------------------------------
+
+
+def pieces_of(stream, size=65536):
+    return [stream[start : start + size] for start in range(0, len(stream), size)]
+
+
+LONG = "x" * (KEPT + 1000)
+PICTURE = named({"type": "response.image_generation_call.partial_image", "partial_image_b64": LONG})
+
+
+@pytest.mark.parametrize("cut", [lambda stream: [stream], pieces_of], ids=["whole", "in pieces"])
+class TestLong:
+    def test_a_long_event_of_no_interest_is_skipped(self, cut):
+        """An event longer than a megabyte that says nothing is output; what follows it is read."""
+        stream = PICTURE + COMPLETED + b": over\n\n"
+
+        assert State(marks=[ID], **WELL) == read(RESPONSES, *cut(stream))
+
+    def test_a_long_event_of_interest_is_read(self, cut):
+        """`response.completed` is read, though it carries the whole output."""
+        whole = response("completed", output=[{"id": "m1", "content": [{"text": LONG}]}])
+
+        assert State(marks=[ID, mark("id", "m1")], **WELL) == read(RESPONSES, *cut(DELTA + whole))
+
+    def test_a_long_chunk_of_a_chat_is_read(self, cut):
+        """The end of a long chat chunk may hold its ``finish_reason``."""
+        stream = chunk({"content": LONG}, finish="stop")
+
+        assert State(opened=True, output=True, complete=True) == read(CHAT, *cut(stream))
+
+    def test_a_long_event_that_may_have_said_something_is_given_up(self, cut):
+        """When the word stands only behind the first megabyte nobody judges by what was read."""
+        stream = data({"x": LONG, "type": "response.completed"})
+
+        assert State(opened=True, output=True, readable=False) == read(RESPONSES, *cut(DELTA + stream + FLAT_ERROR))
+
+    def test_an_event_that_is_too_long_is_given_up(self, cut):
+        """An event of interest that is longer than eight megabytes makes the answer unreadable, and is not waited for."""
+        stream = response("completed", output=[{"content": "x" * LONGEST}])
+
+        assert State(marks=[ID], opened=True, readable=False) == read(RESPONSES, *cut(CREATED + stream + FLAT_ERROR))
+
+
+@pytest.mark.parametrize(
+    ("api", "head", "limit"),
+    [
+        pytest.param(MESSAGES, b"data: {", 4 * KEPT, id="of no interest"),
+        pytest.param(RESPONSES, b"event: response.completed\ndata: {", 4 * LONGEST, id="of interest"),
+        pytest.param(CHAT, b"data: {", 4 * LONGEST, id="chat"),
+    ],
+)
+def test_memory_is_bounded(api, head, limit):
+    """An event that never ends takes no more memory than the longest that is kept."""
+    reader, more = AnswerReader(api), b"x" * 65536
+    tracemalloc.start()
+    try:
+        reader.feed(head)
+        for _ in range(40 * KEPT // len(more)):
+            reader.feed(more)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert reader.opened
+    assert limit > peak
+
+
+def test_marks_are_bounded():
+    """A reader keeps no more marks than that, and still sees the end."""
+    many = [{"id": f"i{number}"} for number in range(MARKS + 10)]
+    found = read(RESPONSES, response("completed", output=many))
+
+    assert len(found.marks) == MARKS
+    assert mark("id", "i1") in found.marks
+    assert found.complete
+    assert len(read_document(RESPONSES, json.dumps({"id": "r", "output": many}).encode())[0]) == MARKS
+
+
+def test_waiting_pieces_are_bounded(monkeypatch):
+    """Pieces that do not fit are not joined, and a block that is over makes room again."""
+    monkeypatch.setattr(answer_stream, "PIECES", 200)
+    signed = [block("delta", **signature("a")), block("delta", **signature("b")), BLOCK_STOP]
+    long = [block("delta", **signature("c" * 150)), block("delta", **signature("d")), BLOCK_STOP]
+    found = read(MESSAGES, *signed, *long, *signed, block("delta", **signature("e")), block("delta", **signature("f")), MESSAGE_STOP).marks  # fmt: skip
+
+    assert [mark("signature", value) for value in ("a", "b", "ab", "c" * 150, "d", "e", "f", "ef")] == found
+
+
+def test_a_long_message_is_cut():
+    """Of an error's message no more is kept than `classify_event` reads."""
+    assert len(read(CHAT, data({"error": {"message": "x" * 100_000}})).error.message) == 65536
+
+
+# --- one document, one frame ------------------------------------------------------------------------------------------
+
+THINKING = [
+    {"type": "thinking", "thinking": "Hm", "signature": "s1"},
+    {"type": "redacted_thinking", "data": "s2"},
+    {"type": "text", "text": "Hello", "signature": "none"},
+]
+
+
+@pytest.mark.parametrize(
+    ("api", "document", "marks"),
+    [
+        pytest.param(
+            CHAT,
+            {"choices": [{"message": {"content": "Hello", "reasoning_opaque": "o"}, "finish_reason": "stop"}]},
+            [mark("opaque", "o")],
+            id="chat",
+        ),
+        pytest.param(
+            RESPONSES,
+            {"id": "resp_1", "output": [{"id": "rs", "encrypted_content": "e"}, {"id": "rs"}]},
+            [ID, mark("id", "rs"), mark("sealed", "e")],
+            id="responses",
+        ),
+        pytest.param(
+            MESSAGES, {"content": THINKING}, [mark("signature", "s1"), mark("signature", "s2")], id="messages"
+        ),
+        pytest.param(CHAT, {}, [], id="chat, nothing in it"),
+        pytest.param(RESPONSES, {}, [], id="responses, nothing in it"),
+        pytest.param(MESSAGES, {}, [], id="messages, nothing in it"),
+    ],
+)
+def test_a_document_says_the_same(api, document, marks):
+    """An answer that is one JSON document tells its marks, each once, and its quota."""
+    assert (marks, None) == read_document(api, json.dumps(document).encode())
+    assert (marks, QUOTA) == read_document(api, json.dumps({**document, "copilot_quota_snapshots": QUOTA}).encode())
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"<html>", b'{"choices":'])
+def test_a_document_that_cannot_be_read_says_nothing(body):
+    """What is no JSON object has no marks."""
+    assert read_document(CHAT, body) == ([], None)
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected", "ends"),
+    [
+        pytest.param({"type": "response.output_text.delta", "delta": "x"}, Event(output=True), False, id="text"),
+        pytest.param({"type": "response.in_progress"}, Event(opens=False), False, id="in progress"),
+        pytest.param({"type": "response.queued"}, Event(opens=False), False, id="queued"),
+        pytest.param(
+            {"type": "response.created", "response": {"id": "resp_1"}},
+            Event(opens=False, marks=(ID,)),
+            False,
+            id="created",
+        ),
+        pytest.param(
+            {"type": "response.completed", "response": {"id": "resp_1", "copilot_quota_snapshots": QUOTA}},
+            Event(complete=True, final=True, marks=(ID,), quota=QUOTA),
+            True,
+            id="completed",
+        ),
+        pytest.param(
+            {
+                "type": "error",
+                "error": {"code": "user_global_rate_limited:enterprise", "message": "Rate limit exceeded"},
+                "copilot_quota_snapshots": QUOTA,
+            },
+            Event(
+                error=StreamError("user_global_rate_limited:enterprise", "Rate limit exceeded"),
+                complete=True,
+                quota=QUOTA,
+            ),
+            True,
+            id="nested error",
+        ),
+        pytest.param(
+            {"type": "error", "code": "rate_limited", "message": "Slow down"},
+            Event(error=SLOW_DOWN, complete=True),
+            True,
+            id="flat error",
+        ),
+        pytest.param(
+            {"type": "response.failed", "response": {"error": {"code": "rate_limited", "message": "Slow down"}}},
+            Event(error=SLOW_DOWN, complete=True, final=True),
+            True,
+            id="failed",
+        ),
+    ],
+)
+def test_what_a_frame_says(frame, expected, ends):
+    """A frame of the WebSocket says what the same event of a stream says, and whether a response is over with it."""
+    found = read_frame(json.dumps(frame))
+
+    assert expected == found
+    assert ends == found.ends
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("response.created", Event(), id="no JSON"),
+        pytest.param('["response.created"]', Event(), id="no object"),
+        pytest.param('{"type":"response.completed","x":"' + "x" * LONGEST, Event(readable=False), id="too long"),
+        pytest.param('{"type":"x.delta","x":"' + "x" * LONGEST, Event(output=True), id="long, of no interest"),
+    ],
+)
+def test_a_frame_that_cannot_be_read(text, expected):
+    """A frame that cannot be read opens the answer and ends nothing."""
+    found = read_frame(text)
+
+    assert expected == found
+    assert not found.ends
