@@ -270,7 +270,7 @@ def test_decisions_are_recorded_when_asked_for(tmp_path, stored):
         attempt = addon.live.pool.assign(PoolRequest("r1", "gpt-4.1", now), now)
         addon.live.pool.record(attempt, SERVED, now)
         addon.live.pool.finish("r1", now)
-        await addon._write_decisions(addon.recording.close)
+        await addon.upkeep._write(addon.upkeep.recording.close)
 
     play(tmp_path, test)
     lines = (tmp_path / "state" / "decisions.jsonl").read_bytes().splitlines()
@@ -282,7 +282,7 @@ def test_decisions_are_recorded_when_asked_for(tmp_path, stored):
 
 def test_a_fault_in_the_watch_is_survived(tmp_path, caplog, monkeypatch):
     """A fault while looking at the store is logged with an id and no text, and the watch goes on."""
-    monkeypatch.setattr("copilot_balancer.addon.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("copilot_balancer.upkeep.LOOK_EVERY", 0.0)
 
     async def test(addon, _tctx):
         looks = 0
@@ -292,8 +292,8 @@ def test_a_fault_in_the_watch_is_survived(tmp_path, caplog, monkeypatch):
             looks += 1
             raise ValueError(WORK)
 
-        addon.store.stamp = stamp
-        watch = asyncio.create_task(addon._watch())
+        addon.upkeep.store.stamp = stamp
+        watch = asyncio.create_task(addon.upkeep.watch())
         while looks < 3:
             await asyncio.sleep(0)
         watch.cancel()

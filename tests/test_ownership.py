@@ -32,6 +32,15 @@ def test_it_is_bounded():
     assert owners.of("m0") == "a"
 
 
+def test_what_is_new():
+    """What was learnt since a moment, oldest first: that is all that must be written down."""
+    owners = known(m1="a", m2="a")
+    owners.learn(["m3", "m1"], "b", 2.0)
+    assert list(owners.since(2.0).marks) == ["m3", "m1"]
+    assert owners.since(1.0) == owners
+    assert owners.since(3.0).marks == {}
+
+
 def test_the_newest_owner():
     """The last mark that somebody made says who is asked first; what nobody takes back says nothing."""
     owners = known(m1="a", m2="b", m3=NOBODY)

@@ -4,7 +4,7 @@ Laws of this file:
 
 1. It translates between mitmproxy's hooks and our rooms; it decides nothing about accounts.
 2. Only Copilot hosts are opened: everything else is tunnelled as it is, unseen (design.md 1.5).
-3. Nothing here blocks the event loop: files are read and written in threads.
+3. Nothing here blocks the event loop; what goes to and from disk is ``upkeep``'s.
 4. An exception of ours never lets a request through with anything but what was decided: the stream gets a 502.
 """
 
@@ -13,10 +13,8 @@ import ipaddress
 import logging
 import os
 import re
-import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -31,33 +29,19 @@ from mitmproxy.proxy.layers import ClientTLSLayer, ServerTLSLayer, TCPLayer
 from mitmproxy.proxy.mode_specs import ReverseMode
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData
-from pydantic import SecretStr
 
 from copilot_balancer import attribution, config, guard
-from copilot_balancer.accounts import Account, Decisions, fingerprint, login_host_of
-from copilot_balancer.admission import adopted
 from copilot_balancer.attribution import Attribution
-from copilot_balancer.catalogue import Catalogue, Shelf
-from copilot_balancer.copilot import copilot_hosts, error_body, plain_host
-from copilot_balancer.decision_file import DecisionFile
-from copilot_balancer.decision_log import RecordedPool
-from copilot_balancer.errors import BalancerError, InvalidInput, StoreError, printable
+from copilot_balancer.copilot import error_body, plain_host
+from copilot_balancer.errors import BalancerError, InvalidInput, printable
 from copilot_balancer.exchange import Exchange
 from copilot_balancer.explained import explain_text
-from copilot_balancer.github import GitHub
 from copilot_balancer.layer import FailoverLayer, Refusal, Send, log_incident
 from copilot_balancer.live import Live
-from copilot_balancer.memory import MAX_SIGHTINGS, Memory, Sighting, restored, shifted
-from copilot_balancer.minting import Mint
-from copilot_balancer.store import Paths, Store, paths
+from copilot_balancer.store import Paths, paths
+from copilot_balancer.upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
-
-LOOK_EVERY = 0.5
-"""Seconds between two looks at accounts.json: a change is in force within a second (features A8)."""
-
-SAVE_EVERY = 2
-"""Looks between two writes of state.json, when there is something to write."""
 
 KEEP_BODIES = 2 * 1024 * 1024
 """Bytes of a streamed answer kept where a person can look at it, unless `copilot_keep_bodies` says otherwise."""
@@ -75,24 +59,13 @@ class CopilotBalancer:
     def __init__(self, where: Paths | None = None, project: Path | None = None) -> None:
         self.where = where or paths(os.environ)
         self.project = project or Path.cwd()
-        self.store = Store(self.where.state)
-        self.github = GitHub()
-        self.recording = DecisionFile(self.where.state)
-        self._records = False
+        self.upkeep = Upkeep(self.where, self._say_hello)
         self.live: Live | None = None
         """None until the first `configure`; and then what requests share."""
         self.exchanges: weakref.WeakKeyDictionary[http.HTTPFlow, Exchange] = weakref.WeakKeyDictionary()
         """Objects stay beside the flow: ``flow.metadata`` takes plain values only."""
         self.proxy_users: weakref.WeakKeyDictionary[Client, str] = weakref.WeakKeyDictionary()
         """Client connection -> the name in its proxy URL; a name only when the proxy asks for no password."""
-        self.sightings: dict[str, Sighting] = {}
-        """Fingerprint -> a credential that a client uses and no account has."""
-        self._adoption: asyncio.Task[None] | None = None
-        self._new_shelves: dict[str, Shelf] = {}
-        self._catalogue_stamp: tuple[int, int, int] | None = None
-        self._stamp: tuple[int, int, int] | None = None
-        self._saved_version = (-1, 0)
-        self._complained = ""
         self._watching: asyncio.Task[None] | None = None
         self._unnamed_host = False
         """Whether the user named no host to listen on, so that loopback is ours to choose."""
@@ -124,33 +97,8 @@ class CopilotBalancer:
         for warning in loaded.warnings:
             logger.warning("copilot: %s", warning)
         if self.live is None:
-            decisions = self._read_decisions()
-            now_is_wall = time.time()
-            pool = RecordedPool(config.policy(loaded.settings, decisions), decisions, now_is_wall)
-            mint = Mint(self.github)
-            self.live = Live(
-                pool,
-                decisions,
-                loaded.settings,
-                ctx.options,
-                frozenset(),
-                mint,
-                self._learn_host,
-                self._notice,
-                self._shelve,
-                self._read_catalogue(),
-                self.store.read_owners(),
-            )
-            learnt = self._read_memory(now_is_wall)
-            pool.remember(learnt, self.live.now())
-            self.sightings = dict(learnt.sightings)
-        else:
-            self.live.settings = loaded.settings
-            self.live.pool.set_policy(config.policy(loaded.settings, self.live.decisions))
-        if loaded.settings.record_decisions != self._records:
-            self._records = loaded.settings.record_decisions
-            self.live.pool.record_to(self.recording.put if self._records else None)
-        self._know_hosts()
+            self.live = self.upkeep.begin(loaded.settings, ctx.options)
+        self.upkeep.use(loaded.settings)
         keep = loaded.settings.keep_bodies
         self.live.keep_bodies = (KEEP_BODIES if _is_looked_at() else 0) if keep is None else keep
         if not _is_loopback(ctx.options.listen_host):
@@ -198,7 +146,7 @@ class CopilotBalancer:
             if not await servers.setup_servers():
                 self._switch_off("the proxy could not listen on loopback")
         self._say_hello()
-        await self._watch()
+        await self.upkeep.watch()
 
     def _say_hello(self) -> None:
         assert self.live is not None
@@ -228,153 +176,7 @@ class CopilotBalancer:
         """Write down what was learnt."""
         if self._watching is not None:
             self._watching.cancel()
-            await self._save()
-            await self._write_decisions(self.recording.close)
-
-    # --- the store ---------------------------------------------------------------------------------------------------
-
-    async def _watch(self) -> None:
-        looks = 0
-        while True:
-            await asyncio.sleep(LOOK_EVERY)
-            looks += 1
-            try:
-                if self.store.stamp() != self._stamp:
-                    await self._reload()
-                if looks % SAVE_EVERY == 0:
-                    await self._save()
-                await self._exchange_catalogues()
-                if self.recording.waits:
-                    await self._write_decisions(self.recording.drain)
-            except Exception as error:  # noqa: BLE001 - the watch must outlive any fault in it
-                log_incident("the store's watch", error)
-
-    async def _reload(self) -> None:
-        assert self.live is not None
-        try:
-            decisions = await asyncio.to_thread(self._read_decisions)
-        except StoreError as error:
-            self._complain(error)
-            return
-        if decisions != self.live.decisions:
-            self._go_on_with(decisions)
-            logger.info("copilot: accounts.json was read again")
-            self._say_hello()
-
-    def _go_on_with(self, decisions: Decisions) -> None:
-        assert self.live is not None
-        self.live.decisions = decisions
-        self.live.pool.set_policy(config.policy(self.live.settings, decisions))
-        self.live.pool.replace(decisions, self.live.now())
-        self._know_hosts()
-
-    async def _save(self) -> None:
-        live = self.live
-        if live is None or (live.pool.version, len(self.sightings)) == self._saved_version:
-            return
-        now, wall = live.now(), time.time()
-        version = (live.pool.version, len(self.sightings))
-        mine = shifted(live.pool.memory(now), wall - now)
-        mine.sightings.update(self.sightings)
-        try:
-            merged = await asyncio.to_thread(self.store.merge_memory, mine)
-        except StoreError as error:
-            self._complain(error)
-            return
-        if merged != mine:
-            live.pool.remember(shifted(merged, now - wall), live.now())
-        self._saved_version = version
-
-    async def _write_decisions(self, write: Callable[[], None]) -> None:
-        try:
-            await asyncio.to_thread(write)
-        except StoreError as error:
-            self._complain(error)
-
-    def _read_decisions(self) -> Decisions:
-        self._stamp = self.store.stamp()
-        return self.store.read_decisions()
-
-    def _read_memory(self, wall: float) -> Memory:
-        try:
-            return restored(self.store.read_memory(), wall)
-        except StoreError as error:
-            logger.warning("copilot: %s; going on without what was learnt", error)
-            aside = self.store.set_aside_memory()
-            logger.warning("copilot: the unreadable file was moved to %s", aside)
-            return restored(self.store.read_memory(), wall)
-
-    def _read_catalogue(self) -> Catalogue:
-        self._catalogue_stamp = self.store.catalogue_stamp()
-        return self.store.read_catalogue()
-
-    def _shelve(self, account: Account, seen: Shelf) -> None:
-        """Keep an account's list of models; written down when something in it is new."""
-        assert self.live is not None
-        known = self.live.catalogue.accounts.get(account.id)
-        self.live.catalogue.accounts[account.id] = seen
-        if known is None or (known.credential, known.entries) != (seen.credential, seen.entries):
-            self._new_shelves[account.id] = seen
-
-    async def _exchange_catalogues(self) -> None:
-        """Write down what is new in ours, and take in what another program has learnt."""
-        assert self.live is not None
-        mine, self._new_shelves = Catalogue(self._new_shelves), {}
-        try:
-            if mine.accounts:
-                self.live.catalogue = await asyncio.to_thread(self.store.merge_catalogue, mine)
-                self._catalogue_stamp = self.store.catalogue_stamp()
-            elif self.store.catalogue_stamp() != self._catalogue_stamp:
-                self.live.catalogue = await asyncio.to_thread(self._read_catalogue)
-        except StoreError as error:
-            self._complain(error)
-
-    def _complain(self, error: StoreError) -> None:
-        """Say a trouble with the store once, not twice a second."""
-        if str(error) != self._complained:
-            self._complained = str(error)
-            logger.warning("copilot: %s; going on with what is in memory", error)
-
-    def _know_hosts(self) -> None:
-        assert self.live is not None
-        domains = {account.host for account in self.live.decisions.accounts if account.host.endswith(".ghe.com")}
-        self.live.hosts = copilot_hosts({*domains, *self.live.settings.hosts})
-
-    async def _learn_host(self, account: Account) -> Account:
-        """An account's requests are misdirected: ask GitHub for its API host, and write that down."""
-        assert self.live is not None
-        host = await self.live.mint.host(account)
-        if host != account.api_host:
-            account = account.model_copy(update={"api_host": host})
-            change = partial(_with_host, account=account)
-            self._go_on_with(await asyncio.to_thread(self.store.edit_decisions, change))
-            logger.info("copilot: %s lives on %s now", account.label, host)
-        return account
-
-    def _notice(self, token: SecretStr, api_host: str) -> None:
-        """A client logged in by itself: say once that its account could be adopted; do so when the user wants it."""
-        assert self.live is not None
-        mark, host = fingerprint(token.get_secret_value()), login_host_of(plain_host(api_host))
-        decisions = self.live.decisions
-        if host is None or any(account.fingerprint == mark for account in decisions.accounts):
-            return
-        if mark in decisions.adopt:
-            self._adoption = asyncio.get_running_loop().create_task(self._adopt(token, host))
-        elif mark not in self.sightings and len(self.sightings) < MAX_SIGHTINGS:
-            self.sightings[mark] = Sighting(host, time.time())
-            logger.info(
-                "copilot: a client uses a login that is no account: `copilot-balancer accounts adopt %s` makes it one",
-                mark,
-            )
-
-    async def _adopt(self, token: SecretStr, host: str) -> None:
-        def change(decisions: Decisions) -> Decisions:
-            return adopted(decisions, token, host, time.time()) or decisions
-
-        try:
-            await asyncio.to_thread(self.store.edit_decisions, change)
-        except StoreError as error:
-            self._complain(error)
+            await self.upkeep.end()
 
     # --- whose connections, and which hosts --------------------------------------------------------------------------
 
@@ -522,12 +324,6 @@ class CopilotBalancer:
         if wanted:
             bad = record.verdict in ("refused", "cut off")
             logger.log(logging.WARNING if bad else logging.INFO, attribution.log_line(record))
-
-
-def _with_host(decisions: Decisions, account: Account) -> Decisions:
-    """Only the host: whatever else was decided about the account meanwhile stands."""
-    known = next((one for one in decisions.accounts if one.id == account.id), None)
-    return decisions.with_account(known.model_copy(update={"api_host": account.api_host})) if known else decisions
 
 
 def _overrides() -> Mapping[str, object]:

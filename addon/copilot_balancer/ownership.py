@@ -42,6 +42,15 @@ class Ownership:
         while len(self.marks) > MAX_MARKS:
             del self.marks[next(iter(self.marks))]
 
+    def since(self, wall: float) -> "Ownership":
+        """What was learnt from then on."""
+        news: dict[str, Owned] = {}
+        for mark, owned in reversed(self.marks.items()):
+            if owned.seen_at < wall:
+                break
+            news[mark] = owned
+        return Ownership(dict(reversed(news.items())))
+
     def of(self, mark: str) -> str | None:
         """Id of the account that made it; ``NOBODY``; None: it is not known."""
         owned = self.marks.get(mark)

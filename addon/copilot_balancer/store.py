@@ -297,6 +297,10 @@ class Store:
                 self._save(folder, OWNERS, merged)
             return merged
 
+    def owners_stamp(self) -> tuple[int, int, int] | None:
+        """As `stamp`, for owners.json."""
+        return self._stamp(self.folder / OWNERS.name)
+
     def set_aside_memory(self) -> Path | None:
         """Give an unreadable state.json another name and return that; None when there is nothing unreadable."""
         return self._set_aside(STATE)

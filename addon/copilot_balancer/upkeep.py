@@ -1,0 +1,295 @@
+"""What a running proxy keeps up to date: what stands on disk, both ways, and what it learns of accounts by itself.
+
+Laws of this file:
+
+1. Nothing here blocks the event loop: files are read and written in threads, from one task (``watch``).
+2. A fault of the disk is said once and ends nothing: the proxy goes on with what is in memory.
+3. What the user decided comes from disk; what was learnt is merged, since several proxies may run.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+
+from mitmproxy.options import Options
+from pydantic import SecretStr
+
+from copilot_balancer import config
+from copilot_balancer.accounts import Account, Decisions, fingerprint, login_host_of
+from copilot_balancer.admission import adopted
+from copilot_balancer.catalogue import Catalogue, Shelf
+from copilot_balancer.config import Settings
+from copilot_balancer.copilot import copilot_hosts, plain_host
+from copilot_balancer.decision_file import DecisionFile
+from copilot_balancer.decision_log import RecordedPool
+from copilot_balancer.errors import StoreError
+from copilot_balancer.github import GitHub
+from copilot_balancer.layer import log_incident
+from copilot_balancer.live import Live
+from copilot_balancer.memory import MAX_SIGHTINGS, Memory, Sighting, restored, shifted
+from copilot_balancer.minting import Mint
+from copilot_balancer.ownership import Ownership, newest
+from copilot_balancer.store import Paths, Store
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks at accounts.json: a change is in force within a second (features A8)."""
+
+SAVE_EVERY = 2
+"""Looks between two writes of state.json, when there is something to write."""
+
+OWNERS_EVERY = 20
+"""Looks between two writes of owners.json, which is long."""
+
+
+class Upkeep:
+    """The proxy's side of the files on disk.
+
+    Args:
+        where: the folders of accounts and settings.
+        changed: called after other decisions came into force.
+
+    """
+
+    def __init__(self, where: Paths, changed: Callable[[], None]) -> None:
+        self.store = Store(where.state)
+        self.github = GitHub()
+        self.recording = DecisionFile(where.state)
+        self.sightings: dict[str, Sighting] = {}
+        """Fingerprint -> a credential that a client uses and no account has."""
+        self._changed = changed
+        self._live: Live | None = None
+        self._records = False
+        self._adoption: asyncio.Task[None] | None = None
+        self._new_shelves: dict[str, Shelf] = {}
+        self._stamps: dict[str, tuple[int, int, int] | None] = {}
+        self._saved_version = (-1, 0)
+        self._owners_saved = time.time()
+        self._complained = ""
+
+    @property
+    def live(self) -> Live:
+        """What requests share; `begin` makes it."""
+        assert self._live is not None
+        return self._live
+
+    def begin(self, settings: Settings, options: Options) -> Live:
+        """Read what stands on disk; blocks, since nothing is served before.
+
+        Raises:
+            StoreError: accounts.json cannot be used.
+
+        """
+        decisions, wall = self._read_decisions(), time.time()
+        pool = RecordedPool(config.policy(settings, decisions), decisions, wall)
+        live = self._live = Live(
+            pool,
+            decisions,
+            settings,
+            options,
+            frozenset(),
+            Mint(self.github),
+            self._learn_host,
+            self._notice,
+            self._shelve,
+            self._read_catalogue(),
+            self._read_owners(),
+        )
+        learnt = self._read_memory(wall)
+        pool.remember(learnt, live.now())
+        self.sightings = dict(learnt.sightings)
+        return live
+
+    def use(self, settings: Settings) -> None:
+        """Go on with other settings."""
+        live = self.live
+        live.settings = settings
+        live.pool.set_policy(config.policy(settings, live.decisions))
+        self._know_hosts()
+        if settings.record_decisions != self._records:
+            self._records = settings.record_decisions
+            live.pool.record_to(self.recording.put if self._records else None)
+
+    async def watch(self) -> None:
+        """Look at the files again and again, until cancelled."""
+        looks = 0
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            looks += 1
+            try:
+                if self.store.stamp() != self._stamps["accounts"]:
+                    await self._reload()
+                if looks % SAVE_EVERY == 0:
+                    await self._save()
+                await self._exchange_catalogues()
+                if looks % OWNERS_EVERY == 0:
+                    await self._exchange_owners()
+                if self.recording.waits:
+                    await self._write(self.recording.drain)
+            except Exception as error:  # noqa: BLE001 - the watch must outlive any fault in it
+                log_incident("the store's watch", error)
+
+    async def end(self) -> None:
+        """Write down what was learnt."""
+        await self._save()
+        await self._exchange_owners()
+        await self._write(self.recording.close)
+
+    # --- what the user decided ---------------------------------------------------------------------------------------
+
+    def _read_decisions(self) -> Decisions:
+        self._stamps["accounts"] = self.store.stamp()
+        return self.store.read_decisions()
+
+    async def _reload(self) -> None:
+        try:
+            decisions = await asyncio.to_thread(self._read_decisions)
+        except StoreError as error:
+            self._complain(error)
+            return
+        if decisions != self.live.decisions:
+            self._go_on_with(decisions)
+            logger.info("copilot: accounts.json was read again")
+            self._changed()
+
+    def _go_on_with(self, decisions: Decisions) -> None:
+        live = self.live
+        live.decisions = decisions
+        live.pool.set_policy(config.policy(live.settings, decisions))
+        live.pool.replace(decisions, live.now())
+        self._know_hosts()
+
+    def _know_hosts(self) -> None:
+        live = self.live
+        domains = {account.host for account in live.decisions.accounts if account.host.endswith(".ghe.com")}
+        live.hosts = copilot_hosts({*domains, *live.settings.hosts})
+
+    # --- what was learnt ---------------------------------------------------------------------------------------------
+
+    def _read_memory(self, wall: float) -> Memory:
+        try:
+            return restored(self.store.read_memory(), wall)
+        except StoreError as error:
+            logger.warning("copilot: %s; going on without what was learnt", error)
+            aside = self.store.set_aside_memory()
+            logger.warning("copilot: the unreadable file was moved to %s", aside)
+            return restored(self.store.read_memory(), wall)
+
+    async def _save(self) -> None:
+        live = self.live
+        version = (live.pool.version, len(self.sightings))
+        if version == self._saved_version:
+            return
+        now, wall = live.now(), time.time()
+        mine = shifted(live.pool.memory(now), wall - now)
+        mine.sightings.update(self.sightings)
+        try:
+            merged = await asyncio.to_thread(self.store.merge_memory, mine)
+        except StoreError as error:
+            self._complain(error)
+            return
+        if merged != mine:
+            live.pool.remember(shifted(merged, now - wall), live.now())
+        self._saved_version = version
+
+    def _read_catalogue(self) -> Catalogue:
+        self._stamps["models"] = self.store.catalogue_stamp()
+        return self.store.read_catalogue()
+
+    def _shelve(self, account: Account, seen: Shelf) -> None:
+        """Keep an account's list of models; written down when something in it is new."""
+        known = self.live.catalogue.accounts.get(account.id)
+        self.live.catalogue.accounts[account.id] = seen
+        if known is None or (known.credential, known.entries) != (seen.credential, seen.entries):
+            self._new_shelves[account.id] = seen
+
+    async def _exchange_catalogues(self) -> None:
+        """Write down what is new in ours, and take in what another program has learnt."""
+        mine, self._new_shelves = Catalogue(self._new_shelves), {}
+        try:
+            if mine.accounts:
+                self.live.catalogue = await asyncio.to_thread(self.store.merge_catalogue, mine)
+                self._stamps["models"] = self.store.catalogue_stamp()
+            elif self.store.catalogue_stamp() != self._stamps["models"]:
+                self.live.catalogue = await asyncio.to_thread(self._read_catalogue)
+        except StoreError as error:
+            self._complain(error)
+
+    def _read_owners(self) -> Ownership:
+        self._stamps["owners"] = self.store.owners_stamp()
+        return self.store.read_owners()
+
+    async def _exchange_owners(self) -> None:
+        """Write down whose is what, and take in what another proxy has learnt."""
+        wall, news = time.time(), self.live.ownership.since(self._owners_saved)
+        try:
+            foreign = self.store.owners_stamp() != self._stamps["owners"]
+            if news.marks:
+                found = await asyncio.to_thread(self.store.merge_owners, news)
+                self._stamps["owners"], self._owners_saved = self.store.owners_stamp(), wall
+            elif foreign:
+                found = await asyncio.to_thread(self._read_owners)
+        except StoreError as error:
+            self._complain(error)
+            return
+        if foreign:
+            self.live.ownership = newest(found, self.live.ownership)
+
+    # --- accounts ----------------------------------------------------------------------------------------------------
+
+    async def _learn_host(self, account: Account) -> Account:
+        """An account's requests are misdirected: ask GitHub for its API host, and write that down."""
+        host = await self.live.mint.host(account)
+        if host != account.api_host:
+            account = account.model_copy(update={"api_host": host})
+            change = partial(_with_host, account=account)
+            self._go_on_with(await asyncio.to_thread(self.store.edit_decisions, change))
+            logger.info("copilot: %s lives on %s now", account.label, host)
+        return account
+
+    def _notice(self, token: SecretStr, api_host: str) -> None:
+        """A client logged in by itself: say once that its account could be adopted; do so when the user wants it."""
+        mark, host = fingerprint(token.get_secret_value()), login_host_of(plain_host(api_host))
+        decisions = self.live.decisions
+        if host is None or any(account.fingerprint == mark for account in decisions.accounts):
+            return
+        if mark in decisions.adopt:
+            self._adoption = asyncio.get_running_loop().create_task(self._adopt(token, host))
+        elif mark not in self.sightings and len(self.sightings) < MAX_SIGHTINGS:
+            self.sightings[mark] = Sighting(host, time.time())
+            logger.info(
+                "copilot: a client uses a login that is no account: `copilot-balancer accounts adopt %s` makes it one",
+                mark,
+            )
+
+    async def _adopt(self, token: SecretStr, host: str) -> None:
+        def change(decisions: Decisions) -> Decisions:
+            return adopted(decisions, token, host, time.time()) or decisions
+
+        try:
+            await asyncio.to_thread(self.store.edit_decisions, change)
+        except StoreError as error:
+            self._complain(error)
+
+    # --- faults of the disk ------------------------------------------------------------------------------------------
+
+    async def _write(self, write: Callable[[], None]) -> None:
+        try:
+            await asyncio.to_thread(write)
+        except StoreError as error:
+            self._complain(error)
+
+    def _complain(self, error: StoreError) -> None:
+        """Say a trouble with the store once, not twice a second."""
+        if str(error) != self._complained:
+            self._complained = str(error)
+            logger.warning("copilot: %s; going on with what is in memory", error)
+
+
+def _with_host(decisions: Decisions, account: Account) -> Decisions:
+    """Only the host: whatever else was decided about the account meanwhile stands."""
+    known = next((one for one in decisions.accounts if one.id == account.id), None)
+    return decisions.with_account(known.model_copy(update={"api_host": account.api_host})) if known else decisions
