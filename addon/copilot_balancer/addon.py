@@ -36,6 +36,7 @@ from copilot_balancer.copilot import error_body, plain_host
 from copilot_balancer.errors import BalancerError, InvalidInput, printable
 from copilot_balancer.exchange import Exchange
 from copilot_balancer.explained import explain_text
+from copilot_balancer.frames import Frames
 from copilot_balancer.layer import FailoverLayer, Refusal, Send, log_incident
 from copilot_balancer.live import Live
 from copilot_balancer.store import Paths, paths
@@ -64,6 +65,7 @@ class CopilotBalancer:
         """None until the first `configure`; and then what requests share."""
         self.exchanges: weakref.WeakKeyDictionary[http.HTTPFlow, Exchange] = weakref.WeakKeyDictionary()
         """Objects stay beside the flow: ``flow.metadata`` takes plain values only."""
+        self.sockets: weakref.WeakKeyDictionary[http.HTTPFlow, Frames] = weakref.WeakKeyDictionary()
         self.proxy_users: weakref.WeakKeyDictionary[Client, str] = weakref.WeakKeyDictionary()
         """Client connection -> the name in its proxy URL; a name only when the proxy asks for no password."""
         self._watching: asyncio.Task[None] | None = None
@@ -293,12 +295,24 @@ class CopilotBalancer:
         """The answer was cut off, or the client has left."""
         self._end(flow)
 
+    def websocket_message(self, flow: http.HTTPFlow) -> None:
+        """A frame is about to be handed on."""
+        frames = self.sockets.get(flow)
+        if frames is None:
+            return
+        try:
+            frames.passing(flow)
+        except Exception as error:  # noqa: BLE001 - the frame goes on as it is
+            log_incident("a frame", error)
+
     def _end(self, flow: http.HTTPFlow) -> None:
         exchange = self.exchanges.pop(flow, None)
         if exchange is None:
             return
         try:
             record = exchange.end()
+            if (frames := exchange.frames()) is not None:
+                self.sockets[flow] = frames
         except Exception as error:  # noqa: BLE001 - the client has its answer
             log_incident("the attribution", error)
             return

@@ -24,6 +24,7 @@ from copilot_balancer.bound import Bound, read_bound, stripped
 from copilot_balancer.conversation import conversation_of
 from copilot_balancer.copilot import PLACEHOLDER, Kind, api_of, kind_of, model_of, read_body, with_model
 from copilot_balancer.errors import InvalidInput, UpstreamError, printable
+from copilot_balancer.frames import Frames
 from copilot_balancer.github import ExchangeRefused
 from copilot_balancer.layer import Refusal, Send, log_incident
 from copilot_balancer.listing import learn_models, learn_session, session_mark
@@ -486,6 +487,12 @@ class Exchange:
             flow.marked = attribution.MARKERS[record.verdict]
         flow.metadata.update(attribution.metadata(record))
         return record
+
+    def frames(self) -> Frames | None:
+        """What looks at the frames from now on, when this was the handshake of a WebSocket that stands."""
+        if self.flow.websocket is None or self.account is None or self.attempt is None or self.send is None:
+            return None
+        return Frames(self.live, self.account, self.attempt, self.send)
 
     def _learn(self, account: Account, attempt: Attempt) -> None:
         """What the answer of this account says beyond its head, and how it ended."""
