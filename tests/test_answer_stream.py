@@ -201,6 +201,8 @@ STREAMS = [
     case("CRLF", CHAT, (ROLE + TEXT + STOP + DONE).replace(b"\n", b"\r\n"), **WELL),
     case("CR", CHAT, (ROLE + TEXT + STOP + DONE).replace(b"\n", b"\r"), **WELL),
     case("CRLF in two", CHAT, b"data: [DONE]\r", b"\n", b"\r", b"\n", opened=True, complete=True, final=True),
+    case("CRLF in two, in an event", CHAT, b"event: error\r", b'\ndata: {"message":"x"}\r\n\r\n', error=StreamError(None, "x"), **FAILED),
+    case("two names", CHAT, b'event: ping\nevent: error\ndata: {"message":"x"}\n\n', error=StreamError(None, "x"), **FAILED),
     case("CR in two", CHAT, b"data: [DONE]\r", b"\rdata", opened=True, complete=True, final=True),
     case("byte order mark", CHAT, b"\xef\xbb\xbf" + CHAT_ERROR, error=SLOW_DOWN, **FAILED),
     case("empty lines first", CHAT, b"\n\n\n" + CHAT_ERROR, error=SLOW_DOWN, **FAILED),
@@ -450,12 +452,22 @@ def test_an_end_is_never_missed_unnoticed(small, begun):
 def test_what_is_too_long_is_so_in_any_pieces(small, begun):
     """An event of a chat is too long from the same byte on, however it comes."""
     for length in range(350, 400):
-        stream = begun + data({"choices": [{"delta": {"content": "x" * length}}]})
-        found = read(CHAT, stream)
+        stream = data({"choices": [{"delta": {"content": "x" * length}}]})
+        found = read(CHAT, begun, stream)
 
-        assert found.readable == (len(stream) - len(begun) - 2 <= 400)
-        assert found == read(CHAT, *(bytes([byte]) for byte in stream))
-        assert found == read(CHAT, stream[:-1], stream[-1:])
+        assert found.readable == (len(stream) - 2 <= 400)
+        assert found == read(CHAT, begun, *(bytes([byte]) for byte in stream))
+        assert found == read(CHAT, begun, stream[:-1], stream[-1:])
+
+
+def test_each_long_event_is_judged_alone(small):
+    """An event that was worth keeping does not make the next one so."""
+    kept = item("done", id="i", content=[{"text": "x" * 100}])
+    skipped = named({"type": "response.new_thing", "x": "x" * 500})
+
+    assert State(opened=True, output=True, marks=[mark("id", "i")]) == read(
+        RESPONSES, kept[:200], kept[200:], *pieces_of(skipped, 100)
+    )
 
 
 def test_haste_loses_nothing(monkeypatch):
@@ -591,12 +603,13 @@ def test_memory_is_bounded(api, head, limit):
         reader.feed(head)
         for _ in range(40 * KEPT // len(more)):
             reader.feed(more)
-        _, peak = tracemalloc.get_traced_memory()
+        now, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
     assert reader.opened
     assert limit > peak
+    assert now < KEPT / 2
 
 
 def test_marks_are_bounded():

@@ -102,8 +102,8 @@ _TELLING: Mapping[Api, tuple[bytes, ...]] = {
         b"event:error",
     ),
 }
-"""An event of an answer that has begun has nothing to tell unless one of these stands in it (and, in a chat, unless a
-``finish_reason`` is not null). Inside a JSON string a quote is escaped, so a model's text hardly ever meets those."""
+"""An event of an answer that has begun has nothing to tell unless one of these stands in it, or, in a chat, a
+``finish_reason`` that is not null. Quotes are escaped inside a JSON string, so a text rarely meets the quoted ones."""
 _TELLING_FRAME = (*(word.decode() for word in _TELLING[Api.RESPONSES]), "response.in_progress", "response.queued")
 _OVERLAP = 64
 """Bytes, more than the longest of these words."""

@@ -9,8 +9,15 @@ patches, in its own process, the one function with which mitmproxy dials (``dial
                dialling     how mitmproxy reaches it
                authority    the throw-away CA
                device       a person who logs in by a code
-               answers      what arrived, what is answered, the accounts: values
-               bodies       what the service's answers look like: pure
+    pure       seen         one request as it arrived
+               answers      what is answered, the accounts: values
+               faults       streams that go wrong
+               chat, responses, messages
+                            what an answer looks like in each API
+               ownership    who may send back what
+               reply        an answer before it takes a form
+               seals        ids and signatures that tell whose they are
+               bodies       the service's other documents
 
 A test reads like this::
 
@@ -18,6 +25,7 @@ A test reads like this::
         with dial(fake):
             ...
         assert [seen.account for seen in fake.asked()] == ["work"]
+        assert fake.lost == []  # nothing of one account's reached another
 """
 
 from copilot_balancer.fake.answers import (
@@ -25,19 +33,27 @@ from copilot_balancer.fake.answers import (
     MODEL_NOT_SUPPORTED,
     NOT_FOUND,
     TOKEN_EXPIRED,
+    AnnounceOnly,
     Answer,
     Answering,
     CutMid,
     Document,
     Drop,
+    EmptyStream,
+    Ending,
     EndlessError,
     FakeAccount,
+    Fault,
+    Huge,
+    Malformed,
+    NoTerminator,
     Ok,
     RawBytes,
     Refuse,
-    Seen,
     Silent,
     SlowFirst,
+    StreamError,
+    Unstreamed,
     always,
     limited,
     once,
@@ -47,6 +63,10 @@ from copilot_balancer.fake.answers import (
 from copilot_balancer.fake.bodies import DEFAULT_MODELS, Quota
 from copilot_balancer.fake.device import FakeLogin
 from copilot_balancer.fake.dialling import dial
+from copilot_balancer.fake.ownership import Lost
+from copilot_balancer.fake.reply import ToolCall
+from copilot_balancer.fake.seals import owner_of
+from copilot_balancer.fake.seen import Seen
 from copilot_balancer.fake.server import HOSTS, FakeCopilot, running
 
 __all__ = [
@@ -56,15 +76,23 @@ __all__ = [
     "MODEL_NOT_SUPPORTED",
     "NOT_FOUND",
     "TOKEN_EXPIRED",
+    "AnnounceOnly",
     "Answer",
     "Answering",
     "CutMid",
     "Document",
     "Drop",
+    "EmptyStream",
+    "Ending",
     "EndlessError",
     "FakeAccount",
     "FakeCopilot",
     "FakeLogin",
+    "Fault",
+    "Huge",
+    "Lost",
+    "Malformed",
+    "NoTerminator",
     "Ok",
     "Quota",
     "RawBytes",
@@ -72,10 +100,14 @@ __all__ = [
     "Seen",
     "Silent",
     "SlowFirst",
+    "StreamError",
+    "ToolCall",
+    "Unstreamed",
     "always",
     "dial",
     "limited",
     "once",
+    "owner_of",
     "per_model",
     "per_path",
     "running",

@@ -1,4 +1,4 @@
-"""What arrived at the fake, what is answered, and the accounts that answer.
+"""What the fake answers, and the accounts that answer.
 
 Laws of this file:
 
@@ -15,78 +15,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from copilot_balancer.fake.bodies import DEFAULT_MODELS, Json, Quota
-
-
-@dataclass(eq=False)
-class Seen:
-    """One request as it arrived."""
-
-    host: str
-    """The name asked for in the TLS handshake."""
-    method: str
-    target: str
-    """Path and query as sent."""
-    authorization: str | None = field(repr=False)
-    headers: list[tuple[bytes, bytes]] = field(repr=False)
-    """In the order and with the letters in which they came."""
-    body: bytes = field(repr=False)
-    at: float
-    """Monotonic seconds: when it had arrived whole."""
-    connection: int
-    """Number of the connection, from 1."""
-    account: str | None = None
-    """Whose token it carried; None: nobody's."""
-    client_gone: bool = False
-    """The client went away before the answer was out."""
-
-    @property
-    def path(self) -> str:
-        """The path without its query."""
-        return self.target.partition("?")[0]
-
-    @property
-    def endpoint(self) -> str:
-        """The path as the API documents it: with or without a leading ``/v1`` means the same."""
-        bare = self.path.removeprefix("/v1")
-        return f"/v1{bare}" if bare.startswith("/messages") else bare
-
-    @property
-    def token(self) -> str | None:
-        """The credential without its ``Bearer`` or ``token``."""
-        scheme, _, token = (self.authorization or "").partition(" ")
-        return token.strip() if scheme.lower() in ("bearer", "token") else None
-
-    def header(self, name: str) -> str | None:
-        """The first header of this name, in any case."""
-        wanted = name.lower().encode()
-        return next((value.decode("latin-1") for key, value in self.headers if key.lower() == wanted), None)
-
-    @property
-    def json(self) -> Json:
-        """The body as an object; empty when it is none."""
-        try:
-            parsed = json.loads(self.body)
-        except ValueError:
-            return {}
-        return parsed if isinstance(parsed, dict) else {}
-
-    @property
-    def model(self) -> str | None:
-        """The model that the body asks for."""
-        model = self.json.get("model")
-        return model if isinstance(model, str) else None
-
-    @property
-    def stream(self) -> bool:
-        """Whether an event stream is asked for."""
-        return self.json.get("stream") is True
-
-    @property
-    def websocket(self) -> bool:
-        """Whether this is a WebSocket handshake."""
-        return (self.header("upgrade") or "").lower() == "websocket"
-
+from copilot_balancer.fake.bodies import DEFAULT_MODELS, Quota
+from copilot_balancer.fake.reply import ToolCall
+from copilot_balancer.fake.seen import Seen
 
 # --- what is answered
 
@@ -101,6 +32,14 @@ class Ok:
     gap: float = 0.0
     """Seconds between two events of the stream."""
     headers: tuple[tuple[str, str], ...] = ()
+    reasoning: str | None = None
+    """What it thinks first: a reasoning item, a thinking block, ``reasoning_text``; bound to the account."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What it asks to be run at the end. With ``text=""`` it says nothing beside."""
+    redacted: bool = False
+    """Messages API: a block of redacted thinking comes first."""
+    compaction: bool = False
+    """Responses API: a compaction item comes first."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +61,15 @@ class Refuse:
         if self.content_type != "application/json":
             return self.message.encode()
         return json.dumps({"error": {"message": self.message, "code": self.code}}).encode()
+
+    @property
+    def told(self) -> tuple[str, str]:
+        """Code and message, from `body` where it tells them."""
+        try:
+            error = json.loads(self.body or b"")["error"]
+            return str(error["code"]), str(error["message"])
+        except (ValueError, LookupError, TypeError):
+            return self.code, self.message
 
 
 @dataclass(frozen=True)
@@ -147,6 +95,88 @@ class CutMid:
     after: int = 2
     how: Literal["rst", "fin", "clean", "stall"] = "rst"
     """``clean``: HTTP ends the message well, the API's end is missing. ``stall``: nothing more comes."""
+    ok: Ok = Ok()
+
+
+# streams that go wrong; over a WebSocket "end" is a close frame, but for the ones that end in a word of the API
+
+type Ending = Literal["end", "stall", "rst", "fin"]
+"""``end``: HTTP ends the message well. ``stall``: nothing more comes, the connection stays. ``rst``, ``fin``: it is
+torn down, or closed before HTTP's end."""
+
+
+@dataclass(frozen=True)
+class StreamError:
+    """A 200 stream with an error in it, as the API says one."""
+
+    code: str
+    message: str
+    after: int = 0
+    """So many events of output come before it; 0: it follows what announces the answer."""
+    then: Ending = "end"
+    event: Literal["error", "failed"] = "error"
+    """Responses API: an ``error`` event, or ``response.failed``."""
+    announced: bool = True
+    """False: the announcements are missing as well."""
+    ok: Ok = Ok()
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """A whole stream, one of whose events is no JSON."""
+
+    after: int = 0
+    """So many events of output come before it."""
+    data: bytes = b'{"broken": '
+    ok: Ok = Ok()
+
+
+@dataclass(frozen=True)
+class Huge:
+    """A whole stream with all its text in one event (the responses API repeats the text in later events)."""
+
+    size: int
+    """Characters of the text."""
+
+    @property
+    def ok(self) -> Ok:
+        """The answer itself."""
+        return Ok("x" * self.size, events=1)
+
+
+@dataclass(frozen=True)
+class NoTerminator:
+    """A stream without its last event.
+
+    Chat: ``finish_reason`` and usage came, only ``[DONE]`` is missing: to every client the answer is complete.
+    Messages: ``stop_reason`` came, ``message_stop`` is missing. Responses: every item is done, but
+    ``response.completed``, which alone has usage and end, is missing. Both are to their clients an early end.
+    """
+
+    how: Ending = "end"
+    ok: Ok = Ok()
+
+
+@dataclass(frozen=True)
+class AnnounceOnly:
+    """A stream that says no more than that an answer begins."""
+
+    how: Ending = "end"
+    ok: Ok = Ok()
+
+
+@dataclass(frozen=True)
+class EmptyStream:
+    """A 200 event stream without any event."""
+
+    how: Ending = "end"
+    ok: Ok = Ok()
+
+
+@dataclass(frozen=True)
+class Unstreamed:
+    """The whole answer as one JSON document, though a stream was asked for."""
+
     ok: Ok = Ok()
 
 
@@ -180,7 +210,9 @@ class RawBytes:
     close: bool = True
 
 
-type Answer = Ok | Refuse | Document | Drop | CutMid | Silent | SlowFirst | EndlessError | RawBytes
+type Fault = CutMid | StreamError | Malformed | Huge | NoTerminator | AnnounceOnly | EmptyStream | Unstreamed
+"""An answer that is served, and goes wrong."""
+type Answer = Ok | Fault | Refuse | Document | Drop | Silent | SlowFirst | EndlessError | RawBytes
 type Answering = Answer | Callable[[Seen], Answer]
 """An answer, or a function that chooses one for a request."""
 

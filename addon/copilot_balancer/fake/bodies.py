@@ -1,15 +1,12 @@
-"""What the service's answers look like, for the fake: bodies and event streams, made from a reply's text.
+"""What the service's documents look like, for the fake; a model's answers are in ``chat``, ``responses``, ``messages``.
 
 Laws of this file:
 
-1. Pure: an event stream is a tuple of bytes, one entry for each event as it goes over the wire. ``fake`` sends them.
+1. Pure. The server sends them.
 2. A shape is complete enough that the real opencode and the real Copilot CLI take it. Sources: copilot-protocol.md
-   3.5, 5.1, 6 and 7; what the two clients read was tried with opencode 1.18.33 and Copilot CLI 1.0.102.
-3. Whatever belongs to one account (answer and item ids) is minted from ``Reply.id``, so that it tells whose it is.
+   3.5, 3.6, 6 and 7; what the two clients read was tried with opencode 1.18.33 and Copilot CLI 1.0.102.
 """
 
-import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +19,9 @@ RESPONSES = "/responses"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
 EMBEDDINGS = "/embeddings"
+MODELS = "/models"
+SESSION = "/models/session"
+INTENT = "/models/session/intent"
 
 BALANCED = (CHAT, RESPONSES, MESSAGES, COUNT_TOKENS, EMBEDDINGS)
 """The paths on which an account is chosen (design.md 5), as the API documents them."""
@@ -35,197 +35,6 @@ DEFAULT_MODELS = (
     "text-embedding-3-small",
 )
 """One model or more for each wire, and those that the two real clients ask for on their own."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What an account answers, before it takes the form of an API."""
-
-    id: str
-    """Letters, digits and ``-``: account and number, so that an id in a later request tells whose it is."""
-    model: str
-    pieces: tuple[str, ...]
-    """The text in the pieces in which it is streamed."""
-    created: int
-    """Seconds since the epoch."""
-    input_tokens: int
-
-    @property
-    def text(self) -> str:
-        """The whole answer."""
-        return "".join(self.pieces)
-
-
-def cut(text: str, pieces: int | None) -> tuple[str, ...]:
-    """Cut `text` into that many pieces of about one length; None: a word each. Joined they are `text` again."""
-    if pieces is None:
-        return tuple(re.split(r"(?<=\s)(?=\S)", text))
-    return tuple(
-        text[len(text) * index // pieces : len(text) * (index + 1) // pieces] for index in range(max(pieces, 1))
-    )
-
-
-def _data(obj: Json) -> bytes:
-    return b"data: " + json.dumps(obj, separators=(",", ":")).encode() + b"\n\n"
-
-
-def _named(obj: Json) -> bytes:
-    return f"event: {obj['type']}\n".encode() + _data(obj)
-
-
-# --- POST /chat/completions
-
-
-def _chat_usage(reply: Reply) -> Json:
-    output = len(reply.pieces)
-    return {
-        "prompt_tokens": reply.input_tokens,
-        "completion_tokens": output,
-        "total_tokens": reply.input_tokens + output,
-        "prompt_tokens_details": {"cached_tokens": 0},
-    }
-
-
-def chat_events(reply: Reply) -> tuple[bytes, ...]:
-    """``chat.completion.chunk`` for each piece, the last one with ``finish_reason`` and usage, then ``[DONE]``."""
-
-    def chunk(delta: Json, finish: str | None = None, **more: object) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        head = {"id": f"chatcmpl-{reply.id}", "object": "chat.completion.chunk", "created": reply.created}
-        return _data({**head, "model": reply.model, "choices": [choice], **more})
-
-    return (
-        chunk({"role": "assistant", "content": ""}),
-        *(chunk({"content": piece}) for piece in reply.pieces),
-        chunk({}, "stop", usage=_chat_usage(reply)),
-        b"data: [DONE]\n\n",
-    )
-
-
-def chat_document(reply: Reply) -> Json:
-    """``chat.completion``: the same, not streamed."""
-    return {
-        "id": f"chatcmpl-{reply.id}",
-        "object": "chat.completion",
-        "created": reply.created,
-        "model": reply.model,
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": reply.text}, "finish_reason": "stop"},
-        ],
-        "usage": _chat_usage(reply),
-    }
-
-
-# --- POST /responses
-
-
-def _output_item(reply: Reply, status: str, content: list[Json]) -> Json:
-    return {"id": f"msg_{reply.id}", "type": "message", "status": status, "role": "assistant", "content": content}
-
-
-def _output_text(text: str) -> Json:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
-
-def _response(reply: Reply, status: str, output: list[Json]) -> Json:
-    done = status == "completed"
-    tokens = len(reply.pieces)
-    usage = {
-        "input_tokens": reply.input_tokens,
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": reply.input_tokens + tokens,
-    }
-    return {
-        "id": f"resp_{reply.id}",
-        "object": "response",
-        "created_at": reply.created,
-        "status": status,
-        "error": None,
-        "incomplete_details": None,
-        "instructions": None,
-        "model": reply.model,
-        "output": output,
-        "parallel_tool_calls": True,
-        "previous_response_id": None,
-        "store": False,
-        "tool_choice": "auto",
-        "tools": [],
-        "metadata": {},
-        "usage": usage if done else None,
-    }
-
-
-def responses_document(reply: Reply) -> Json:
-    """``response``, completed."""
-    return _response(reply, "completed", [_output_item(reply, "completed", [_output_text(reply.text)])])
-
-
-def responses_frames(reply: Reply) -> tuple[Json, ...]:
-    """The events of one answer as objects: what a WebSocket carries as text frames."""
-    place = {"item_id": f"msg_{reply.id}", "output_index": 0, "content_index": 0}
-    frames: list[Json] = [
-        {"type": "response.created", "response": _response(reply, "in_progress", [])},
-        {"type": "response.in_progress", "response": _response(reply, "in_progress", [])},
-        {"type": "response.output_item.added", "output_index": 0, "item": _output_item(reply, "in_progress", [])},
-        {"type": "response.content_part.added", **place, "part": _output_text("")},
-        *({"type": "response.output_text.delta", **place, "delta": piece, "logprobs": []} for piece in reply.pieces),
-        {"type": "response.output_text.done", **place, "text": reply.text, "logprobs": []},
-        {"type": "response.content_part.done", **place, "part": _output_text(reply.text)},
-        {
-            "type": "response.output_item.done",
-            "output_index": 0,
-            "item": _output_item(reply, "completed", [_output_text(reply.text)]),
-        },
-        {"type": "response.completed", "response": responses_document(reply)},
-    ]
-    return tuple({**frame, "sequence_number": number} for number, frame in enumerate(frames))
-
-
-def responses_events(reply: Reply) -> tuple[bytes, ...]:
-    """``response.created`` ... ``response.output_text.delta`` ... ``response.completed`` with the whole response."""
-    return tuple(_named(frame) for frame in responses_frames(reply))
-
-
-# --- POST /v1/messages
-
-
-def messages_document(reply: Reply) -> Json:
-    """An Anthropic ``message``."""
-    return {
-        "id": f"msg_{reply.id}",
-        "type": "message",
-        "role": "assistant",
-        "model": reply.model,
-        "content": [{"type": "text", "text": reply.text}],
-        "stop_reason": "end_turn",
-        "stop_sequence": None,
-        "usage": {"input_tokens": reply.input_tokens, "output_tokens": len(reply.pieces)},
-    }
-
-
-def messages_events(reply: Reply) -> tuple[bytes, ...]:
-    """``message_start`` ... ``content_block_delta`` ... ``message_delta`` with reason and usage, ``message_stop``."""
-    usage = {"input_tokens": reply.input_tokens, "output_tokens": 1}
-    start = {**messages_document(reply), "content": [], "stop_reason": None, "usage": usage}
-    return (
-        _named({"type": "message_start", "message": start}),
-        _named({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
-        *(
-            _named({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}})
-            for piece in reply.pieces
-        ),
-        _named({"type": "content_block_stop", "index": 0}),
-        _named(
-            {
-                "type": "message_delta",
-                "delta": {"stop_reason": "end_turn", "stop_sequence": None},
-                "usage": {"input_tokens": reply.input_tokens, "output_tokens": len(reply.pieces)},
-            }
-        ),
-        _named({"type": "message_stop"}),
-    )
 
 
 # --- the rest of the Copilot API
@@ -302,6 +111,28 @@ def _model(model: str, websocket: bool) -> Json:
         "model_picker_enabled": True,
         "policy": {"state": "enabled", "terms": "The fake's terms."},
         "supported_endpoints": supported_endpoints(model, websocket=websocket),
+    }
+
+
+def session_document(models: Iterable[str], token: str, expires_at: int) -> Json:
+    """``/models/session``: Auto mode's models, and the token that its requests carry (copilot-protocol.md 3.1, 3.6)."""
+    available = [model for model in models if "embedding" not in model]
+    return {
+        "available_models": available,
+        "selected_model": next(iter(available), None),
+        "session_token": token,
+        "expires_at": expires_at,
+        "discounted_costs": {},
+    }
+
+
+def intent_document(models: Iterable[str]) -> Json:
+    """``/models/session/intent``: which of them Auto mode takes for a prompt."""
+    available = [model for model in models if "embedding" not in model]
+    return {
+        "chosen_model": next(iter(available), None),
+        "candidate_models": available,
+        "predicted_label": "no_reasoning",
     }
 
 

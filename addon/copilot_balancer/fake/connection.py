@@ -12,7 +12,7 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
@@ -24,32 +24,31 @@ from wsproto.connection import ConnectionType
 from wsproto.events import CloseConnection, Ping, TextMessage
 from wsproto.utilities import generate_accept_token
 
-from copilot_balancer.fake import bodies
+from copilot_balancer.fake import bodies, responses
 from copilot_balancer.fake.answers import (
+    AnnounceOnly,
     Answer,
     CutMid,
     Document,
     Drop,
+    EmptyStream,
+    Ending,
     EndlessError,
+    Huge,
+    Malformed,
+    NoTerminator,
     Ok,
     RawBytes,
     Refuse,
-    Seen,
     Silent,
     SlowFirst,
+    StreamError,
+    Unstreamed,
 )
-from copilot_balancer.fake.bodies import CHAT, EMBEDDINGS, MESSAGES, RESPONSES, Json, Reply
-
-_EVENTS: dict[str, Callable[[Reply], tuple[bytes, ...]]] = {
-    CHAT: bodies.chat_events,
-    RESPONSES: bodies.responses_events,
-    MESSAGES: bodies.messages_events,
-}
-_DOCUMENTS: dict[str, Callable[[Reply], Json]] = {
-    CHAT: bodies.chat_document,
-    RESPONSES: bodies.responses_document,
-    MESSAGES: bodies.messages_document,
-}
+from copilot_balancer.fake.bodies import EMBEDDINGS, RESPONSES, Quota
+from copilot_balancer.fake.faults import FORMS, Streamable, outgoing
+from copilot_balancer.fake.reply import Event, Reply, as_sse, as_text
+from copilot_balancer.fake.seen import Seen
 
 _SETTLE = 0.05
 """Seconds between the last bytes and an RST, which would otherwise overtake them."""
@@ -70,6 +69,10 @@ class Service(Protocol):
 
     def served_headers(self, seen: Seen, ok: Ok) -> list[tuple[str, str]]:
         """The headers that only a served answer has."""
+        ...
+
+    def quota_of(self, seen: Seen) -> Mapping[str, Quota]:
+        """The quotas of the account that is asked."""
         ...
 
 
@@ -168,8 +171,12 @@ class Connection:
             case Ok() if seen.websocket:
                 await self._websocket(seen, answer)
                 return False
-            case Ok():
-                await self._serve_ok(seen, answer)
+            case Ok() if seen.stream and seen.endpoint in FORMS:
+                return await self._stream(seen, answer)
+            case Ok() | Unstreamed():
+                await self._serve_whole(seen, answer if isinstance(answer, Ok) else answer.ok)
+            case Huge():
+                return await self._perform(seen, answer.ok)
             case Document(body, status, headers):
                 await self._whole(status, json.dumps(body).encode(), "application/json", headers)
             case Refuse(status, headers=headers, content_type=content_type):
@@ -177,8 +184,8 @@ class Connection:
             case Drop(how):
                 await self._end(how)
                 return False
-            case CutMid():
-                return await self._cut(seen, answer)
+            case CutMid() | StreamError() | Malformed() | NoTerminator() | AnnounceOnly() | EmptyStream():
+                return await self._stream(seen, answer)
             case Silent():
                 await asyncio.Event().wait()
             case SlowFirst(seconds, then):
@@ -219,33 +226,29 @@ class Connection:
         await self._send(h11.Data(data=body))
         await self._send(h11.EndOfMessage())
 
-    async def _serve_ok(self, seen: Seen, ok: Ok) -> None:
-        headers = self._fake.served_headers(seen, ok)
-        if seen.stream and seen.endpoint in _EVENTS:
-            await self._events(_EVENTS[seen.endpoint](self._fake.served(seen, ok)), ok.gap, headers)
-            await self._send(h11.EndOfMessage())
-            return
-        if seen.endpoint in _DOCUMENTS:
-            document = _DOCUMENTS[seen.endpoint](self._fake.served(seen, ok))
+    async def _serve_whole(self, seen: Seen, ok: Ok) -> None:
+        if form := FORMS.get(seen.endpoint):
+            document = form.document(self._fake.served(seen, ok))
         elif seen.endpoint == EMBEDDINGS:
             inputs = seen.json.get("input")
             document = bodies.embeddings_document(seen.model or "", len(inputs) if isinstance(inputs, list) else 1)
         else:
             document = {"input_tokens": len(seen.body) // 4}
+        headers = self._fake.served_headers(seen, ok)
         await self._whole(200, json.dumps(document).encode(), "application/json", headers)
 
-    async def _events(self, events: Iterable[bytes], gap: float, headers: Iterable[tuple[str, str]]) -> None:
-        await self._head(200, "text/event-stream", [("cache-control", "no-cache"), *headers])
-        for number, event in enumerate(events):
-            if number and gap:
-                await asyncio.sleep(gap)
-            await self._send(h11.Data(data=event))
-
-    async def _cut(self, seen: Seen, cut: CutMid) -> bool:
-        events = _EVENTS.get(seen.endpoint, bodies.chat_events)(self._fake.served(seen, cut.ok))
-        await self._events(events[: cut.after], cut.ok.gap, self._fake.served_headers(seen, cut.ok))
-        match cut.how:
-            case "clean":
+    async def _stream(self, seen: Seen, answer: Streamable) -> bool:
+        """Send an event stream, whole or not; False: the connection ends with it."""
+        ok = answer if isinstance(answer, Ok) else answer.ok
+        out = outgoing(answer, seen.endpoint, self._fake.served(seen, ok))
+        headers = [("cache-control", "no-cache"), *self._fake.served_headers(seen, ok)]
+        await self._head(200, "text/event-stream", headers)
+        for number, event in enumerate(out.events):
+            if number and ok.gap:
+                await asyncio.sleep(ok.gap)
+            await self._send(h11.Data(data=as_sse(event)))
+        match out.ending:
+            case "end":
                 await self._send(h11.EndOfMessage())
                 return True
             case "stall":
@@ -293,21 +296,40 @@ class Connection:
         """Answer one ``response.create``, which is recorded as a request of its own; False: the connection ended."""
         asked = replace(seen, method="FRAME", body=text.encode(), at=time.monotonic())
         self._fake.seen.append(asked)
-        how: Literal["rst", "fin"] | None = None
-        match self._fake.answer(asked):
-            case Ok() as ok:
-                out = bodies.responses_frames(self._fake.served(asked, ok))
-            case Refuse(code=code, message=message):
-                ok, out = Ok(), ({"type": "error", "error": {"code": code, "message": message}},)
-            case CutMid(after=after, ok=ok, how="rst" | "fin" as how):
-                out = bodies.responses_frames(self._fake.served(asked, ok))[:after]
-            case _:
-                ok, out, how = Ok(), (), "rst"
         asked.client_gone = True  # until all is sent
-        for frame in out:
-            await self._write(frames.send(TextMessage(json.dumps(frame))))
-            await asyncio.sleep(ok.gap)
+        goes_on = await self._answer_frame(asked, frames, self._fake.answer(asked))
         asked.client_gone = False
-        if how:
-            await self._end(how)
-        return how is None
+        return goes_on
+
+    async def _answer_frame(self, asked: Seen, frames: WebSocketConnection, answer: Answer) -> bool:
+        ending: Ending = "end"
+        events: tuple[Event, ...] = ()
+        goes_on, gap = False, 0.0
+        match answer:
+            case Huge() | Unstreamed():
+                return await self._answer_frame(asked, frames, answer.ok)
+            case SlowFirst(seconds, then):
+                await asyncio.sleep(seconds)
+                return await self._answer_frame(asked, frames, then)
+            case Refuse():
+                code, message = answer.told
+                events = (responses.frame_error(code, message, self._fake.quota_of(asked)),)
+                goes_on = True
+            case Ok() | CutMid() | StreamError() | Malformed() | NoTerminator() | AnnounceOnly() | EmptyStream():
+                ok = answer if isinstance(answer, Ok) else answer.ok
+                out = outgoing(answer, RESPONSES, self._fake.served(asked, ok))
+                events, ending, goes_on, gap = out.events, out.ending, out.whole, ok.gap
+            case _:
+                ending = "rst"
+        for event in events:
+            await self._write(frames.send(TextMessage(as_text(event))))
+            await asyncio.sleep(gap)
+        match ending:
+            case "stall":
+                await asyncio.Event().wait()
+            case "rst" | "fin" as how:
+                await self._end(how)
+                return False
+            case "end" if not goes_on:
+                await self._write(frames.send(CloseConnection(1000)))
+        return goes_on

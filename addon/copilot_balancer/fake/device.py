@@ -10,7 +10,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
-from copilot_balancer.fake.answers import NOT_FOUND, Answer, Document, FakeAccount, Seen
+from copilot_balancer.fake.answers import NOT_FOUND, Answer, Document, FakeAccount
+from copilot_balancer.fake.seen import Seen
 
 CODE_PATH, TOKEN_PATH = "/login/device/code", "/login/oauth/access_token"
 _GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"

@@ -4,7 +4,8 @@ Laws of this file:
 
 1. Who asks is the bearer token alone. The host (SNI) and the path say which of the service's doors was knocked at.
 2. Everything that arrived whole is in ``FakeCopilot.seen``, as it arrived.
-3. A bad request gets an answer or a closed connection. A fault of the fake's own is kept and raised by ``close``.
+3. What belongs to another account is refused before the script is asked, and written down in ``FakeCopilot.lost``.
+4. A bad request gets an answer or a closed connection. A fault of the fake's own is kept and raised by ``close``.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from copilot_balancer.fake import bodies
 from copilot_balancer.fake.answers import (
@@ -33,14 +34,18 @@ from copilot_balancer.fake.answers import (
     Document,
     FakeAccount,
     Ok,
-    Seen,
+    Refuse,
     SlowFirst,
     chosen,
 )
 from copilot_balancer.fake.authority import Authority
-from copilot_balancer.fake.bodies import BALANCED, DEFAULT_MODELS, RESPONSES, Reply
+from copilot_balancer.fake.bodies import BALANCED, DEFAULT_MODELS, INTENT, MESSAGES, MODELS, RESPONSES, SESSION, Quota
 from copilot_balancer.fake.connection import Connection
 from copilot_balancer.fake.device import FakeLogin
+from copilot_balancer.fake.ownership import Asker, Lost, Wrong, wrong_session_token, wrong_with
+from copilot_balancer.fake.reply import Reply, cut
+from copilot_balancer.fake.seals import seal
+from copilot_balancer.fake.seen import Seen
 
 HOSTS = frozenset(
     {
@@ -88,6 +93,16 @@ class FakeCopilot:
         """Every request, in the order in which they had arrived whole."""
         self.misnamed: set[str] = set()
         """Hosts that show somebody else's certificate."""
+        self.lost: list[Lost] = []
+        """Every refusal because of what a request carried: an id, a signature and so on of another account."""
+        self.ownership = True
+        """False: whatever a request carries is accepted."""
+        self.wrong_id_status: Literal[400, 401] = 400
+        """The status for an item id of another account: both were seen (copilot-protocol.md 4)."""
+        self.wrong_signature: Literal["signature", "conversation"] = "signature"
+        """Which of the two texts says that thinking is another account's."""
+        self.session_seconds = 1800
+        """How long a token of ``/models/session`` says that it lives; it is accepted for ever."""
         self.connections = 0
         """How many connections were accepted."""
         self.port = port
@@ -225,8 +240,15 @@ class FakeCopilot:
         _, until = self._exchanged.get(seen.token or "", (account, math.inf))
         if until <= time.time():
             return TOKEN_EXPIRED
-        if seen.method == "GET" and seen.endpoint == "/models":
+        if wrong := self._wrong(seen, account):
+            self.lost.append(Lost(account.name, wrong.owner, wrong.status, wrong.code, wrong.message, seen))
+            return Refuse(wrong.status, wrong.code, wrong.message)
+        if seen.method == "GET" and seen.endpoint == MODELS:
             return Document(bodies.models_document(account.models, websocket=account.websocket))
+        if seen.method in ("GET", "POST") and seen.endpoint == SESSION:
+            return self._session(account)
+        if seen.method == "POST" and seen.endpoint == INTENT:
+            return Document(bodies.intent_document(account.models))
         if seen.method == "GET" and seen.websocket and seen.endpoint == RESPONSES:
             return self._scripted(seen, account) if account.websocket else NOT_FOUND
         if seen.method in ("POST", "FRAME") and seen.endpoint in BALANCED:
@@ -234,6 +256,19 @@ class FakeCopilot:
                 return INVALID_BODY
             return self._scripted(seen, account) if seen.model in account.models else MODEL_NOT_SUPPORTED
         return self._start_up(seen)
+
+    def _wrong(self, seen: Seen, account: FakeAccount) -> Wrong | None:
+        """What the request carries that is another account's; a model that the account lacks is told first."""
+        if not self.ownership or (seen.model is not None and seen.model not in account.models):
+            return None
+        asker = Asker(account.name, seen.socket, self.wrong_id_status, self.wrong_signature)
+        wrong = wrong_session_token(seen.header("copilot-session-token"), account.name)
+        return wrong or wrong_with(seen.endpoint, seen.json, asker)
+
+    def _session(self, account: FakeAccount) -> Document:
+        token = seal("session", account.name, str(next(self._numbers)))
+        until = int(time.time()) + self.session_seconds
+        return Document(bodies.session_document(account.models, token, until))
 
     def _scripted(self, seen: Seen, account: FakeAccount) -> Answer:
         return chosen(account.script.popleft() if account.script else account.default, seen)
@@ -273,18 +308,34 @@ class FakeCopilot:
 
     def served(self, seen: Seen, ok: Ok) -> Reply:
         """The reply of an `Ok` to this request, with an id of its own."""
+        thinking = seen.json.get("thinking")
+        thinks = isinstance(thinking, dict) and thinking.get("type") == "enabled" and seen.endpoint == MESSAGES
+        # a model whose thinking is enabled thinks before it calls a tool: its client must send that back
+        reasoning = ok.reasoning or ("A tool will tell." if thinks and ok.tool_calls and not ok.redacted else "")
+        silent = not ok.text and (reasoning or ok.tool_calls)
         return Reply(
             id=f"{seen.account}-{next(self._numbers):04}",
             model=seen.model or DEFAULT_MODELS[0],
-            pieces=bodies.cut(ok.text, ok.events),
+            pieces=() if silent else cut(ok.text, ok.events),
             created=int(time.time()),
             input_tokens=len(seen.body) // 4,
+            account=str(seen.account),
+            thoughts=cut(reasoning, None) if reasoning else (),
+            calls=ok.tool_calls,
+            redacted=ok.redacted,
+            compaction=ok.compaction,
+            quota=self.quota_of(seen),
+            socket=seen.socket,
         )
+
+    def quota_of(self, seen: Seen) -> Mapping[str, Quota]:
+        """The quotas of the account that is asked."""
+        account = self._whose(seen)
+        return account.quota if account else {}
 
     def served_headers(self, seen: Seen, ok: Ok) -> list[tuple[str, str]]:
         """The headers that only a served answer has: the account's quotas, and the script's own."""
-        account = self._whose(seen)
-        return [*bodies.quota_headers(account.quota if account else {}), *ok.headers]
+        return [*bodies.quota_headers(self.quota_of(seen)), *ok.headers]
 
 
 @contextmanager
