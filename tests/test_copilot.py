@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from copilot_balancer.copilot import (
     PARSE_LIMIT,
     PLACEHOLDER,
+    Api,
     Kind,
+    api_of,
     copilot_hosts,
     error_body,
     kind_of,
@@ -145,3 +147,21 @@ def test_error_body():
     chat = json.loads(error_body("/chat/completions", message="m", code="c", kind="k"))
     assert chat == {"error": {"message": "m", "code": "c", "type": "k"}}
     assert json.loads(error_body("/v1/messages", message="m", code="c", kind="k")) == {"type": "error", **chat}
+
+
+@pytest.mark.parametrize(
+    ("path", "api"),
+    [
+        ("/chat/completions", Api.CHAT),
+        ("/v1/chat/completions?x=1", Api.CHAT),
+        ("/responses", Api.RESPONSES),
+        ("/v1/messages", Api.MESSAGES),
+        ("/messages/count_tokens", Api.MESSAGES),
+        ("/embeddings", None),
+        ("/models", None),
+        ("/v1", None),
+    ],
+)
+def test_api_of(path, api):
+    """In which form a conversation is told at a path."""
+    assert api_of(path) is api

@@ -444,7 +444,7 @@ def _after(pattern: re.Pattern[str], text: str, at: int) -> int:
 
 
 def _cuts(text: str, body: _Walked, turns: list[_Part], plan: _Plan) -> Iterator[tuple[int, int]]:
-    """What is cut out of the text: from, to."""
+    """What is cut out of the text: from, to; in no order, and none within another."""
     if plan.previous:
         yield from _cut(body.parts, _named(body, ("previous_response_id",)))
     yield from _cut(turns, plan.gone)
@@ -473,7 +473,7 @@ def _cut(parts: list[_Part], gone: Collection[int]) -> Iterator[tuple[int, int]]
         return
     if first:
         yield parts[0].start, parts[first].start
-    for place in sorted(gone):
+    for place in gone:
         if place > first:
             yield parts[place - 1].end, parts[place].end
 

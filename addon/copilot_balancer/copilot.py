@@ -55,11 +55,16 @@ class Api(StrEnum):
     MESSAGES = "messages"
 
 
-_APIS = {"/chat/completions": Api.CHAT, "/responses": Api.RESPONSES, "/messages": Api.MESSAGES}
+_APIS = {
+    "/chat/completions": Api.CHAT,
+    "/responses": Api.RESPONSES,
+    "/messages": Api.MESSAGES,
+    "/messages/count_tokens": Api.MESSAGES,  # the same messages, to be counted
+}
 
 
 def api_of(path: str) -> Api | None:
-    """In which form the answer to a request at this path comes; None: in none of the three."""
+    """In which form a conversation is told at this path; None: in none of the three."""
     return _APIS.get(path.partition("?")[0].removeprefix("/v1"))
 
 

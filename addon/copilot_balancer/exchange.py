@@ -526,6 +526,7 @@ class Exchange:
         then = f"; then {late.reason}" + (f" (rests {duration(rest)})" if rest else "")
         self.tries[-1] = replace(self.tries[-1], why=self.tries[-1].why + then, text=late.text)
 
+
 def _bearer(send: Send) -> str | None:
     """The token that the client brought, if it brought one."""
     for value in send.hidden.get(b"authorization"):
