@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from copilot_balancer.assignment import Bar
 from copilot_balancer.memory import AccountState, restored, shifted
 from copilot_balancer.outcomes import SERVED, Outcome, Reason
 from copilot_balancer.pool import Attempt, Hold, Nobody, NobodyKind, Policy, Pool, PoolRequest, Tried
@@ -77,8 +78,13 @@ ANSWERS = st.one_of(
 )
 
 REQUESTS = st.tuples(
-    st.sampled_from(MODELS), st.sampled_from(CONVERSATIONS), st.sampled_from([None, None, None, "work"])
+    st.sampled_from(MODELS),
+    st.sampled_from(CONVERSATIONS),
+    st.sampled_from([None, None, None, "work"]),
+    st.sampled_from([None, None, None, None, "a", "b", "gone"]),
+    st.booleans(),
 )
+"""Model, conversation, fence, who made what the request carries, and whether only that one can go on."""
 STORIES = st.one_of(
     st.lists(ANSWERS, min_size=1, max_size=4), st.builds(lambda outcome, n: [outcome] * n, ANSWERS, st.integers(2, 4))
 )
@@ -180,19 +186,23 @@ class PoolMachine(RuleBasedStateMachine):
         return self.went_on(ready[0], self.assign(ready[0]))
 
     def begun(self, what):
-        model, conversation, fence = what
+        model, conversation, fence, maker, bound = what
         self.count += 1
-        request = PoolRequest(f"r{self.count}", model, self.now, conversation, fence)
+        owner = maker and account(maker).id
+        request = PoolRequest(
+            f"r{self.count}", model, self.now, conversation, fence, None, owner, bound and owner is not None, bound
+        )
         explained = self.pool.explain(model, conversation, self.now, fence)
         candidates = [one.label for one in explained.candidates]
         decision = self.assign(request)
         if isinstance(decision, Attempt):
             label = self.label(decision)
-            assert explained.chosen == label, "explain and assign are the same function"
+            assert explained.chosen == label or owner, "explain and assign are the same function"
+            assert label == maker or maker not in candidates, "what an account made goes back to it"
             place = self.places.get((conversation, model))
             if place and place == self.places[conversation, "any"] and place[0] in candidates:
                 fresh = self.now - place[1] < self.policy.affinity
-                assert label == place[0] or not fresh, "a conversation stays unless its account cannot serve"
+                assert label == place[0] or not fresh or owner, "a conversation stays unless its account cannot serve"
             self.sent_to(request, label)
         return request, decision
 
@@ -244,6 +254,12 @@ class PoolMachine(RuleBasedStateMachine):
         chosen = next(one for one in self.decisions.accounts if one.label == label)
         tried = [one.attempt.account_id for one in request.tried]
         repairs = [one.attempt.repair for one in request.tried]
+        if request.bound and attempt.account_id != request.owner:
+            maker = self.why_not(request, request.owner)
+            assert maker not in (None, Bar.RESTS, Bar.PROBED), (
+                "in a tool loop nobody but its maker, while it can come back"
+            )
+        assert not attempt.bare or (attempt.repair and request.tried[-1].outcome.reason is Reason.CONVERSATION)
         assert chosen.enabled
         assert chosen.fence == (request.fence or "default")
         assert chosen.takes(attempt.model) is None
@@ -262,6 +278,13 @@ class PoolMachine(RuleBasedStateMachine):
         if request.tried:
             self.sent_to(request, label)
 
+    def why_not(self, request, account_id):
+        """What keeps this account from serving the request, tried or not; removed ones do not exist."""
+        if all(one.id != account_id for one in self.decisions.accounts):
+            return Bar.DISABLED
+        explained = self.pool.explain(request.model, request.conversation, self.now, request.fence)
+        return next((why.bar for why in explained.why_not if why.account_id == account_id), None)
+
     def sent_to(self, request, label):
         if request.conversation is not None:
             for model in (request.model, "any"):
@@ -274,7 +297,7 @@ class PoolMachine(RuleBasedStateMachine):
                 assert given.status not in (400, 401, 403), "nothing final while waiting helps"
         if nobody.retry_after is not None:
             assert 1 <= nobody.retry_after <= self.policy.retry_after_cap
-        if not request.tried and nobody.free_at is not None:
+        if not request.tried and nobody.free_at is not None and not request.bound:
             later = self.pool.explain(request.model, request.conversation, nobody.free_at + 1, request.fence)
             assert not isinstance(later.decision, Nobody), "a healed account is used again within a second"
         if not request.tried:
