@@ -1,11 +1,28 @@
 """One record, every place where it is shown."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mitmproxy import http
 
-from copilot_balancer.attribution import MARKERS, Attribution, Try, comment, log_line, metadata, put_headers
+from copilot_balancer import event_file
+from copilot_balancer.attribution import (
+    FAILURES,
+    LINE_LIMIT,
+    MARKERS,
+    Attribution,
+    Try,
+    comment,
+    event,
+    log_line,
+    metadata,
+    put_headers,
+    recorded,
+    repeated_line,
+    told,
+)
 
 WORK = Try("work", "api.githubcopilot.com", "sticky", "limit", 429, 30.0, "slow down")
 SPARE = Try("spare", "api.githubcopilot.com", "least recently used", "served", 200)
@@ -80,7 +97,50 @@ def test_verdicts():
     assert declined.verdict == "declined"
     assert record(SPARE, status=None).verdict == "cut off"
     assert Attribution("gpt-5", (SPARE,), None, 0.1, served=True, client_left=True).verdict == "left"
-    assert set(MARKERS) == {"served", "failed over", "refused", "declined", "cut off", "left"}
+    assert replace(record(SPARE), error="overloaded").verdict == "failed"
+    assert replace(record(SPARE, status=None), error="overloaded", client_left=True).verdict == "failed"
+    assert set(MARKERS) == {"served", "failed over", "refused", "failed", "declined", "cut off", "left"}
+    assert {verdict for verdict, marker in MARKERS.items() if marker == ":red_circle:"} == FAILURES
+
+
+def test_repeated():
+    """The line for many equal failures says what, who, how it ended, and how often."""
+    refused = record(WORK, status=429, served=False)
+    assert repeated_line(refused, 99, 5.0) == "copilot: gpt-5 <- nobody, 429: repeated 99 times more in 5 s"
+    assert repeated_line(record(SPARE, status=None), 1, 2.0) == (
+        "copilot: gpt-5 <- spare, cut off by the upstream: repeated 1 time more in 2 s"
+    )
+
+
+def test_what_was_changed_is_said():
+    """Another model, what was left out and an error in the answer stand in line, comment, metadata and header."""
+    told = replace(
+        record(WORK, SPARE),
+        served_model="gpt-4.1",
+        moved="left out 3 reasoning items, since its account rests",
+        error="overloaded_error: try later",
+    )
+    assert log_line(told) == (
+        "copilot: gpt-5 -> gpt-4.1 (another model, by your route) <- spare (api.githubcopilot.com) 200 in 812 ms, "
+        "least recently used; an error came in the answer: overloaded_error: try later; "
+        "before: work 429 limit (rests 30 s); left out 3 reasoning items, since its account rests"
+    )
+    assert comment(told) == (
+        "work 429 > spare 200 (least recently used); ANOTHER MODEL: gpt-4.1; "
+        "an error came in the answer: overloaded_error: try later; left out 3 reasoning items, since its account rests"
+    )
+    assert metadata(told) == {
+        "copilot": "failed",
+        "copilot_account": "spare",
+        "copilot_attempts": 2,
+        "copilot_model": "gpt-4.1",
+        "copilot_moved": "left out 3 reasoning items, since its account rests",
+        "copilot_error": "overloaded_error: try later",
+        "copilot_attempt_1": "work 429 limit (rests 30 s) slow down",
+    }
+    put_headers(response := http.Response.make(200), "spare", 2, model="gpt-4.1", moved="3 reasoning items")
+    assert response.headers["x-copilot-model-changed-to"] == "gpt-4.1"
+    assert response.headers["x-copilot-left-out"] == "3 reasoning items"
 
 
 def test_metadata():
@@ -102,14 +162,118 @@ def test_headers():
     assert response.headers["x-copilot-attempts"] == "2"
     put_headers(response := http.Response.make(429), None, 0)
     assert "x-copilot-account" not in response.headers
+    assert "x-copilot-model-changed-to" not in response.headers
 
 
-@given(st.text(), st.text())
-def test_nothing_foreign_forges_a_line(model, text):
-    """Whatever a model or an upstream is called, the log line and the comment are one printable line."""
-    told = Attribution(model, (Try("work", "h", "w", "limit", 429, None, text), SPARE), 200, 1.0, True, text)
-    refused = Attribution(model, told.tries[:1], 429, 1.0, False, text)
-    for line in (log_line(told), comment(told), log_line(refused), comment(refused)):
+NASTY = (
+    st.text(max_size=40)
+    | st.text(st.characters(categories=("Cc", "Cf", "Cs", "Zl", "Zp", "Co")), min_size=1, max_size=40)
+    | st.sampled_from(
+        [
+            "gpt-5\r\n[12:00:00] copilot: gpt-5 <- work (evil) 200",
+            "\x1b[2J\x1b]0;title\x07",
+            "\u202egpt-5\u2066\u2069",
+            "\ud800\udfff",
+            "a" * 10_240,
+            "\N{WOMAN}\N{ZERO WIDTH JOINER}" * 5_000,
+            "\x00\x9b31m\u0085\u2028",
+        ]
+    )
+)
+BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+@st.composite
+def nasty_records(draw):
+    tries = draw(
+        st.lists(
+            st.builds(
+                Try,
+                account=NASTY,
+                host=NASTY,
+                why=NASTY,
+                reason=NASTY | st.just("served"),
+                status=st.none() | st.integers(100, 599),
+                rest=st.none() | st.floats(),
+                text=NASTY,
+            ),
+            max_size=6,
+        )
+    )
+    return Attribution(
+        what=draw(NASTY),
+        tries=tuple(tries),
+        status=draw(st.none() | st.integers(100, 599)),
+        seconds=draw(st.floats(0, 1e6)),
+        served=bool(tries) and draw(st.booleans()),
+        note=draw(NASTY),
+        declined=draw(st.booleans()),
+        client_left=draw(st.booleans()),
+        request_id="f1",
+        conversation=draw(NASTY),
+        served_model=draw(NASTY),
+        moved=draw(NASTY),
+        error=draw(NASTY),
+    )
+
+
+@given(nasty_records())
+def test_nothing_foreign_forges_a_line(record):
+    """Whatever models, labels, hosts and upstreams are called, each place shows one printable line of bounded length."""
+    lines = [log_line(record), comment(record), repeated_line(record, 99, 5.0)]
+    lines += [value for value in metadata(record).values() if isinstance(value, str)]
+    for line in lines:
         assert line.isprintable()
-        assert len(line) < 1000
-    assert all(str(value).isprintable() for value in metadata(told).values())
+        assert not BIDI & set(line)
+        assert len(line) <= LINE_LIMIT
+        line.encode()
+
+
+@given(NASTY, NASTY, NASTY)
+def test_nothing_foreign_forges_a_header(account, model, moved):
+    """Whatever a label or a model is called, a header's value is visible ASCII of bounded length."""
+    put_headers(response := http.Response.make(200), account, 1, model=model, moved=moved)
+    for name in ("account", "model-changed-to", "left-out", "attempts"):
+        for value in response.headers.get_all(f"x-copilot-{name}"):
+            assert value.isascii()
+            assert value.isprintable()
+            assert 0 < len(value) <= 200
+            assert value == value.strip()
+    assert len(response.headers.fields) <= 5
+
+
+@given(nasty_records())
+def test_an_event_comes_back(record):
+    """What is written about a request, even the worst, is one bounded line of ASCII and tells the same when read."""
+    line = event_file._line(event(record, 1_790_000_000.0))
+    assert line.isascii()
+    assert line.count(b"\n") == 1
+    assert len(line) <= event_file.LINE_BYTES
+    read = event_file.parsed(line)
+    assert read is not None
+    assert read.verdict == record.verdict
+    assert read.at == 1_790_000_000.0
+    again = recorded(read)
+    assert told(again).isprintable()
+    if len(again.tries) == len(record.tries):
+        assert again.verdict == record.verdict
+        assert again.status == record.status
+
+
+def test_an_event_tells_the_same():
+    """An ordinary record comes back from its event as it was."""
+    full = replace(
+        record(WORK, SPARE),
+        seconds=0.812,
+        request_id="f1",
+        conversation="0123456789abcdef01234567",
+        served_model="gpt-4.1",
+        moved="left out 3 reasoning items, since its account rests",
+        error="overloaded_error: try later",
+    )
+    read = event_file.parsed(event_file._line(event(full, 1_790_000_000.5)))
+    assert read is not None
+    assert (read.account, read.host, read.model) == ("spare", "api.githubcopilot.com", "gpt-4.1")
+    assert recorded(read) == replace(full, conversation="0123456789ab")
+    nobody = record(WORK, status=429, served=False, note="all accounts tried, all refused")
+    assert recorded(event_file.parsed(event_file._line(event(nobody, 1.0)))) == replace(nobody, seconds=812.3 / 1000)

@@ -6,6 +6,7 @@ from command_line import CommandLine
 from copilot_balancer import cli_views
 from copilot_balancer.cli_views import quota_facts, quota_lines
 from copilot_balancer.memory import QuotaWindow
+from pools import decisions
 
 NOW = 1_790_000_000.0
 
@@ -102,3 +103,11 @@ def test_limits_of_nobody(tmp_path, capsys):
     cli.add("Dog", "personal")
     cli_views.tell_limits(cli.decisions)
     assert "only work serves until you accept" in capsys.readouterr().err
+
+
+def test_no_limits():
+    """Where nothing is forgotten nothing is told."""
+    assert cli_views.limits(decisions("work", "home")) is None
+    assert cli_views.limits(decisions("work", "home", balancing=False)) == (
+        "only work serves while balancing is off: `copilot-balancer balancing on`"
+    )

@@ -87,7 +87,7 @@ def test_at_a_user_turn_it_moves_without_what_is_bound(talking, fake, path):
     assert fake.lost == []
     assert [seen.account for seen in fake.asked()].count("work") == 3
     until(lambda: len(talking.lines()) == 5, "the lines")
-    assert f"without {moved.headers['x-copilot-left-out']}" in talking.lines()[2]
+    assert f"sent without {moved.headers['x-copilot-left-out']}, which" in talking.lines()[2]
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -102,7 +102,7 @@ def test_every_fault_of_a_stream(start, fake, path):
     until(lambda: len(proxy.lines()) == len(FAULTS), "the lines")
     lines = dict(zip(FAULTS, proxy.lines(), strict=True))
     assert "before: work model limit: Sorry, you have exceeded" in lines["a limit before any output"]
-    assert "then model limit (rests 60 s)" in lines["a limit after output"]
+    assert "an error came in the answer: model limit (rests 60 s): Sorry" in lines["a limit after output"]
     assert "cut off by the upstream" in lines["a clean early end"]
     assert "before: work transient: the answer ended before it began" in lines["an empty stream"]
 

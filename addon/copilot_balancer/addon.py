@@ -13,16 +13,17 @@ import ipaddress
 import logging
 import os
 import re
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from mitmproxy import command, ctx, http
+from mitmproxy import ctx, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.proxyauth import parse_http_basic_auth
 from mitmproxy.connection import Client
-from mitmproxy.exceptions import CommandError, OptionsError
+from mitmproxy.exceptions import OptionsError
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.layers import ClientTLSLayer, ServerTLSLayer, TCPLayer
@@ -30,15 +31,16 @@ from mitmproxy.proxy.mode_specs import ReverseMode
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData
 
-from copilot_balancer import attribution, config, guard
-from copilot_balancer.attribution import Attribution
+from copilot_balancer import config, contentview, guard
+from copilot_balancer.commands import Commands
 from copilot_balancer.copilot import error_body, plain_host
 from copilot_balancer.errors import BalancerError, InvalidInput, printable
 from copilot_balancer.exchange import Exchange
-from copilot_balancer.explained import explain_text
 from copilot_balancer.frames import Frames
 from copilot_balancer.layer import FailoverLayer, Refusal, Send, log_incident
 from copilot_balancer.live import Live
+from copilot_balancer.live_file import LiveProxy
+from copilot_balancer.overview import running
 from copilot_balancer.store import Paths, paths
 from copilot_balancer.upkeep import Upkeep
 
@@ -60,7 +62,8 @@ class CopilotBalancer:
     def __init__(self, where: Paths | None = None, project: Path | None = None) -> None:
         self.where = where or paths(os.environ)
         self.project = project or Path.cwd()
-        self.upkeep = Upkeep(self.where, self._say_hello)
+        self.upkeep = Upkeep(self.where, self._say_hello, self._this_proxy)
+        self.began = time.time()
         self.live: Live | None = None
         """None until the first `configure`; and then what requests share."""
         self.exchanges: weakref.WeakKeyDictionary[http.HTTPFlow, Exchange] = weakref.WeakKeyDictionary()
@@ -68,6 +71,8 @@ class CopilotBalancer:
         self.sockets: weakref.WeakKeyDictionary[http.HTTPFlow, Frames] = weakref.WeakKeyDictionary()
         self.proxy_users: weakref.WeakKeyDictionary[Client, str] = weakref.WeakKeyDictionary()
         """Client connection -> the name in its proxy URL; a name only when the proxy asks for no password."""
+        self.addons = [Commands(lambda: self.live, self.upkeep.store, self._this_proxy)]
+        """mitmproxy calls them as it calls us."""
         self._watching: asyncio.Task[None] | None = None
         self._unnamed_host = False
         """Whether the user named no host to listen on, so that loopback is ours to choose."""
@@ -80,6 +85,10 @@ class CopilotBalancer:
             # None means "not set by the user", so that a file below may set it; mitmproxy knows no float | None
             kind: Any = {"int": Optional[int], "list": Sequence[str]}.get(option.kind, Optional[str])  # noqa: UP045
             loader.add_option(f"copilot_{option.name}", kind, [] if option.kind == "list" else None, option.help)
+        contentview.register()
+        if "web_columns" in ctx.options and not ctx.options.has_changed("web_columns"):
+            # mitmweb hides comments, and ours say who served
+            ctx.options.update(web_columns=["tls", "icon", "path", "comment", "method", "status", "size", "time"])
         self._unnamed_host = not ctx.options.listen_host
         if self._unnamed_host:
             ctx.options.update(listen_host="127.0.0.1")
@@ -155,10 +164,9 @@ class CopilotBalancer:
         decisions = self.live.decisions
         serving = decisions.serving() if decisions.balancing else ()
         labels = ", ".join(account.label for account in serving if account.enabled)
-        listening = {f"{host}:{port}" for host, port, *_ in ctx.master.addons.get("proxyserver").listen_addrs()}
         logger.info(
             "copilot: ready on %s; accounts: %s; strategy: %s",
-            ", ".join(sorted(listening)) or "nothing",
+            ", ".join(sorted(_listening())) or "nothing",
             labels or "none",
             self.live.settings.strategy,
         )
@@ -174,11 +182,16 @@ class CopilotBalancer:
         if not decisions.balancing and decisions.home:
             logger.warning("copilot: balancing is off: %s serves everything", decisions.home.label)
 
-    async def done(self) -> None:
+    def _this_proxy(self) -> LiveProxy:
+        assert self.live is not None
+        pool = self.live.pool.snapshot(self.live.now())
+        return running(pool, pid=os.getpid(), began=self.began, listening=_listening(), off=self.live.off)
+
+    def done(self) -> None:
         """Write down what was learnt."""
         if self._watching is not None:
             self._watching.cancel()
-            await self.upkeep.end()
+            self.upkeep.end()
 
     # --- whose connections, and which hosts --------------------------------------------------------------------------
 
@@ -235,16 +248,6 @@ class CopilotBalancer:
 
     def _is_copilot(self, host: str, port: int) -> bool:
         return self.live is not None and port == 443 and plain_host(host) in self.live.hosts
-
-    # --- commands ----------------------------------------------------------------------------------------------------
-
-    @command.command("copilot.explain")
-    def explain(self, model: str) -> str:
-        """Say which account would serve a model now, why, and why not the others."""
-        if self.live is None:
-            raise CommandError("copilot-balancer is not running: the event log says why")
-        now = self.live.now()
-        return explain_text(self.live.pool.explain(model, None, now), now)
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
@@ -316,7 +319,8 @@ class CopilotBalancer:
         except Exception as error:  # noqa: BLE001 - the client has its answer
             log_incident("the attribution", error)
             return
-        self._log(record)
+        assert self.live is not None
+        self.upkeep.journal.tell(record, self.live.now(), time.time())
         self._trim_view()
 
     def _trim_view(self) -> None:
@@ -327,17 +331,9 @@ class CopilotBalancer:
             finished = [flow for flow in view.resolve("@all") if not flow.live and not flow.intercepted]
             view.remove(finished[: view.store_count() - limit])
 
-    def _log(self, record: Attribution) -> None:
-        assert self.live is not None
-        wanted = {
-            "all": True,
-            "switches": record.verdict in ("failed over", "refused", "cut off"),
-            "errors": record.verdict in ("refused", "cut off"),
-            "none": False,
-        }[self.live.settings.log]
-        if wanted:
-            bad = record.verdict in ("refused", "cut off")
-            logger.log(logging.WARNING if bad else logging.INFO, attribution.log_line(record))
+
+def _listening() -> set[str]:
+    return {f"{host}:{port}" for host, port, *_ in ctx.master.addons.get("proxyserver").listen_addrs()}
 
 
 def _overrides() -> Mapping[str, object]:

@@ -17,11 +17,13 @@ from copilot_balancer.cli_accounts import accounts, tell_limits
 from copilot_balancer.cli_completion import completion
 from copilot_balancer.cli_config import config
 from copilot_balancer.cli_doctor import doctor
-from copilot_balancer.cli_explain import events, explain
+from copilot_balancer.cli_events import events
+from copilot_balancer.cli_explain import explain, replay_command
 from copilot_balancer.cli_models import models
 from copilot_balancer.cli_run import console, env, exec_command, run, web
 from copilot_balancer.cli_service import service
 from copilot_balancer.cli_setup import setup
+from copilot_balancer.cli_status import status
 from copilot_balancer.cli_terms import terms
 from copilot_balancer.cli_usage import usage
 from copilot_balancer.errors import BalancerError, printable
@@ -91,12 +93,14 @@ cli.add_command(console)
 cli.add_command(doctor)
 cli.add_command(env)
 cli.add_command(events)
+events.add_command(replay_command)
 cli.add_command(exec_command)
 cli.add_command(explain)
 cli.add_command(models)
 cli.add_command(run)
 cli.add_command(service)
 cli.add_command(setup)
+cli.add_command(status)
 cli.add_command(terms)
 cli.add_command(usage)
 cli.add_command(web)

@@ -83,12 +83,7 @@ def _say_how_old(written: float | None, now: float) -> None:
 # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@click.group()
-def events() -> None:
-    """Look at what the proxy wrote down."""
-
-
-@events.command("replay")
+@click.command("replay")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
 @json_option
 @pass_world

@@ -1,4 +1,4 @@
-"""How the commands show accounts: in a line, in JSON, and what keeps them from serving.
+"""How the commands show accounts: in a line, in JSON, what keeps them from serving, and all together as a status.
 
 Laws of this file:
 
@@ -6,15 +6,22 @@ Laws of this file:
 2. Who may serve is the pool's rule; what is shown of the past is what a proxy last wrote down.
 """
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from copilot_balancer import config
-from copilot_balancer.accounts import Account, Decisions
+from copilot_balancer import __version__
+from copilot_balancer.accounts import Account, Decisions, Status
 from copilot_balancer.assignment import duration
-from copilot_balancer.explain import AccountView
-from copilot_balancer.memory import QuotaWindow, restored
-from copilot_balancer.pool import Pool
-from copilot_balancer.terminal import World, bar, day, iso, note
+from copilot_balancer.errors import printable
+from copilot_balancer.explain import AccountView, RestView
+from copilot_balancer.live_file import LiveProxy
+from copilot_balancer.memory import QuotaWindow
+from copilot_balancer.overview import Overview, look
+from copilot_balancer.terminal import WIDTH, World, bar, day, iso, note, wrapped
+
+_SHOWN_MODELS = 3
+"""So many models that an account lacks are named."""
 
 
 def serves(account: Account, decisions: Decisions) -> bool:
@@ -24,11 +31,11 @@ def serves(account: Account, decisions: Decisions) -> bool:
     return account.enabled and account is decisions.home
 
 
-def tell_limits(decisions: Decisions) -> None:
-    """Tell what keeps accounts from serving and is easily forgotten."""
+def limits(decisions: Decisions) -> str | None:
+    """What keeps accounts from serving and is easily forgotten; None: nothing does."""
     serving = [account.label for account in decisions.accounts if serves(account, decisions)]
     if not decisions.accounts:
-        return
+        return None
     if not any(account.enabled for account in decisions.accounts):
         why = f"until you enable one: `copilot-balancer accounts enable {decisions.accounts[0].label}`"
     elif not decisions.balancing:
@@ -36,8 +43,14 @@ def tell_limits(decisions: Decisions) -> None:
     elif decisions.terms_missing:
         why = "until you accept GitHub's rules: `copilot-balancer terms accept`"
     else:
-        return
-    note(f"only {serving[0]} serves {why}" if serving else f"nobody serves {why}")
+        return None
+    return f"only {serving[0]} serves {why}" if serving else f"nobody serves {why}"
+
+
+def tell_limits(decisions: Decisions) -> None:
+    """Tell what keeps accounts from serving and is easily forgotten."""
+    if told := limits(decisions):
+        note(told)
 
 
 def who(account: Account) -> str:
@@ -67,10 +80,8 @@ def row(account: Account, decisions: Decisions) -> dict[str, object]:
 
 def seen_by_the_pool(world: World, decisions: Decisions) -> dict[str, AccountView]:
     """Account id -> the account as a proxy that started now would see it."""
-    now = world.now()
-    pool = Pool(config.policy(world.settings().settings, decisions), decisions, now)
-    pool.remember(restored(world.store.read_memory(), now), now)
-    return {view.id: view for view in pool.snapshot(now).accounts}
+    seen = look(world.paths, world.now(), decisions=decisions)
+    return {view.id: view for view in seen.pool.accounts}
 
 
 def state(view: AccountView) -> str:
@@ -119,4 +130,154 @@ def quota_facts(windows: Mapping[str, QuotaWindow]) -> dict[str, dict[str, objec
             "seen_at": iso(window.seen_at),
         }
         for name, window in windows.items()
+    }
+
+
+# ── the status ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_SAID_BY = {"server": "as the server said", "reset": "until its quota resets"}
+"""``RestView.source`` -> who named the time; what is not here is our own guess and needs no word."""
+
+
+def status_text(seen: Overview) -> str:
+    """Everything at a glance, in lines of at most 80 columns: what the dashboard shows, printed once."""
+    parts = ["\n".join([_filled(_headline(seen)), *(_filled(_proxy(proxy, seen.at)) for proxy in seen.proxies)])]
+    width = max((len(_name(view)) for view in seen.pool.accounts), default=0)
+    parts += ["\n".join(_account(view, min(width, 30), seen.at)) for view in seen.pool.accounts]
+    parts += [wrapped(printable(warning, 1000), "note: ") for warning in warnings(seen)]
+    return "\n\n".join(parts)
+
+
+def warnings(seen: Overview) -> list[str]:
+    """What a person should know who looks at the status, a sentence each."""
+    told = [limits(seen.decisions), *seen.warnings]
+    told += [f"the proxy on {_addresses(proxy)} uses no account: {proxy.off}" for proxy in seen.proxies if proxy.off]
+    told += [
+        f"the proxy on {_addresses(proxy)} is copilot-balancer {proxy.version}, this is {__version__}: restart it"
+        for proxy in seen.proxies
+        if proxy.version != __version__
+    ]
+    if not seen.proxies:
+        told.append("no proxy runs: `copilot-balancer run` starts one")
+    return [warning for warning in told if warning]
+
+
+def _headline(seen: Overview) -> str:
+    accounts, home = seen.pool.accounts, seen.decisions.home
+    if not accounts or home is None:
+        return "No account is stored yet. To log in: copilot-balancer accounts add"
+    able = sum(view.why_not is None for view in accounts)
+    can = f"{able} of {len(accounts)} account{'' if len(accounts) == 1 else 's'} can serve now"
+    if not seen.pool.balancing:
+        return f"Balancing is off, {home.label} is asked for everything; {can}."
+    return f"Balancing by {seen.pool.strategy}; {can}."
+
+
+def _addresses(proxy: LiveProxy) -> str:
+    return printable(", ".join(proxy.listening) or "nothing", 200)
+
+
+def _proxy(proxy: LiveProxy, now: float) -> str:
+    since = f"process {proxy.pid}, for {duration(now - proxy.began)}"
+    busy = "no request" if not proxy.requests else f"{proxy.requests} request{'' if proxy.requests == 1 else 's'}"
+    by = f", strategy {printable(proxy.strategy, 40)}" if proxy.strategy else ""
+    return f"Proxy on {_addresses(proxy)} ({since}{by}): {busy} under way."
+
+
+def _name(view: AccountView) -> str:
+    return f"{view.label} (home)" if view.home else view.label
+
+
+def _account(view: AccountView, width: int, now: float) -> Iterator[str]:
+    whose = f"{view.login or 'not verified'} on {view.host}, plan {printable(view.plan or 'unknown', 64)}"
+    first = f"{_name(view).ljust(width)}  {view.status:11}  "
+    if len(first) + len(whose) <= WIDTH:
+        yield f"{first}{whose}"
+    else:
+        yield first.rstrip()
+        yield _filled(whose, "  ")
+    yield from (f"  {line}" for line in quota_lines(view.quota))
+    if view.why_not is not None and view.status is not Status.COOLING:
+        yield _filled(f"does not serve: it {printable(view.why_not, 200)}", "  ")
+    for rest in view.rests:
+        yield _filled(_rest(rest), "  ")
+    if view.lacks:
+        names = [printable(model, 60) for model in view.lacks]
+        more = f" and {len(names) - _SHOWN_MODELS} more" if len(names) > _SHOWN_MODELS else ""
+        yield _filled(f"does not have {', '.join(names[:_SHOWN_MODELS])}{more}", "  ")
+    used = "never used" if view.last_used is None else f"last used {duration(now - view.last_used)} ago"
+    yield f"  {view.in_flight} in flight, {view.served} served, {view.refused} refused, {used}"
+
+
+def _rest(rest: RestView) -> str:
+    what = f" for {printable(rest.model, 60)}" if rest.model else ""
+    said = f", {_SAID_BY[rest.source]}" if rest.source in _SAID_BY else ""
+    told = "" if rest.told is None else f" (it said {duration(rest.told)}; it is asked again earlier)"
+    return f"rests{what}, free again in {duration(rest.seconds)}: {printable(rest.reason, 60)}{said}{told}"
+
+
+def _filled(text: str, first: str = "") -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent="  " + " " * len(first))
+
+
+def status_facts(seen: Overview) -> dict[str, Any]:
+    """The same for programs: moments as text, lengths of time in seconds."""
+    home = seen.decisions.home
+    return {
+        "at": iso(seen.at),
+        "serves": seen.serves,
+        "balancing": seen.pool.balancing,
+        "strategy": seen.pool.strategy,
+        "home": None if home is None else home.label,
+        "terms_missing": seen.decisions.terms_missing,
+        "requests": seen.pool.requests,
+        "conversations": seen.pool.conversations,
+        "proxies": [
+            {
+                "pid": proxy.pid,
+                "began": iso(proxy.began),
+                "listening": list(proxy.listening),
+                "version": proxy.version,
+                "strategy": proxy.strategy,
+                "requests": proxy.requests,
+                "in_flight": dict(proxy.in_flight),
+                "off": proxy.off or None,
+            }
+            for proxy in seen.proxies
+        ],
+        "accounts": [_facts(view, seen.at) for view in seen.pool.accounts],
+        "warnings": warnings(seen),
+    }
+
+
+def _facts(view: AccountView, now: float) -> dict[str, Any]:
+    return {
+        "label": view.label,
+        "id": view.id,
+        "login": view.login,
+        "host": view.host,
+        "plan": view.plan,
+        "fence": view.fence,
+        "enabled": view.enabled,
+        "home": view.home,
+        "status": str(view.status),
+        "why_not": view.why_not,
+        "rests": [
+            {
+                "reason": rest.reason,
+                "model": rest.model,
+                "seconds": round(rest.seconds, 3),
+                "until": iso(now + rest.seconds),
+                "source": rest.source,
+                "told_seconds": None if rest.told is None else round(rest.told, 3),
+            }
+            for rest in view.rests
+        ],
+        "quota": quota_facts(view.quota),
+        "lacks": {model: round(seconds, 3) for model, seconds in view.lacks.items()},
+        "in_flight": view.in_flight,
+        "served": view.served,
+        "refused": view.refused,
+        "last_used": None if view.last_used is None else iso(view.last_used),
+        "health": round(view.health, 3),
     }

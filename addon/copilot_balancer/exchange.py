@@ -68,6 +68,8 @@ class Exchange:
         """The body as the client sent it, when another one goes upstream now."""
         self.left_out = ""
         """What of it the present account is not sent, for people."""
+        self.late = ""
+        """The error that came inside the answer after some of it had been passed on."""
         self.streams = False
         """Whether the client asked for a stream."""
         self.attempt: Attempt | None = None
@@ -326,11 +328,13 @@ class Exchange:
                 passing.released()
         else:
             self._serves()
-        attribution.put_headers(response, self.account.label, self._attempts())
-        if self.asked_model != self.model:
-            response.headers["x-copilot-model-changed-to"] = printable(self.asked_model or "?", 80)
-        if self.left_out:
-            response.headers["x-copilot-left-out"] = self.left_out
+        attribution.put_headers(
+            response, self.account.label, self._attempts(), model=self._other_model(), moved=self.left_out
+        )
+
+    def _other_model(self) -> str:
+        """The model that is asked for, where it is not the client's."""
+        return self.asked_model or "" if self.asked_model != self.model else ""
 
     def _attempts(self) -> int:
         """How often the request was sent, the one under way included."""
@@ -457,7 +461,7 @@ class Exchange:
             Try(
                 account=self.account.label,
                 host=self.bearer.host if self.bearer else self.account.api_host,
-                why=self.attempt.why + (f", without {self.left_out}" if self.left_out else ""),
+                why=self.attempt.why,
                 reason=outcome.reason,
                 status=status,
                 text=outcome.text,
@@ -481,6 +485,11 @@ class Exchange:
             note=self.note or (flow.error.msg if flow.error else ""),
             declined=self.declined,
             client_left=flow.error is not None and not flow.client_conn.connected,
+            request_id=flow.id,
+            conversation=self.request.conversation or "",
+            served_model=self._other_model() if served else "",
+            moved=f"sent without {self.left_out}, which only their maker takes back" if self.left_out else "",
+            error=self.late,
         )
         flow.comment = attribution.comment(record)
         if self.account is not None or self.local:
@@ -504,6 +513,7 @@ class Exchange:
                 learn_session(self.live, account, response)
         if passing is None or response is None:
             return
+        response.stream = True  # a flow that is kept need not keep all of ours
         if passing.kept:
             response.raw_content = bytes(passing.kept)
             guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
@@ -523,8 +533,8 @@ class Exchange:
             return
         self.live.pool.record(attempt, late, now)
         rest = self.live.pool.rest_left(account.id, attempt.model, now)
-        then = f"; then {late.reason}" + (f" (rests {duration(rest)})" if rest else "")
-        self.tries[-1] = replace(self.tries[-1], why=self.tries[-1].why + then, text=late.text)
+        if passing.error is not None:
+            self.late = f"{late.reason}{f' (rests {duration(rest)})' if rest else ''}: {late.text or late.code}"
 
 
 def _bearer(send: Send) -> str | None:

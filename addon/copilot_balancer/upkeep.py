@@ -25,9 +25,12 @@ from copilot_balancer.copilot import copilot_hosts, plain_host
 from copilot_balancer.decision_file import DecisionFile
 from copilot_balancer.decision_log import RecordedPool
 from copilot_balancer.errors import StoreError
+from copilot_balancer.event_file import EventFile
 from copilot_balancer.github import GitHub
+from copilot_balancer.journal import Journal
 from copilot_balancer.layer import log_incident
 from copilot_balancer.live import Live
+from copilot_balancer.live_file import LiveFile, LiveProxy
 from copilot_balancer.memory import MAX_SIGHTINGS, Memory, Sighting, restored, shifted
 from copilot_balancer.minting import Mint
 from copilot_balancer.ownership import Ownership, newest
@@ -51,13 +54,17 @@ class Upkeep:
     Args:
         where: the folders of accounts and settings.
         changed: called after other decisions came into force.
+        this_proxy: what this proxy tells the others about itself.
 
     """
 
-    def __init__(self, where: Paths, changed: Callable[[], None]) -> None:
+    def __init__(self, where: Paths, changed: Callable[[], None], this_proxy: Callable[[], LiveProxy]) -> None:
         self.store = Store(where.state)
         self.github = GitHub()
         self.recording = DecisionFile(where.state)
+        self.journal = Journal(EventFile(where.state))
+        self._live_file = LiveFile(where.state)
+        self._this_proxy = this_proxy
         self.sightings: dict[str, Sighting] = {}
         """Fingerprint -> a credential that a client uses and no account has."""
         self._changed = changed
@@ -107,6 +114,7 @@ class Upkeep:
         """Go on with other settings."""
         live = self.live
         live.settings = settings
+        self.journal.noise = settings.log
         live.pool.set_policy(config.policy(settings, live.decisions))
         self._know_hosts()
         if settings.record_decisions != self._records:
@@ -127,16 +135,28 @@ class Upkeep:
                 await self._exchange_catalogues()
                 if looks % OWNERS_EVERY == 0:
                     await self._exchange_owners()
+                self.journal.tick(self.live.now())
+                await self._write(partial(self._live_file.write, self._this_proxy()))
+                if self.journal.events.waits:
+                    await self._write(self.journal.events.drain)
                 if self.recording.waits:
                     await self._write(self.recording.drain)
             except Exception as error:  # noqa: BLE001 - the watch must outlive any fault in it
                 log_incident("the store's watch", error)
 
-    async def end(self) -> None:
-        """Write down what was learnt."""
-        await self._save()
-        await self._exchange_owners()
-        await self._write(self.recording.close)
+    def end(self) -> None:
+        """Write down what was learnt; blocks, since mitmproxy waits for nobody when it ends or reads a script again."""
+        self.journal.close()
+        lasts: list[Callable[[], object]] = [self.recording.close, self.journal.events.close, self._live_file.close]
+        if self._version() != self._saved_version:
+            lasts.append(partial(self.store.merge_memory, self._learnt(self.live.now(), time.time())))
+        if (news := self.live.ownership.since(self._owners_saved)).marks:
+            lasts.append(partial(self.store.merge_owners, news))
+        for last in lasts:
+            try:
+                last()
+            except StoreError as error:
+                self._complain(error)
 
     # --- what the user decided ---------------------------------------------------------------------------------------
 
@@ -178,14 +198,22 @@ class Upkeep:
             logger.warning("copilot: the unreadable file was moved to %s", aside)
             return restored(self.store.read_memory(), wall)
 
+    def _version(self) -> tuple[int, int]:
+        """Another one: there is something to write down."""
+        return self.live.pool.version, len(self.sightings)
+
+    def _learnt(self, now: float, wall: float) -> Memory:
+        """What was learnt, times on the wall clock."""
+        mine = shifted(self.live.pool.memory(now), wall - now)
+        mine.sightings.update(self.sightings)
+        return mine
+
     async def _save(self) -> None:
-        live = self.live
-        version = (live.pool.version, len(self.sightings))
+        live, version = self.live, self._version()
         if version == self._saved_version:
             return
         now, wall = live.now(), time.time()
-        mine = shifted(live.pool.memory(now), wall - now)
-        mine.sightings.update(self.sightings)
+        mine = self._learnt(now, wall)
         try:
             merged = await asyncio.to_thread(self.store.merge_memory, mine)
         except StoreError as error:

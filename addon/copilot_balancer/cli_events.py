@@ -1,0 +1,75 @@
+"""``copilot-balancer events``: the finished requests that proxies wrote down, printed and filtered.
+
+Laws of this file:
+
+1. One line an event, oldest first, in the words of mitmproxy's event log; nothing is changed by reading.
+2. ``--json`` prints one object a line, as in the file, so that both a pipe and ``--follow`` work.
+3. A filter is a shell-like pattern, case-insensitive. ``--last`` counts what the filters leave.
+"""
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import click
+
+from copilot_balancer.accounts import matches
+from copilot_balancer.attribution import recorded, told
+from copilot_balancer.event_file import Event, EventReader, document
+from copilot_balancer.terminal import World, json_option, note, pass_world
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks while following."""
+SHOWN = 50
+
+
+@click.group(invoke_without_command=True)
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("--account", metavar="LABEL", help="Only requests that this account served, or refused; a pattern.")
+@click.option("--model", metavar="MODEL", help="Only requests for this model, or served by it; a pattern.")
+@click.option("--last", "-n", type=click.IntRange(0), default=SHOWN, show_default=True, help="So many; 0: all.")
+@json_option
+@pass_world
+@click.pass_context
+def events(
+    context: click.Context,
+    world: World,
+    *,
+    follow: bool,
+    account: str | None,
+    model: str | None,
+    last: int,
+    as_json: bool,
+) -> None:
+    """Print the requests that proxies have finished."""
+    if context.invoked_subcommand is not None:
+        return
+    reader = EventReader(world.paths.state)
+    wanted = _wanted(reader.read(), account, model)
+    _print(wanted[-last:], as_json=as_json)
+    if not wanted and not follow:
+        note("no such request was written down" if account or model else "no request was written down yet")
+    with suppress(KeyboardInterrupt):
+        while follow:
+            world.sleep(LOOK_EVERY)
+            _print(_wanted(reader.read(), account, model), as_json=as_json)
+
+
+def _wanted(found: Iterable[Event], account: str | None, model: str | None) -> list[Event]:
+    return [
+        event
+        for event in found
+        if (account is None or any(matches(attempt.account, [account]) for attempt in event.attempts))
+        and (model is None or any(matches(name, [model]) for name in (event.what, event.model) if name))
+    ]
+
+
+def _print(found: Iterable[Event], *, as_json: bool) -> None:
+    for event in found:
+        click.echo(json.dumps(document(event)) if as_json else event_line(event))
+
+
+def event_line(event: Event) -> str:
+    """``2026-11-03 14:05:09  gpt-5 <- work (api.githubcopilot.com) 200 in 812 ms, ...``; the time is UTC."""
+    return f"{datetime.fromtimestamp(event.at, UTC):%Y-%m-%d %H:%M:%S}  {told(recorded(event))}"
