@@ -9,6 +9,7 @@ from mitmproxy import http
 
 from copilot_balancer import event_file
 from copilot_balancer.attribution import (
+    BODY_LIMIT,
     FAILURES,
     LINE_LIMIT,
     MARKERS,
@@ -45,14 +46,14 @@ def record(*tries, status=200, served=True, note=""):
             record(WORK, SPARE),
             "copilot: gpt-5 <- spare (api.githubcopilot.com) 200 in 812 ms, least recently used; "
             "before: work 429 limit (rests 30 s)",
-            "work 429 > spare 200 (least recently used)",
+            "spare 200 after work 429 (least recently used)",
             id="failed over",
         ),
         pytest.param(
             record(WORK, status=429, served=False, note="all accounts tried, all refused"),
             "copilot: gpt-5 <- nobody, 429 in 812 ms: all accounts tried, all refused; "
             "tried: work 429 limit (rests 30 s)",
-            "work 429 > all accounts tried, all refused",
+            "nobody after work 429 (all accounts tried, all refused)",
             id="refused",
         ),
         pytest.param(
@@ -77,7 +78,7 @@ def record(*tries, status=200, served=True, note=""):
             record(Try("work", "h", "w", "transient", text="server closed connection"), SPARE),
             "copilot: gpt-5 <- spare (api.githubcopilot.com) 200 in 812 ms, least recently used; "
             "before: work transient: server closed connection",
-            "work transient > spare 200 (least recently used)",
+            "spare 200 after work transient (least recently used)",
             id="no answer at all",
         ),
     ],
@@ -112,6 +113,14 @@ def test_repeated():
     )
 
 
+def test_a_refusal_can_be_inspected():
+    """What an account said that the client never saw stands on the flow, the first 2 KB of it."""
+    tries = (replace(WORK, body="x" * 5000), SPARE)
+    told = metadata(record(*tries))
+    assert told["copilot_attempt_1_body"] == "x" * BODY_LIMIT
+    assert "copilot_attempt_2_body" not in told
+
+
 def test_what_was_changed_is_said():
     """Another model, what was left out and an error in the answer stand in line, comment, metadata and header."""
     told = replace(
@@ -126,7 +135,7 @@ def test_what_was_changed_is_said():
         "before: work 429 limit (rests 30 s); left out 3 reasoning items, since its account rests"
     )
     assert comment(told) == (
-        "work 429 > spare 200 (least recently used); ANOTHER MODEL: gpt-4.1; "
+        "spare 200 after work 429 (least recently used); ANOTHER MODEL: gpt-4.1; "
         "an error came in the answer: overloaded_error: try later; left out 3 reasoning items, since its account rests"
     )
     assert metadata(told) == {

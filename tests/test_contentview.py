@@ -298,7 +298,7 @@ def test_who_served_and_after_whom():
         ),
         pytest.param(
             {},
-            {"x-copilot-account": "work", "x-copilot-attempts": "2", "x-copilot-model": "m"},
+            {"x-copilot-account": "work", "x-copilot-attempts": "2", "x-copilot-model-changed-to": "m"},
             "work, after 1 refusal",
             id="from the headers alone",
         ),
@@ -312,7 +312,7 @@ def test_served_by(told, headers, shown):
     lines = show(b"", of(flow)).splitlines()
 
     assert [line for line in lines if line.startswith("served by")] == ([f"served by: {shown}"] if shown else [])
-    assert ("ANOTHER MODEL, by your route: m" in lines) == ("x-copilot-model" in headers)
+    assert ("ANOTHER MODEL, by your route: m" in lines) == ("x-copilot-model-changed-to" in headers)
 
 
 @pytest.mark.parametrize(

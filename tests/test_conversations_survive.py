@@ -154,6 +154,12 @@ def test_a_session_belongs_to_who_fetched_it(talking, fake):
     assert fake.lost == []
 
 
+def lost(fake, path: str) -> list[tuple]:
+    """Who was asked for what, to the end: where a lost conversation comes from."""
+    seen = [(one.account, one.body[-300:]) for one in fake.asked() if one.endpoint == path]
+    return [(one.account, one.owner, one.text) for one in fake.lost] + seen[-6:]
+
+
 @pytest.mark.timeout(1800)
 def test_many_turns(start, fake):
     """Eight conversations in three API forms under random limits: nothing bound reaches an account that did not make it.
@@ -196,7 +202,7 @@ def test_many_turns(start, fake):
                 told["attempts"] += int(got.headers["x-copilot-attempts"])
                 told["moved"] += "x-copilot-left-out" in got.headers
                 continue
-            assert got.status_code in (429, 500), got.text
+            assert got.status_code in (429, 500), (got.text, dict(got.headers), lost(fake, talk.path))
             stuck[number] += 1
             assert stuck[number] < 20, got.text
             waits[number] = time.monotonic() + float(got.headers.get("retry-after", 0.1))

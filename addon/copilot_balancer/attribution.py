@@ -34,6 +34,9 @@ MARKERS = {
 FAILURES = frozenset({"refused", "failed", "cut off"})
 """The verdicts that mean that the client did not get its answer."""
 
+BODY_LIMIT = 2048
+"""So much of a refusal can be inspected on the flow (features E2)."""
+
 LINE_LIMIT = 2000
 """No line of the event log has more characters (security.md, T17)."""
 
@@ -55,6 +58,8 @@ class Try:
     """Seconds that the account, or the model on it, rests because of this."""
     text: str = ""
     """What the upstream said, shortened."""
+    body: str = ""
+    """The beginning of a refusal as it came, for whoever inspects the flow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,20 +141,19 @@ def repeated_line(record: Attribution, times: int, seconds: float) -> str:
 
 
 def comment(record: Attribution) -> str:
-    """The flow's comment: who served it, after whom; readable in mitmweb's list."""
+    """The flow's comment: who served it, then after whom; mitmweb's list shows the first words only."""
     refused = record.tries[:-1] if record.served else record.tries
-    chain = [f"{_account(attempt)} {attempt.status or printable(attempt.reason, 40)}" for attempt in refused]
-    if record.served:
-        last = record.tries[-1]
-        chain.append(f"{_account(last)} {_ending(record)} ({printable(last.why, 100)})")
-    elif record.note:
-        chain.append(printable(record.note, 300))
+    before = ", ".join(f"{_account(attempt)} {attempt.status or printable(attempt.reason, 40)}" for attempt in refused)
+    last = record.tries[-1] if record.served else None
+    head = f"{_account(last)} {_ending(record)}" if last else "nobody" if before or record.note else ""
+    why = printable(last.why if last else record.note, 300)
+    chain = [head, f"after {before}" if before else "", f"({why})" if why else ""]
     besides = [
         f"ANOTHER MODEL: {printable(record.served_model, 80)}" if record.served_model else "",
         f"an error came in the answer: {printable(record.error, 200)}" if record.error else "",
         printable(record.moved, 200),
     ]
-    line = "; ".join([" > ".join(chain), *(one for one in besides if one)])
+    line = "; ".join([" ".join(one for one in chain if one), *(one for one in besides if one)])
     return printable(line, LINE_LIMIT)
 
 
@@ -164,6 +168,8 @@ def metadata(record: Attribution) -> dict[str, str | int]:
     for number, attempt in enumerate(record.tries, 1):
         if attempt.reason != "served":
             values[f"copilot_attempt_{number}"] = f"{_refused(attempt)} {printable(attempt.text, 200)}".rstrip()
+            if attempt.body:
+                values[f"copilot_attempt_{number}_body"] = attempt.body[:BODY_LIMIT]
     return values
 
 

@@ -16,6 +16,7 @@ from copilot_balancer.accounts import Decisions
 from copilot_balancer.cli_accounts import accounts, tell_limits
 from copilot_balancer.cli_completion import completion
 from copilot_balancer.cli_config import config
+from copilot_balancer.cli_dashboard import dashboard
 from copilot_balancer.cli_doctor import doctor
 from copilot_balancer.cli_events import events
 from copilot_balancer.cli_explain import explain, replay_command
@@ -90,6 +91,7 @@ cli.add_command(accounts)
 cli.add_command(completion)
 cli.add_command(config)
 cli.add_command(console)
+cli.add_command(dashboard)
 cli.add_command(doctor)
 cli.add_command(env)
 cli.add_command(events)

@@ -509,7 +509,8 @@ def _tell_who(page: Page, flow: http.HTTPFlow | None, message: http.Message | No
     count = f"after {refused} refusal{'s' * (refused > 1)}" if refused > 0 else ""
     how = "" if verdict in ("served", "failed over", "refused") else verdict
     page.fact("served by", ", ".join(word for word in (account, count, how) if word))
-    page.fact("ANOTHER MODEL, by your route", told.pop("copilot_model", "") or headers.get("x-copilot-model", ""))
+    changed = told.pop("copilot_model", "") or headers.get("x-copilot-model-changed-to", "")
+    page.fact("ANOTHER MODEL, by your route", changed)
     # a flow that was read from a file has its metadata in any order
     for key, value in sorted(told.items(), key=lambda item: re.sub("[0-9]+", lambda n: n[0].zfill(6), item[0])):
         if key.startswith("copilot_"):

@@ -385,7 +385,7 @@ class Exchange:
         if outcome.action is Action.OWNER and self.api is not None:
             content = self.flow.request.get_content(strict=False) or b""
             self.request = replace(self.request, carries=stripped(self.api, content, lambda _mark: False) is not None)
-        self._refused(outcome, response.status_code if response and not in_stream else None)
+        self._refused(outcome, response.status_code if response and not in_stream else None, _beginning(response))
         assert self.next is not None
         if not isinstance(self.next, Nobody):
             refusal.again = True
@@ -394,12 +394,12 @@ class Exchange:
         else:
             self._nobody(self.next)
 
-    def _refused(self, outcome: Outcome, status: int | None) -> None:
+    def _refused(self, outcome: Outcome, status: int | None, body: str = "") -> None:
         """Tell the pool what came of the attempt, and ask it what to do next."""
         assert self.account is not None
         assert self.attempt is not None
         now = self.live.now()
-        self._tried(outcome, status)
+        self._tried(outcome, status, body)
         self.live.pool.record(self.attempt, outcome, now)
         self.request = replace(self.request, tried=(*self.request.tried, Tried(self.attempt, outcome, now)))
         if outcome.reason is Reason.PREFIX and self.bearer is not None:
@@ -454,7 +454,7 @@ class Exchange:
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    def _tried(self, outcome: Outcome, status: int | None) -> None:
+    def _tried(self, outcome: Outcome, status: int | None, body: str = "") -> None:
         assert self.account is not None
         assert self.attempt is not None
         self.tries.append(
@@ -465,6 +465,7 @@ class Exchange:
                 reason=outcome.reason,
                 status=status,
                 text=outcome.text,
+                body=body,
             )
         )
 
@@ -542,6 +543,13 @@ def _bearer(send: Send) -> str | None:
     for value in send.hidden.get(b"authorization"):
         return value.decode("latin-1").partition(" ")[2].strip()
     return None
+
+
+def _beginning(response: http.Response | None) -> str:
+    """What a person may look at of a refusal that the client will not see; tokens were taken out of it before."""
+    # a compressed one stays unread: it may be a bomb
+    content = response.raw_content if response is not None and "content-encoding" not in response.headers else None
+    return (content or b"")[: 2 * attribution.BODY_LIMIT].decode("utf-8", "replace")[: attribution.BODY_LIMIT]
 
 
 def _lower(headers: http.Headers) -> dict[str, str]:
