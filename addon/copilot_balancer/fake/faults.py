@@ -72,7 +72,7 @@ def outgoing(answer: Streamable, endpoint: str, reply: Reply) -> Outgoing:
             return Outgoing(events.announced + events.output, how, whole=False)
         case AnnounceOnly(how):
             return Outgoing(events.announced, how, whole=False)
-        case EmptyStream(how):
+        case EmptyStream(how=how):
             return Outgoing((), how, whole=False)
 
 

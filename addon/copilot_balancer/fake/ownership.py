@@ -6,8 +6,9 @@ Laws of this file:
    (copilot-protocol.md 4; the texts about tool calls and thinking are OpenAI's and Anthropic's).
 2. What is left out is accepted: ids, reasoning, thinking. The one exception is Anthropic's: where thinking is enabled,
    the assistant's turn before tool results begins with thinking.
-3. An item id in the client's own form (``rs_1a2b``) is accepted where no encrypted content stands beside it: so XUAN's
-   and others' repairs work at the real service. What looks like the service's own must be the account's.
+3. An item id of the client's own making is accepted where no encrypted content stands beside it: Copilot CLI 1.0.102
+   sends ``msg_<uuid>`` and ``fc_<call id>``, others repair histories that way (copilot-protocol.md 4, XUAN). What looks
+   like the service's own must be the account's.
 """
 
 import base64

@@ -74,4 +74,4 @@ def call_id(account: str, part: str, prefix: str = "call_") -> str:
 
 def _veiled(data: bytes, tag: bytes) -> bytes:
     stream = hashlib.shake_256(_KEY + tag).digest(len(data))
-    return bytes(one ^ other for one, other in zip(data, stream, strict=True))
+    return (int.from_bytes(data) ^ int.from_bytes(stream)).to_bytes(len(data))
