@@ -20,9 +20,8 @@ from pydantic import SecretStr
 from copilot_balancer import attribution, guard, quota
 from copilot_balancer.accounts import Account
 from copilot_balancer.attribution import Attribution, Try
-from copilot_balancer.bound import Bound, read_bound, stripped
 from copilot_balancer.conversation import conversation_of
-from copilot_balancer.copilot import PLACEHOLDER, Kind, api_of, kind_of, model_of, read_body, with_model
+from copilot_balancer.copilot import PLACEHOLDER, Kind, kind_of
 from copilot_balancer.errors import InvalidInput, UpstreamError, printable
 from copilot_balancer.frames import Frames
 from copilot_balancer.github import ExchangeRefused
@@ -33,11 +32,9 @@ from copilot_balancer.minting import Bearer
 from copilot_balancer.outcomes import SERVED, Action, Outcome, Reason, classify, classify_error, classify_event
 from copilot_balancer.own_answers import no_answer, nobody_serves, own_answer
 from copilot_balancer.ownership import NOBODY, owner_of
-from copilot_balancer.passing import Passing
+from copilot_balancer.passing import Passing, beginning, is_stream
 from copilot_balancer.pool import Attempt, Hold, Nobody, PoolRequest, Tried, duration, sentences
-
-PARSE_ON_LOOP = 1024 * 1024
-"""Bytes of a request body that are parsed on the event loop; a longer one is parsed in a thread."""
+from copilot_balancer.request_body import RequestBody
 
 HOLD_STEP = 0.25
 """Seconds between two looks at whether the client of a held request is still there."""
@@ -57,21 +54,9 @@ class Exchange:
         self.proxy_user = proxy_user
         """The name in the client's proxy URL: a fence, or an account, for all that it sends (features A11)."""
         self.request = PoolRequest(id=flow.id, model=None, began=self.began)
-        self.model: str | None = None
-        """What the client asked for."""
-        self.asked_model: str | None = None
-        """What the request asks for now."""
-        self.api = api_of(request.path)
-        self.bound = Bound()
-        """What the request carries that only its maker takes back."""
-        self.original: bytes | None = None
-        """The body as the client sent it, when another one goes upstream now."""
-        self.left_out = ""
-        """What of it the present account is not sent, for people."""
+        self.body = RequestBody(request)
         self.late = ""
         """The error that came inside the answer after some of it had been passed on."""
-        self.streams = False
-        """Whether the client asked for a stream."""
         self.attempt: Attempt | None = None
         """What is upstream now, or was last."""
         self.account: Account | None = None
@@ -100,7 +85,7 @@ class Exchange:
             if self.proxy_user and not self._name_is_known():
                 self._answer_self(403, "unknown_proxy_user", f"no fence or account is named {self.proxy_user}")
                 return
-        bearer = _bearer(send)
+        bearer = send.hidden.bearer
         held = bearer == PLACEHOLDER
         if self.kind is Kind.OTHER:
             self._client_itself(send, held, why="this path acts as a person and is never balanced")
@@ -123,21 +108,16 @@ class Exchange:
         return named is not None
 
     async def _read(self, send: Send) -> None:
-        request, bearer = self.flow.request, _bearer(send)
+        request, bearer = self.flow.request, send.hidden.bearer
         if bearer and bearer != PLACEHOLDER:
             self.live.notice(SecretStr(bearer), request.host)
         if self.kind is not Kind.BALANCED:
             return
-        raw = request.get_content(strict=False) or b""
-        body = await asyncio.to_thread(read_body, raw) if len(raw) > PARSE_ON_LOOP else read_body(raw)
-        self.model = self.asked_model = model_of(body)
-        self.streams = (body or {}).get("stream") is True
-        if self.api is not None and body is not None:
-            self.bound = read_bound(self.api, body)
-        owner, held = owner_of(self.live.ownership, self.bound.marks, self.bound.needed)
+        body = await self.body.read()
+        owner, held = owner_of(self.live.ownership, self.body.bound.marks, self.body.bound.needed)
         self.request = PoolRequest(
             id=self.flow.id,
-            model=self.model,
+            model=self.body.model,
             began=self.began,
             conversation=conversation_of(_lower(request.headers), body),
             only=self._session_account(send),
@@ -198,7 +178,7 @@ class Exchange:
                 self._nobody(found)
                 return
             elif await self._prepare(found):
-                await self._dress(found)
+                await self.body.dress(found.model, self._keeps(found))
                 self._tell(send)
                 return
             found = self.next or self.live.pool.assign(self.request, self.live.now())
@@ -233,7 +213,7 @@ class Exchange:
         send.host = self.bearer.host
         send.authorize = partial(self._authorize, send)
         send.idle_timeout = self.live.settings.idle_timeout
-        if self.streams:
+        if self.body.streams:
             send.first_byte_timeout = self.live.settings.first_byte_timeout
 
     def _home(self) -> Attempt | None:
@@ -268,27 +248,6 @@ class Exchange:
         self.attempt = self.account = None
         return self._answer_self(403, "credential_refused", f"no account's credential is put on this request: {reason}")
 
-    async def _dress(self, attempt: Attempt) -> None:
-        """Let the body ask for the attempt's model (B4), without what its account would not take back (D9)."""
-        request = self.flow.request
-        if self.original is not None:  # another body went to the last account
-            request.raw_content, self.original = self.original, None
-            if "content-length" in request.headers:
-                request.headers["content-length"] = str(len(request.raw_content or b""))
-        self.asked_model, self.left_out = attempt.model or self.model, ""
-        sent = request.raw_content
-        if self.model is not None and self.asked_model not in (None, self.model):
-            content = request.get_content(strict=False) or b""
-            request.content = with_model(content, self.model, self.asked_model or "")
-        if self.api is not None and not all(map(self._keeps(attempt), self.bound.marks)):
-            content = request.get_content(strict=False) or b""
-            strip = partial(stripped, self.api, content, self._keeps(attempt))
-            found = await asyncio.to_thread(strip) if len(content) > PARSE_ON_LOOP else strip()
-            if found is not None:
-                request.content, self.left_out = found.body, found.what
-        if request.raw_content != sent:
-            self.original = sent
-
     def _keeps(self, attempt: Attempt) -> Callable[[str], bool]:
         """Which of what is bound goes along with this attempt."""
         if attempt.bare:
@@ -313,14 +272,14 @@ class Exchange:
         if self.local:
             return
         if self.account is None:
-            response.stream = _is_stream(response) or self.kind is Kind.OTHER
+            response.stream = is_stream(response) or self.kind is Kind.OTHER
             return
         response.headers.fields = tuple(f for f in response.headers.fields if f[0].lower() != b"set-cookie")
         if response.status_code >= 400:
             return
         if self.kind is Kind.BALANCED and response.status_code != 101:
             assert self.send is not None
-            passing = self.passing = Passing(response, self.api, self.live.keep_bodies, self._serves)
+            passing = self.passing = Passing(response, self.body.api, self.live.keep_bodies, self._serves)
             response.stream = passing
             if passing.watched:
                 self.send.watch = passing
@@ -329,12 +288,8 @@ class Exchange:
         else:
             self._serves()
         attribution.put_headers(
-            response, self.account.label, self._attempts(), model=self._other_model(), moved=self.left_out
+            response, self.account.label, self._attempts(), model=self.body.other_model, moved=self.body.left_out
         )
-
-    def _other_model(self) -> str:
-        """The model that is asked for, where it is not the client's."""
-        return self.asked_model or "" if self.asked_model != self.model else ""
 
     def _attempts(self) -> int:
         """How often the request was sent, the one under way included."""
@@ -354,9 +309,9 @@ class Exchange:
         told = quota.read_headers(_lower(response.headers), wall=wall, now=now)
         self.live.pool.record(self.attempt, SERVED, now, told)
         if self.attempt.bare:
-            self.live.ownership.learn(self.bound.marks, NOBODY, wall)
-        elif self.bound:
-            kept = filter(self._keeps(self.attempt), self.bound.marks)
+            self.live.ownership.learn(self.body.bound.marks, NOBODY, wall)
+        elif self.body.bound:
+            kept = filter(self._keeps(self.attempt), self.body.bound.marks)
             self.live.ownership.learn(list(kept), self.account.id, wall)
 
     async def judge(self, refusal: Refusal) -> None:
@@ -382,10 +337,9 @@ class Exchange:
             if refusal.error is not None and not refusal.again:
                 self._answer_self(502, "bad_gateway", f"no answer from upstream: {printable(refusal.error)}")
             return
-        if outcome.action is Action.OWNER and self.api is not None:
-            content = self.flow.request.get_content(strict=False) or b""
-            self.request = replace(self.request, carries=stripped(self.api, content, lambda _mark: False) is not None)
-        self._refused(outcome, response.status_code if response and not in_stream else None, _beginning(response))
+        if outcome.action is Action.OWNER:
+            self.request = replace(self.request, carries=self.body.can_go_bare())
+        self._refused(outcome, response.status_code if response and not in_stream else None, beginning(response))
         assert self.next is not None
         if not isinstance(self.next, Nobody):
             refusal.again = True
@@ -476,7 +430,7 @@ class Exchange:
         if self.account is not None and self.attempt is not None and not self.local:
             self._learn(self.account, self.attempt)
         served = not self.local and bool(self.tries) and self.tries[-1].reason == Reason.SERVED
-        what = self.model or f"{flow.request.method} {flow.request.path.partition('?')[0]}"
+        what = self.body.model or f"{flow.request.method} {flow.request.path.partition('?')[0]}"
         record = Attribution(
             what=what,
             tries=tuple(self.tries),
@@ -488,8 +442,8 @@ class Exchange:
             client_left=flow.error is not None and not flow.client_conn.connected,
             request_id=flow.id,
             conversation=self.request.conversation or "",
-            served_model=self._other_model() if served else "",
-            moved=f"sent without {self.left_out}, which only their maker takes back" if self.left_out else "",
+            served_model=self.body.other_model if served else "",
+            moved=f"sent without {self.body.left_out}, which only their maker takes back" if self.body.left_out else "",
             error=self.late,
         )
         flow.comment = attribution.comment(record)
@@ -538,27 +492,9 @@ class Exchange:
             self.late = f"{late.reason}{f' (rests {duration(rest)})' if rest else ''}: {late.text or late.code}"
 
 
-def _bearer(send: Send) -> str | None:
-    """The token that the client brought, if it brought one."""
-    for value in send.hidden.get(b"authorization"):
-        return value.decode("latin-1").partition(" ")[2].strip()
-    return None
-
-
-def _beginning(response: http.Response | None) -> str:
-    """What a person may look at of a refusal that the client will not see; tokens were taken out of it before."""
-    # a compressed one stays unread: it may be a bomb
-    content = response.raw_content if response is not None and "content-encoding" not in response.headers else None
-    return (content or b"")[: 2 * attribution.BODY_LIMIT].decode("utf-8", "replace")[: attribution.BODY_LIMIT]
-
-
 def _lower(headers: http.Headers) -> dict[str, str]:
     """Headers by lower-case name; of several with one name the first counts."""
     found: dict[str, str] = {}
     for name, value in headers.items(multi=True):
         found.setdefault(name.lower(), value)
     return found
-
-
-def _is_stream(response: http.Response) -> bool:
-    return str(response.headers.get("content-type", "")).lower().startswith("text/event-stream")

@@ -143,6 +143,13 @@ class Hidden:
         """The values of one header (lower-case name), in their order."""
         return tuple(self._values.get(name, ()))
 
+    @property
+    def bearer(self) -> str | None:
+        """The token that the client brought, if it brought one."""
+        for value in self.get(b"authorization"):
+            return value.decode("latin-1").partition(" ")[2].strip()
+        return None
+
     def __bool__(self) -> bool:
         return bool(self._values)
 

@@ -12,10 +12,27 @@ from typing import Any
 from mitmproxy import http
 
 from copilot_balancer.answer_stream import AnswerReader, StreamError, read_document
+from copilot_balancer.attribution import BODY_LIMIT
 from copilot_balancer.copilot import Api
 
 DOCUMENT_LIMIT = 4 * 1024 * 1024
 """Bytes of an answer in one piece that are looked at for what it binds to its account."""
+
+
+def is_stream(response: http.Response) -> bool:
+    """Whether it is an event stream."""
+    return _kind(response) == "text/event-stream"
+
+
+def _kind(response: http.Response) -> str:
+    return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+
+
+def beginning(response: http.Response | None) -> str:
+    """What a person may look at of a refusal that the client will not see; tokens were taken out of it before."""
+    # a compressed one stays unread: it may be a bomb
+    content = response.raw_content if response is not None and "content-encoding" not in response.headers else None
+    return (content or b"")[: 2 * BODY_LIMIT].decode("utf-8", "replace")[:BODY_LIMIT]
 
 
 class Passing:
@@ -30,9 +47,8 @@ class Passing:
         self.kept = bytearray()
         """What a person may look at."""
         plain = response.headers.get("content-encoding", "identity").strip().lower() == "identity"
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        self._reader = AnswerReader(api) if api and plain and kind == "text/event-stream" else None
-        self._document = bytearray() if api and plain and kind == "application/json" else None
+        self._reader = AnswerReader(api) if api and plain and is_stream(response) else None
+        self._document = bytearray() if api and plain and _kind(response) == "application/json" else None
 
     def __call__(self, data: bytes) -> bytes:
         """Look at the next piece and hand it on."""
