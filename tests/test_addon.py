@@ -200,22 +200,6 @@ def test_http1_is_pinned(tmp_path):
     play(tmp_path, test)
 
 
-@pytest.mark.parametrize(
-    ("peer", "served"),
-    [("127.0.0.1", True), ("::1", True), ("192.168.1.5", False), ("8.8.8.8", False), ("fe80::1", False)],
-)
-def test_only_this_machine_is_served(tmp_path, peer, served):
-    """A client from elsewhere is turned away, whatever the proxy listens on."""
-
-    async def test(addon, _tctx):
-        with context() as ctx:
-            ctx.client.peername = (peer, 5)
-            addon.client_connected(ctx.client)
-            assert (ctx.client.error is None) is served
-
-    play(tmp_path, test)
-
-
 def test_passwords_of_the_proxy_stay_out_of_flows(tmp_path):
     """The proxy password that mitmproxy notes on a flow is taken away, and the CONNECT's header with it."""
 

@@ -9,7 +9,6 @@ Laws of this file:
 """
 
 import asyncio
-import ipaddress
 import logging
 import os
 import re
@@ -34,6 +33,7 @@ from mitmproxy.tls import ClientHelloData
 from copilot_balancer import config, contentview, guard
 from copilot_balancer.commands import Commands
 from copilot_balancer.copilot import error_body, plain_host
+from copilot_balancer.doorkeeper import Doorkeeper, is_loopback
 from copilot_balancer.errors import BalancerError, InvalidInput, printable
 from copilot_balancer.exchange import Exchange
 from copilot_balancer.frames import Frames
@@ -71,7 +71,10 @@ class CopilotBalancer:
         self.sockets: weakref.WeakKeyDictionary[http.HTTPFlow, Frames] = weakref.WeakKeyDictionary()
         self.proxy_users: weakref.WeakKeyDictionary[Client, str] = weakref.WeakKeyDictionary()
         """Client connection -> the name in its proxy URL; a name only when the proxy asks for no password."""
-        self.addons = [Commands(lambda: self.live, self.upkeep.store, self._this_proxy)]
+        self.addons = [
+            Commands(lambda: self.live, self.upkeep.store, self._this_proxy),
+            Doorkeeper(lambda: self.live.settings if self.live else None),
+        ]
         """mitmproxy calls them as it calls us."""
         self._watching: asyncio.Task[None] | None = None
         self._unnamed_host = False
@@ -112,7 +115,7 @@ class CopilotBalancer:
         self.upkeep.use(loaded.settings)
         keep = loaded.settings.keep_bodies
         self.live.keep_bodies = (KEEP_BODIES if _is_looked_at() else 0) if keep is None else keep
-        if not _is_loopback(ctx.options.listen_host):
+        if not is_loopback(ctx.options.listen_host):
             self._check_remote(ctx.options.listen_host)
         if not ctx.options.validate_inbound_headers:
             raise InvalidInput("validate_inbound_headers must stay on: without it requests can be smuggled")
@@ -143,14 +146,14 @@ class CopilotBalancer:
             chosen = server.mode.custom_listen_host is not None or not self._unnamed_host
             if chosen and not self.live.settings.allow_remote:
                 for host, *_ in server.listen_addrs:
-                    if not _is_loopback(host):
+                    if not is_loopback(host):
                         self._switch_off(f"listening on {host} would lend your accounts to other machines")
         self._watching = asyncio.get_running_loop().create_task(self._begin())
 
     async def _begin(self) -> None:
         assert self.live is not None
         servers = ctx.master.addons.get("proxyserver")
-        if self._unnamed_host and not all(_is_loopback(host) for host, *_ in servers.listen_addrs()):
+        if self._unnamed_host and not all(is_loopback(host) for host, *_ in servers.listen_addrs()):
             # mitmproxy reads listen_host before it loads scripts
             logger.info("copilot: listening once more, on this machine alone")
             await servers.servers.update([])
@@ -194,11 +197,6 @@ class CopilotBalancer:
             self.upkeep.end()
 
     # --- whose connections, and which hosts --------------------------------------------------------------------------
-
-    def client_connected(self, client: Client) -> None:
-        """Second net: whoever listens, only loopback clients are served unless the user opted in."""
-        if self.live is None or (not self.live.settings.allow_remote and not _is_loopback(client.peername[0])):
-            client.error = "copilot-balancer serves this machine only"
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """Take the proxy user and password, if any, out of the CONNECT; the name says which fence or account."""
@@ -344,13 +342,6 @@ def _overrides() -> Mapping[str, object]:
         if value is not None and value != []:
             found[option.name] = value
     return found
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_asked_for(host: str, port: int) -> bool:

@@ -21,7 +21,8 @@ from copilot_balancer import attribution, guard, quota
 from copilot_balancer.accounts import Account
 from copilot_balancer.attribution import Attribution, Try
 from copilot_balancer.conversation import conversation_of
-from copilot_balancer.copilot import PLACEHOLDER, Kind, kind_of
+from copilot_balancer.copilot import PLACEHOLDER, Kind, kind_of, plain_host
+from copilot_balancer.doorkeeper import made_by_a_page
 from copilot_balancer.errors import InvalidInput, UpstreamError, printable
 from copilot_balancer.frames import Frames
 from copilot_balancer.github import ExchangeRefused
@@ -85,9 +86,10 @@ class Exchange:
             if self.proxy_user and not self._name_is_known():
                 self._answer_self(403, "unknown_proxy_user", f"no fence or account is named {self.proxy_user}")
                 return
-        bearer = send.hidden.bearer
-        held = bearer == PLACEHOLDER
-        if self.kind is Kind.OTHER:
+        held = send.hidden.bearer == PLACEHOLDER
+        if (page := made_by_a_page(self.flow.request)) is not None:
+            self._client_itself(send, held, why=page)
+        elif self.kind is Kind.OTHER:
             self._client_itself(send, held, why="this path acts as a person and is never balanced")
         elif not self.live.decisions.accounts:
             self._client_itself(send, held, why="no account is stored; `copilot-balancer accounts add` adds one")
@@ -135,16 +137,21 @@ class Exchange:
         return known or (home.id if home else None)
 
     def _client_itself(self, send: Send, held: bool, *, why: str) -> None:
+        host = self.flow.request.host
+        if plain_host(host) not in self.live.hosts:
+            self._answer_self(403, "credential_refused", f"it was led to {printable(host)}, which is no Copilot host")
+            return
         if held:
             self.note = why
-            self._answer_self(403 if self.kind is Kind.OTHER else 401, "no_account", why)
+            none_stored = self.kind is not Kind.OTHER and not self.live.decisions.accounts
+            self._answer_self(401 if none_stored else 403, "no_account", why)
             return
 
         def authorize(request: http.Request, _server: Server) -> None:
             guard.hand_on(request, hidden=send.hidden)
 
         self.note = f"the client's own credential ({why})"
-        send.host = self.flow.request.host
+        send.host = host
         send.authorize = authorize
 
     def _declines_websocket(self) -> bool:

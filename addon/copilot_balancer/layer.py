@@ -310,10 +310,27 @@ class FailoverStream(HttpStream):
             if self.server_state == self.state_errored:
                 return
         self._committed = True
+        self._without_body_to_head()
         yield from super().send_response(already_streamed)
 
+    def _without_body_to_head(self) -> None:
+        """A body in the answer to HEAD would be read as the next answer."""
+        assert self.flow.response
+        if self.flow.request.method == "HEAD":
+            self.flow.response.raw_content = None
+
     def state_wait_for_response_headers(self, event: ResponseHeaders) -> layer.CommandGenerator[None]:
-        """As mitmproxy's, but an answer that an addon put in the place of the upstream's is sent whole."""
+        """As mitmproxy's, but an answer that an addon put in the place of the upstream's is sent whole.
+
+        mitmproxy takes a 1xx for the last answer, and its client hangs: it counts as none.
+        """
+        if 100 <= event.response.status_code < 200 and event.response.status_code != 101:
+            yield SendHttp(RequestProtocolError(self.stream_id, "informational", ErrorCode.CANCEL), self.context.server)
+            why = f"an answer of status {event.response.status_code}, which announces another one"
+            yield from self.handle_protocol_error(
+                ResponseProtocolError(self.stream_id, why, ErrorCode.GENERIC_SERVER_ERROR)
+            )
+            return
         yield from super().state_wait_for_response_headers(event)
         if self.server_state == self.state_consume_response_body and self.flow.response is not event.response:
             yield from self._cancel_upstream("answered here")
@@ -324,6 +341,7 @@ class FailoverStream(HttpStream):
 
     def _cancel_upstream(self, why: str) -> Iterator[commands.Command]:
         self._upstream = False
+        self._forget_upstream()
         yield SendHttp(RequestProtocolError(self.stream_id, why, ErrorCode.CANCEL), self.context.server)
         self._layer.retire(self.context.server)
 
@@ -342,6 +360,11 @@ class FailoverStream(HttpStream):
 
     def start_response_stream(self) -> layer.CommandGenerator[None]:
         """From here on the client has seen a byte; an answer that is watched is held back until it is one."""
+        assert self.flow.response
+        framed = {"content-length", "transfer-encoding"} & {name.lower() for name in self.flow.response.headers}
+        if not framed and self.flow.request.http_version == self.flow.response.http_version == "HTTP/1.1":
+            # without it the end is the end of the connection, and an abort would look like one
+            self.flow.response.headers["transfer-encoding"] = "chunked"
         if self._asked.watch is not None and self._upstream:
             self._held = bytearray()
             self.server_state = self.state_hold_response_body
@@ -397,7 +420,6 @@ class FailoverStream(HttpStream):
             self._upstream, response.raw_content = True, None
             yield from self._release()
             return
-        self._forget_upstream()
         if error is None:
             yield from self._cancel_upstream("refused in its stream")
         if again:
@@ -438,6 +460,8 @@ class FailoverStream(HttpStream):
         self, event: RequestProtocolError | ResponseProtocolError
     ) -> layer.CommandGenerator[None]:
         """Ask *again?* when the upstream fails before the client has seen a byte; end what was whole by then well."""
+        if isinstance(event, ResponseProtocolError):
+            self._forget_upstream()  # mitmproxy tells some errors twice
         waiting = (
             self.state_wait_for_response_headers,
             self.state_consume_response_body,
@@ -469,6 +493,8 @@ class FailoverStream(HttpStream):
         yield FailoverJudgeHook(refusal)
         if (yield from self.check_killed(True)):
             return False
+        if refusal.again or error is not None:
+            self._forget_upstream()
         if refusal.again:
             self.flow.response = None
             return True
@@ -486,6 +512,7 @@ class FailoverStream(HttpStream):
         yield HttpResponseHeadersHook(self.flow)
         if not (yield from self.check_killed(True)):
             self._committed = True
+            self._without_body_to_head()
             yield from super().send_response()
 
     def _ends_well(self) -> bool:
@@ -533,7 +560,8 @@ class FailoverStream(HttpStream):
             self._committed = True
             answer = _fault(f"a fault in copilot-balancer, incident {incident}; the proxy's log has the details")
             yield SendHttp(ResponseHeaders(self.stream_id, answer), self.context.client)
-            yield SendHttp(ResponseData(self.stream_id, answer.raw_content or b""), self.context.client)
+            if self.flow.request.method != "HEAD":
+                yield SendHttp(ResponseData(self.stream_id, answer.raw_content or b""), self.context.client)
             yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
         if (flow := getattr(self, "flow", None)) is not None and flow.live:
             flow.error = Error(f"copilot-balancer: incident {incident}")

@@ -1,0 +1,142 @@
+"""Some hundreds of seeds of the layer's simulation, the bugs that it found once, and that it finds bugs at all."""
+
+import re
+
+import pytest
+from mitmproxy import http
+from mitmproxy.proxy.layers.http import HttpStream
+
+from copilot_balancer import layer
+from layer_simulation import KINDS, main, simulate
+from test_layer import END, LIMITED, REQUEST, STREAM, Addon, no_tls  # noqa: F401 - a fixture
+
+SEEDS = 400
+GROUPS = 8
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_seeds(group):
+    """Under every seed: none lost, none hung, none sent after commitment, none misattributed, no exception of ours."""
+    found = [simulate(seed) for seed in range(group, SEEDS, GROUPS)]
+    assert {result.seed: result.violations for result in found if result.violations} == {}
+
+
+def test_every_fault_happens():
+    """The seeds play every kind of fault that there is, and no upstream kind is written for nothing."""
+    kinds = set()
+    seed = 0
+    while len(kinds) < len(KINDS) + 2 and seed < 1000:
+        kinds |= simulate(seed).kinds.keys()
+        seed += 1
+    assert len(kinds) >= len(KINDS) + 2  # and the two of HEAD
+    assert len(kinds) >= 24
+
+
+def test_a_seed_is_repeatable(capsys):
+    """The same seed tells the same story, and the command prints it."""
+
+    def story(seed):
+        lines = []
+        simulate(seed, lines.append)
+        return [re.sub(r"incident \w+", "incident", line) for line in lines]
+
+    for seed in range(20):
+        assert story(seed) == story(seed)
+    assert main(["7"]) == 0
+    told = capsys.readouterr().out
+    assert told.splitlines()[:-1] == story(7)
+    assert told.endswith("all holds\n")
+
+
+BUGS = {
+    "it never fails over": (layer.FailoverStream, "handle_protocol_error", HttpStream.handle_protocol_error),
+    "failed connections are handed out again": (layer.FailoverLayer, "retire", lambda *_: None),
+    "what the last upstream said late counts": (layer.FailoverStream, "_forget_upstream", lambda _: None),
+    "nobody looks at the clock": (layer.FailoverStream, "time_left", lambda *_: None),
+    "a client that has left is not noticed": (layer.FailoverStream, "check_killed", lambda *_: iter(())),
+    "the client's credential stays in the flow": (layer, "_masked", lambda name, value: (name, value)),
+    "a refusal is never held back": (layer, "BUFFER_LIMIT", -1),
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_bugs_are_found(bug, monkeypatch):
+    """A layer with a bug does not pass: the oracle is worth something."""
+    owner, name, broken = BUGS[bug]
+    if name == "BUFFER_LIMIT":
+        monkeypatch.setattr("layer_simulation.BUFFER_LIMIT", broken)
+    else:
+        monkeypatch.setattr(owner, name, broken)
+    assert any(simulate(seed).violations for seed in range(300))
+
+
+# --- what it found, each in its smallest form
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_an_end_that_is_told_twice(again):
+    """A connection that fails while a hook runs, and then is closed, is one failure: the next attempt is none of it."""
+    addon = Addon(*["api.githubcopilot.com"] * (3 if again else 1))
+    play = addon.play()
+    play.hold = {"responseheaders"}
+    play.client_sends(REQUEST)
+    play.server_sends(b"HTTP/1.1 429 No\r\nTransfer-Encoding: chunked\r\n\r\n")
+    play.server_sends(b"zz\r\n")
+    play.hold = set()
+    play.resume("responseheaders")
+    assert len(addon.refusals) == 1
+    assert len(addon.sends) == (2 if again else 1)
+    if again:
+        play.server_sends(STREAM + END)
+        assert play.to_client == STREAM + END
+    else:
+        assert play.to_client.startswith(b"HTTP/1.1 502")
+
+
+def test_an_end_that_is_told_after_the_answer_was_replaced():
+    """An answer that an addon puts in the place of one that fails meanwhile is sent, and the next request is served."""
+    addon = Addon()
+
+    def instead(flow: http.HTTPFlow) -> None:
+        flow.response = http.Response.make(418, b"ours")
+
+    play = addon.play(responseheaders=instead)
+    play.hold = {"responseheaders"}
+    play.client_sends(REQUEST + REQUEST)
+    play.server_sends(STREAM)
+    play.server_sends(b"zz\r\n")
+    play.resume("responseheaders")
+    play.hold = set()
+    assert play.to_client.startswith(b"HTTP/1.1 418")
+    assert play.to_client.count(b"HTTP/1.1") == 1
+    play.server_sends(LIMITED)
+    assert b"HTTP/1.1 418" in play.to_client[20:]
+
+
+@pytest.mark.parametrize("status", [100, 102, 103])
+def test_an_informational_answer_is_none(status):
+    """mitmproxy takes a 1xx for the answer: the client would wait for ever. It counts as no answer instead."""
+    addon = Addon()
+    play = addon.play()
+    play.client_sends(REQUEST)
+    play.server_sends(b"HTTP/1.1 %d Hints\r\n\r\n" % status)
+    assert [refusal.sent for refusal in addon.refusals] == [True]
+    assert len(play.opened) == 2
+    play.server_sends(STREAM + END)
+    assert play.to_client == STREAM + END
+
+
+@pytest.mark.parametrize("fault", [False, True])
+def test_an_answer_of_ours_to_head_has_no_body(fault):
+    """An answer to HEAD has no body, also one that is made here: the next answer would be read from inside it."""
+
+    def choose(send: layer.Send) -> None:
+        if fault:
+            send.host, send.authorize = "api.githubcopilot.com", lambda *_: 1 / 0
+        else:
+            send.flow.response = http.Response.make(403, b"{}")
+
+    play = Addon().play(failover_choose=choose)
+    play.client_sends(b"HEAD /mcp HTTP/1.1\r\nHost: api.githubcopilot.com\r\n\r\n")
+    assert play.to_client.startswith(b"HTTP/1.1 502" if fault else b"HTTP/1.1 403")
+    assert play.to_client.endswith(b"\r\n\r\n")
