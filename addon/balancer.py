@@ -1,15 +1,7 @@
 """For a checkout: ``mitmdump -s addon/balancer.py``. Hands on to ``copilot_balancer/script.py``."""
 
-try:
-    from copilot_balancer.addon import CopilotBalancer
-except ModuleNotFoundError as missing:
-    import logging
+import runpy
+from pathlib import Path
 
-    logging.getLogger(__name__).error(  # noqa: TRY400 - a sentence, not a traceback
-        "copilot-balancer cannot start: the Python of this mitmproxy has no %r. Run scripts/setup and use "
-        ".venv/bin/mitmdump, or install copilot-balancer beside mitmproxy with pip "
-        "(mitmproxy's self-contained binaries carry a Python of their own and take no packages).",
-        missing.name,
-    )
-else:
-    addons = [CopilotBalancer()]
+# run, not imported: mitmproxy runs this file again when it changes, and wants a new addon object then
+addons = runpy.run_path(str(Path(__file__).with_name("copilot_balancer") / "script.py"))["addons"]

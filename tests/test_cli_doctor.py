@@ -14,9 +14,9 @@ from importlib import metadata
 import pytest
 
 from conftest import free_port
-from copilot_balancer import cli_doctor
+from copilot_balancer import __version__, cli_doctor, cli_doctor_clients
 from copilot_balancer.asking import Answer
-from copilot_balancer.cli_doctor import Finding, State
+from copilot_balancer.cli_doctor_finding import Case, Finding, State
 from copilot_balancer.errors import UpstreamError
 from copilot_balancer.local_proxy import Listener, usual_authority
 from copilot_balancer.memory import AccountState, Cooldown, Memory
@@ -41,7 +41,7 @@ def sound(machine, made_ca, quick, monkeypatch):  # noqa: F811 - fixtures
     """A machine on which nothing is wrong."""
     machine.with_ca(made_ca)
     machine.add("Work", "work", "--no-verify")
-    monkeypatch.setattr(cli_doctor, "SYSTEM_BUNDLES", ())
+    monkeypatch.setattr(cli_doctor_clients, "SYSTEM_BUNDLES", ())
     return machine
 
 
@@ -153,13 +153,15 @@ def test_python_is_old(sound, port, monkeypatch):
 
 
 def addon(machine):  # noqa: F811 - a parameter
-    (finding,) = cli_doctor._addon(cli_doctor.Case(machine.world, 1, online=False))
+    (finding,) = cli_doctor._addon(Case(machine.world, 1, online=False))
     return finding
 
 
 def test_the_addon_loads(sound):
-    """The addon is loaded as mitmproxy would load it."""
-    assert addon(sound).state is State.OK
+    """The addon is loaded as mitmproxy would load it, and its version is told."""
+    finding = addon(sound)
+    assert finding.state is State.OK
+    assert finding.text.startswith(f"{__version__} loads (")
 
 
 @pytest.mark.parametrize(
@@ -346,7 +348,7 @@ def test_clients(sound, port, environ, said):
 def test_trusted_by_the_system(sound, port, monkeypatch):
     """A CA in the system's store is told as more than is needed; what takes the store's place hides it again."""
     sound.install("curl")
-    monkeypatch.setattr(cli_doctor, "SYSTEM_BUNDLES", (str(sound.authority.certificate),))
+    monkeypatch.setattr(cli_doctor_clients, "SYSTEM_BUNDLES", (str(sound.authority.certificate),))
     (finding,) = wrong(sound, port)
     assert (finding.check, finding.state) == ("system trust", State.WARNING)
     assert any(finding.text == "trust the proxy's CA: curl (by the system)" for finding in look(sound, port))

@@ -14,11 +14,11 @@ from command_line import CommandLine
 from copilot_balancer.conversation import conversation_of
 from copilot_balancer.decision_file import BEFORE, NAME, DecisionFile
 from copilot_balancer.decision_log import RecordedPool
-from copilot_balancer.explained import TERMS, explain_text, explained
+from copilot_balancer.explained import PARTS, TERMS, explain_text, explained
 from copilot_balancer.memory import QuotaWindow
 from copilot_balancer.outcomes import SERVED
 from copilot_balancer.pool import Attempt, Policy, PoolRequest, Route
-from copilot_balancer.strategies import STRATEGIES, Candidate
+from copilot_balancer.strategies import STRATEGIES, Candidate, parts
 from pools import (
     BLOCKED,
     DAY,
@@ -81,8 +81,9 @@ def test_explain(cli):
         "\n"
         "Who can serve it, best first; hybrid prefers the highest score, then the lowest\n"
         "turn, then the longest unused:\n"
-        "     ACCOUNT  SCORE  TURN  LAST USED\n"
-        "  1  private  6.000     1   12 s ago\n"
+        "     ACCOUNT  HEALTH  PACE  IDLE  SCARCE  DOUBT  SCORE  TURN  LAST USED\n"
+        "  1  private    1.00  3.00  2.00    0.00   0.00  6.000     1   12 s ago\n"
+        "  SCORE = HEALTH + PACE + IDLE + SCARCE + DOUBT\n"
         "\n"
         "The others:\n"
         "  work  rests after a rate limit, free again in 10 min\n"
@@ -182,6 +183,7 @@ def test_explain_for_programs(cli):
                 "account": "private",
                 "stays": False,
                 "terms": {"-score": -6.0, "turn": 1.0, "last used": cli.now - 12},
+                "parts": {"health": 1.0, "pace": 3.0, "idle": 2.0, "scarcity": 0.0, "doubt": 0.0},
             }
         ],
         "why_not": [
@@ -219,7 +221,12 @@ def test_a_hold_and_nobody_for_programs():
 @pytest.mark.parametrize(
     ("strategy", "table"),
     [
-        pytest.param("hybrid", "ACCOUNT SCORE TURN LAST USED | 1 a 7.000 2 60 s ago | 2 b 4.840 1 2 min ago", id="hybrid"),
+        pytest.param(
+            "hybrid",
+            "ACCOUNT HEALTH PACE IDLE SCARCE DOUBT SCORE TURN LAST USED"
+            " | 1 a 1.00 4.00 2.00 0.00 0.00 7.000 2 60 s ago | 2 b 1.00 1.84 2.00 0.00 0.00 4.840 1 2 min ago",
+            id="hybrid",
+        ),
         pytest.param("sticky", "ACCOUNT USED LAST PRIORITY | 1 a yes 5 | 2 b no 0", id="sticky"),
         pytest.param("round-robin", "ACCOUNT TURN | 1 b 1 | 2 a 2", id="round-robin"),
         pytest.param("priority", "ACCOUNT PRIORITY | 1 b 0 | 2 a 5", id="priority"),
@@ -248,12 +255,25 @@ def test_every_term_has_its_words():
     """No strategy compares by something that the table of terms does not know."""
     candidate = Candidate(0, True, 0, 1.0, 0.0, 0, 0.0, True, 1.0, 100.0, None, None, 0.0, False)
     assert {name for strategy in STRATEGIES.values() for name in strategy(candidate)} == set(TERMS)
+    assert {part for name in STRATEGIES for part in parts(name, candidate)} == set(PARTS)
 
 
 def test_a_term_without_words(monkeypatch):
     """A term that is new is shown by its name."""
     monkeypatch.setitem(STRATEGIES, "priority", lambda candidate: {"luck": 7.5})
     assert "priority prefers the lowest luck" in text_of(Bench("a", policy=Policy(strategy="priority")))
+
+
+def test_the_widest_table():
+    """A score whose parts are all at their widest still leaves room for a label of ten letters."""
+    bench = Bench("colleagues", "other")
+    found = bench.pool.explain("gpt", None, bench.now)
+    terms = {"-score": 17.123, "turn": 1234.5, "last used": bench.now - 39 * MINUTE}
+    wide = {"health": 0.25, "pace": 4.0, "idle": 0.02, "scarcity": -12.25, "doubt": -10.0}
+    found = replace(found, candidates=tuple(replace(one, terms=terms, parts=wide) for one in found.candidates))
+    lines = explain_text(found, bench.now).splitlines()
+    assert max(map(len, lines)) == 80
+    assert "  1  colleagues    0.25  4.00  0.02  -12.25  -10.00  -17.123  1234.5  39 min ago" in lines
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def test_an_explanation_is_what_would_happen():
     assert (found.model, found.conversation, found.strategy) == ("gpt", "talk", "hybrid")
     assert [(one.label, one.stays) for one in found.candidates] == [("c", False), ("b", False)]
     assert found.candidates[0].terms == {"-score": -6.0, "turn": 0.0, "last used": 0.0}
+    assert found.candidates[0].parts == {"health": 1.0, "pace": 3.0, "idle": 2.0, "scarcity": 0.0, "doubt": 0.0}
     assert {why.label: why.reason for why in found.why_not} == {
         "a": "rests after a rate limit", "d": "stands in another fence",
     }  # fmt: skip

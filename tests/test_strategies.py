@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from copilot_balancer.errors import InvalidInput
-from copilot_balancer.strategies import STRATEGIES, Candidate, strategy
+from copilot_balancer.strategies import STRATEGIES, Candidate, parts, strategy
 
 EQUAL = Candidate(
     position=0,
@@ -86,6 +86,24 @@ def test_the_formula_of_hybrid():
     assert terms == {"-score": -score, "turn": 4.0, "last used": 9.0}
     assert strategy("hybrid")(replace(EQUAL, pace=50.0))["-score"] == -(1 + 2 * 2 + 2)
     assert strategy("hybrid")(replace(EQUAL, pace=1.0, doubted=True))["-score"] == -(1 + 2 + 2 - 10)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_parts_of_a_score(name):
+    """What is shown of a score adds up to it, bit for bit; a strategy without a score has no parts."""
+    candidate = replace(EQUAL, health=0.3, pace=0.7, in_flight=3, weight=2.1, scarcity=1.1, doubted=True)
+    found = parts(name, candidate)
+    if name != "hybrid":
+        assert found == {}
+        return
+    assert found == {"health": 0.3, "pace": 1.4, "idle": 2 / (1 + 3 / 2.1), "scarcity": -1.1, "doubt": -10.0}
+    score = found["health"] + found["pace"] + found["idle"] + found["scarcity"] + found["doubt"]
+    assert -score == strategy(name)(candidate)["-score"]
+
+
+def test_no_part_is_a_negative_zero():
+    """It would be printed as -0.00."""
+    assert "-" not in str(list(parts("hybrid", EQUAL).values()))
 
 
 def test_an_unknown_strategy():

@@ -12,7 +12,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -25,6 +24,7 @@ from copilot_balancer.clients import OPENCODE_LOGIN
 from copilot_balancer.copilot import PLACEHOLDER
 from copilot_balancer.errors import BalancerError, InvalidInput, printable
 from copilot_balancer.folder import Refusal, make, opened
+from copilot_balancer.jsonc import parsed, plain
 
 FILE_BYTES = 1024 * 1024
 """A file of settings or logins has a few KB; one that is larger than this is something else."""
@@ -170,7 +170,7 @@ def with_vscode_proxy(path: Path, raw: bytes | None, url: str) -> bytes:
         )
     if not text.strip():
         return f'{{\n    "http.proxy": {json.dumps(url)}\n}}\n'.encode()
-    at = _plain(text).index("{") + 1
+    at = plain(text).index("{") + 1
     line = _vscode_line(url) if settings else _vscode_line(url).rstrip(",")
     return f"{text[:at]}{line}{text[at:]}".encode("utf-8", "surrogateescape")
 
@@ -242,27 +242,10 @@ def _shown(path: Path) -> str:
 
 def _object(path: Path, raw: bytes | None, *, comments: bool = False) -> dict[str, Any]:
     """The JSON object in a file."""
-    found = _parsed(raw or b"", comments=comments)
+    found = parsed(raw or b"", comments=comments)
     if not isinstance(found, dict):
         raise InvalidInput(f"{_shown(path)} is not a JSON object, so it is left alone")
     return found
-
-
-def _parsed(raw: bytes, *, comments: bool) -> object:
-    """The document, or None; no exception leaves here, since its traceback would hold the content."""
-    try:
-        text = raw.decode("utf-8-sig")
-        return json.loads(re.sub(r",(\s*[}\]])", r"\1", _plain(text)) if comments else text)
-    except (ValueError, RecursionError):
-        return None
-
-
-_JSONC = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
-
-
-def _plain(text: str) -> str:
-    """JSON with comments, each comment as blanks of its own length."""
-    return _JSONC.sub(lambda part: part[0] if part[0].startswith('"') else re.sub(r"[^\n]", " ", part[0]), text)
 
 
 # ── changing, and the way back ───────────────────────────────────────────────────────────────────────────────────────

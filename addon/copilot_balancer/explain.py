@@ -17,6 +17,7 @@ from copilot_balancer.cooldowns import blocked, health, rejected
 from copilot_balancer.eligibility import Member, resting
 from copilot_balancer.memory import QuotaWindow, live
 from copilot_balancer.selection import Board, route_of, select, why_not
+from copilot_balancer.strategies import parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ class CandidateView:
     label: str
     terms: Mapping[str, float]
     """Name -> value in the order of comparison; lower is preferred (``strategies``)."""
+    parts: Mapping[str, float]
+    """What the score among the terms is the sum of; empty when the strategy has no score."""
     stays: bool
     """The conversation is there already; this comes before all terms."""
 
@@ -123,7 +126,13 @@ def explain(board: Board, request: PoolRequest, now: float) -> Explanation:
         chosen=chosen,
         decision=decision,
         candidates=tuple(
-            CandidateView(one.member.account.id, one.member.account.label, dict(one.terms), one.stays)
+            CandidateView(
+                account_id=one.member.account.id,
+                label=one.member.account.label,
+                terms=dict(one.terms),
+                parts=parts(board.policy.strategy, one.candidate),
+                stays=one.stays,
+            )
             for one in selection.ready
         ),
         why_not=tuple(selection.barred[key] for key in board.members if key in selection.barred),

@@ -31,6 +31,15 @@ def _in(moment: float, now: float) -> str:
 Cell = Callable[[float, float], str]
 """A term's value and the moment -> what is printed."""
 
+PARTS: Mapping[str, str] = {
+    "health": "HEALTH",
+    "pace": "PACE",
+    "idle": "IDLE",
+    "scarcity": "SCARCE",
+    "doubt": "DOUBT",
+}
+"""What a score is the sum of (``strategies.parts``): head of the column."""
+
 TERMS: Mapping[str, tuple[str, str, Cell]] = {
     "-score": ("SCORE", "the highest score", lambda value, _: f"{-value:.3f}"),
     "-quota": ("QUOTA LEFT", "the most quota left", lambda value, _: f"{-value:.0f} %"),
@@ -76,13 +85,17 @@ def _candidates(explanation: Explanation, now: float) -> str:
     """Who can serve, best first, with what they were compared by."""
     names = list(explanation.candidates[0].terms)
     shown = [TERMS.get(name, (name.upper(), f"the lowest {name}", lambda value, _: f"{value:g}")) for name in names]
-    rows = [["", "ACCOUNT", *(head for head, _, _ in shown)]]
+    parts = [PARTS.get(name, name.upper()) for name in explanation.candidates[0].parts]
+    rows = [["", "ACCOUNT", *parts, *(head for head, _, _ in shown)]]
     for place, one in enumerate(explanation.candidates, 1):
+        summands = (f"{value:.2f}" for value in one.parts.values())
         cells = (cell(one.terms[name], now) for name, (_, _, cell) in zip(names, shown, strict=True))
-        rows.append([str(place), one.label + (" *" if one.stays else ""), *cells])
+        rows.append([str(place), one.label + (" *" if one.stays else ""), *summands, *cells])
     preferred = f"{explanation.strategy} prefers {', then '.join(words for _, words, _ in shown)}"
     order = preferred if _is_by_terms(explanation.candidates) else "a route of yours gives the order"
     lines = [filled(f"Who can serve it, best first; {order}:"), *_table(rows)]
+    if parts:
+        lines.append(f"  SCORE = {' + '.join(parts)}")
     if any(one.stays for one in explanation.candidates):
         lines.append("  * the conversation is there already, which comes first")
     return "\n".join(lines)
@@ -146,6 +159,7 @@ def explained(explanation: Explanation, now: float) -> dict[str, Any]:
                 "account": one.label,
                 "stays": one.stays,
                 "terms": {name: None if math.isinf(value) else value for name, value in one.terms.items()},
+                "parts": dict(one.parts),
             }
             for one in explanation.candidates
         ],

@@ -26,11 +26,13 @@ from copilot_balancer.accounts import (
     normalise_domain,
 )
 from copilot_balancer.asking import PROGRAM, TOTAL_SECONDS, Answer, Question, Wire, parsed
-from copilot_balancer.catalogue import Listed, read_models
+from copilot_balancer.catalogue import Listed
 from copilot_balancer.device_flow import Post, Reply, Show, Step, Wait, device_login
 from copilot_balancer.errors import InvalidInput, UpstreamError, printable
+from copilot_balancer.github_models import REFUSED_AS_SUCH, Listing, list_models, told
 from copilot_balancer.memory import QuotaWindow
-from copilot_balancer.outcomes import Outcome, Reason, classify, classify_exchange
+from copilot_balancer.outcome import Outcome, Reason
+from copilot_balancer.outcomes import classify_exchange
 from copilot_balancer.quota import read_snapshots
 
 REST_VERSION = "2022-11-28"
@@ -40,10 +42,6 @@ Source: GitHub docs, rest/overview/api-versions; seen with Copilot's version in 
 """
 COPILOT_VERSION = "2025-04-01"
 """What clients send to ``/copilot_internal``. Source: copilot-protocol.md 7.1."""
-MODELS_VERSION = "2026-06-01"
-"""What opencode sends to ``/models``. Source: clients.md 3."""
-MODELS_BYTES = 4 * 1024 * 1024
-"""A list of 41 models has about 100 KB (copilot-protocol.md 6)."""
 
 _SHOWN = frozenset(
     {
@@ -234,7 +232,7 @@ class GitHub:
         answer = self._wire.ask(Question(url, token, version=COPILOT_VERSION, headers={"Editor-Version": PROGRAM}))
         outcome = classify_exchange(answer.status, answer.headers, answer.body, wall=time.time())
         if outcome.reason is not Reason.SERVED:
-            raise ExchangeRefused(_told(answer, outcome), outcome)
+            raise ExchangeRefused(told(answer, outcome), outcome)
         found = _exchanged(answer, host)
         if isinstance(found, str):
             raise UpstreamError(found)
@@ -273,7 +271,7 @@ class GitHub:
         """
         host = who.id.partition(":")[0]
         plain = self._list(token, host, who.api_host)
-        if plain.models is not None or plain.reason not in _REFUSED_AS_SUCH:
+        if plain.models is not None or plain.reason not in REFUSED_AS_SUCH:
             return Access("direct", models=plain.models, warning=plain.why or None)
         try:
             minted = self.exchange(token, host)
@@ -281,7 +279,7 @@ class GitHub:
             return Access("direct", warning=f"{plain.why}; nor can the token be exchanged: {error}")
         api_host = minted.api_host or who.api_host
         bought = self._list(minted.token, host, api_host)
-        if bought.models is None and bought.reason in _REFUSED_AS_SUCH:
+        if bought.models is None and bought.reason in REFUSED_AS_SUCH:
             return Access("direct", warning=f"{plain.why}; nor does it take what the token was exchanged for")
         return Access("exchange", api_host, bought.models, bought.why or None)
 
@@ -332,45 +330,9 @@ class GitHub:
     def _copilot_user(self, token: SecretStr, host: str) -> Answer:
         return self._wire.ask(Question(f"https://api.{host}/copilot_internal/user", token, version=COPILOT_VERSION))
 
-    def _list(self, token: SecretStr, host: str, api_host: str) -> "_Listing":
-        """The models that `token` has at `api_host`, or why there is no list; GitHub tokens need one of two prefixes.
-
-        Which one a host wants is not documented (copilot-protocol.md 2.1), so the other one is tried once.
-        """
+    def _list(self, token: SecretStr, host: str, api_host: str) -> Listing:
         check_api_host(api_host, _checked(token, host))
-        bought = {"Editor-Version": PROGRAM} if token.get_secret_value().startswith("tid=") else {}
-        for scheme in ("Bearer", "token"):
-            question = Question(
-                f"https://{api_host}/models", token, scheme, MODELS_VERSION, headers=bought, cap=MODELS_BYTES
-            )
-            try:
-                answer = self._wire.ask(question)
-            except UpstreamError as error:
-                return _Listing(why=str(error))
-            if answer.status == 200:
-                models = None if answer.fault else read_models(parsed(answer.body))
-                why = answer.fault or "answered with something that is no list of models"
-                return _Listing(why=f"{api_host} {why}") if models is None else _Listing(models)
-            outcome = classify(answer.status, answer.headers, answer.body, wall=time.time())
-            if outcome.reason is not Reason.PREFIX:
-                break
-        return _Listing(reason=outcome.reason, why=f"the models could not be listed: {_told(answer, outcome)}")
-
-
-@dataclass(frozen=True)
-class _Listing:
-    """The models, or why there are none."""
-
-    models: tuple[Listed, ...] | None = None
-    why: str = ""
-    reason: Reason | None = None
-    """Of a refusal."""
-
-
-_REFUSED_AS_SUCH = frozenset(
-    {Reason.NEEDS_LOGIN, Reason.CREDENTIAL, Reason.NO_ACCESS, Reason.WRONG_HOST, Reason.PREFIX}
-)
-"""The Copilot API's refusals that another form of the token, or its own host, could cure."""
+        return list_models(self._wire, token, api_host, exchanged=token.get_secret_value().startswith("tid="))
 
 
 def _checked(token: SecretStr, host: str) -> str:
@@ -391,12 +353,6 @@ def _facts(answer: Answer) -> dict[str, object]:
     if answer.refusal is not None:
         raise UpstreamError(answer.refusal)
     return answer.object()
-
-
-def _told(answer: Answer, outcome: Outcome) -> str:
-    """A refusal as one sentence, with the service's own words."""
-    said = f": {outcome.text}" if outcome.text else ""
-    return f"{answer.host} refuses (HTTP {answer.status}{said})"
 
 
 def _exchanged(answer: Answer, host: str) -> Exchanged | str:

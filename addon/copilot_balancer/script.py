@@ -2,8 +2,22 @@
 
 mitmproxy runs this file again whenever it changes, so each run builds a new object; classes that must stay the same
 (the layer's hooks) live in modules that are imported once.
+
+mitmproxy's self-contained binaries carry a Python of their own, which has nothing of what is imported below: one line
+says so. At start-up a logged error ends mitmproxy, so nobody takes a proxy without the addon for one with it.
 """
 
-from copilot_balancer.addon import CopilotBalancer
+import logging
 
-addons = [CopilotBalancer()]
+try:
+    from copilot_balancer.addon import CopilotBalancer
+except ImportError as missing:
+    logging.getLogger(__name__).error(  # noqa: TRY400 - a sentence, not a traceback
+        "copilot-balancer cannot start: %s. Install copilot-balancer and mitmproxy >= 12.2.3 into one environment with "
+        "pip, pipx or uv (in a checkout: scripts/setup, then .venv/bin/mitmdump); mitmproxy's self-contained binaries "
+        "take no packages.",
+        f"this mitmproxy's Python has no {missing.name!r}" if isinstance(missing, ModuleNotFoundError) else missing,
+    )
+    addons = []
+else:
+    addons = [CopilotBalancer()]

@@ -3,7 +3,8 @@
 Laws of this file:
 
 1. A strategy is a small function of one candidate and of the moment: it returns the terms that it compares, in the
-   order of comparison, each with its name. Lower is preferred; ``explain`` prints exactly these.
+   order of comparison, each with its name. Lower is preferred; ``explain`` prints exactly these, and what a score is
+   the sum of.
 2. The pool asks a strategy only for a new conversation, or for one whose account cannot serve; and only about accounts
    that may serve.
 3. Whatever the strategy, the home account wins what is still equal, then the user's order.
@@ -73,13 +74,23 @@ def hybrid(candidate: Candidate) -> Terms:
     healed account only waits until the others are busy. Each scarce model weighs up to half an even pace: an account is
     spared for what few can do until the others are in trouble.
     """
-    pace = 2.0 * min(UNTOLD_PACE if candidate.pace is None else candidate.pace, PACE_TOP)
-    idle = 2.0 / (1.0 + candidate.in_flight / candidate.weight)
+    health, pace, idle, scarcity, doubt = _weighed(candidate)
     return {
-        "-score": -(candidate.health + pace + idle - candidate.scarcity - DOUBT * candidate.doubted),
+        "-score": -(health + pace + idle + scarcity + doubt),
         "turn": candidate.turn,
         "last used": candidate.last_used,
     }
+
+
+def _weighed(candidate: Candidate) -> tuple[float, float, float, float, float]:
+    """What the score of ``hybrid`` is the sum of, with weight and sign: health, pace, idle, scarcity, doubt."""
+    return (
+        candidate.health,
+        2.0 * min(UNTOLD_PACE if candidate.pace is None else candidate.pace, PACE_TOP),
+        2.0 / (1.0 + candidate.in_flight / candidate.weight),
+        0.0 - candidate.scarcity,
+        0.0 - DOUBT * candidate.doubted,
+    )
 
 
 def sticky(candidate: Candidate) -> Terms:
@@ -118,6 +129,13 @@ STRATEGIES: dict[str, Callable[[Candidate], Terms]] = {
     "priority": priority,
     "quota": quota,
 }
+
+
+def parts(name: str, candidate: Candidate) -> Terms:
+    """What the score of the strategy `name` is the sum of; empty for one that has no score."""
+    if name != "hybrid":
+        return {}
+    return dict(zip(("health", "pace", "idle", "scarcity", "doubt"), _weighed(candidate), strict=True))
 
 
 def strategy(name: str) -> Callable[[Candidate], Terms]:

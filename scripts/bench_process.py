@@ -1,0 +1,87 @@
+"""What the process costs: its start, its memory, and how long the event loop is held by large requests."""
+
+import asyncio
+import json
+
+from bench_client import Ask, Client
+from bench_numbers import milliseconds, percentile, table
+from bench_proxies import Proxy, folder, proxies, upstream
+
+PLAIN, OURS = "plain", "with the addon"
+LARGE = 10_000_000
+"""Bytes of a large request."""
+
+
+def start(*, quick: bool) -> None:
+    """Seconds until it answers; nothing of the bench is loaded into these."""
+    times: dict[bool, list[float]] = {False: [], True: []}
+    with folder() as at:
+        Proxy("first", at, None, addon=True).stop()  # the CA is made, modules are compiled
+        for _ in range(3 if quick else 11):
+            for addon, found in times.items():
+                proxy = Proxy("start", at, None, addon=addon)
+                found.append(proxy.started_in)
+                proxy.stop()
+    plain, ours = (percentile(times[addon], 50) for addon in (False, True))
+    table(
+        "start: milliseconds until it answers, fastest / median",
+        ["", PLAIN, OURS, "added"],
+        [
+            [
+                "mitmdump",
+                *(
+                    f"{milliseconds(min(times[addon]))} / {milliseconds(percentile(times[addon], 50))}"
+                    for addon in times
+                ),
+                milliseconds(ours - plain),
+            ]
+        ],
+    )
+
+
+def memory(*, quick: bool, requests: int = 20_000) -> None:
+    """Resident memory after the start and after many requests, 16 at a time."""
+    requests = 500 if quick else requests
+    grown: dict[str, tuple[float, float, float]] = {}
+
+    async def one(name: str, *, addon: bool) -> None:
+        with upstream() as to, folder() as at, proxies(Proxy(name, at, to, addon=addon)) as (proxy,):
+            begun = proxy.memory()
+            async with Client(proxy.port, proxy.ca_file) as client:
+                await client.batch(Ask("json 1000"), 16, requests=requests // 10)
+                warm = proxy.memory()
+                await client.batch(Ask("json 1000"), 16, requests=requests - requests // 10)
+                grown[name] = begun, warm, proxy.memory()
+
+    for name, addon in ((PLAIN, False), (OURS, True)):
+        asyncio.run(one(name, addon=addon))
+    table(
+        "memory: resident MB",
+        ["", "started", f"after {requests // 10:,} requests", f"after {requests:,}"],
+        [
+            *([name, *(f"{value:.1f}" for value in values)] for name, values in grown.items()),
+            ["added", *(f"{ours - plain:.1f}" for plain, ours in zip(*grown.values(), strict=True))],
+        ],
+    )
+
+
+def loop(*, quick: bool) -> None:
+    """How late the event loop comes back while ten large requests come at once."""
+    rows = []
+
+    async def one(name: str, *, addon: bool) -> None:
+        with upstream() as to, folder() as at:
+            file = at / "loop.json"
+            with proxies(Proxy(name, at, to, addon=addon, environ={"BENCH_LOOP": str(file)})) as (proxy,):
+                async with Client(proxy.port, proxy.ca_file) as client:
+                    await client.batch(Ask("json 1000", LARGE), 10, requests=10 if quick else 50)
+            late = json.loads(file.read_text())
+        rows.append([name, *(milliseconds(percentile(late, share)) for share in (50, 99)), milliseconds(max(late))])
+
+    for name, addon in ((PLAIN, False), (OURS, True)):
+        asyncio.run(one(name, addon=addon))
+    table(
+        f"loop: milliseconds that the event loop is held, ten requests of {LARGE // 10**6} MB at a time",
+        ["", "p50", "p99", "longest"],
+        rows,
+    )

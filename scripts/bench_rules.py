@@ -1,0 +1,104 @@
+"""What one request costs the pool (assign, record, finish): against accounts, conversations, and what is remembered."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from bench_numbers import table
+from pydantic import SecretStr
+
+from copilot_balancer.accounts import Account, Decisions
+from copilot_balancer.memory import MAX_CONVERSATIONS
+from copilot_balancer.outcomes import SERVED, classify
+from copilot_balancer.pool import Attempt, Policy, Pool, PoolRequest, Tried
+
+REFUSED = classify(429, {"retry-after": "30"}, b'{"error":{"code":"user_global_rate_limited:pro"}}', wall=0.0)
+MODEL_REFUSED = classify(429, {"retry-after": "80000"}, b'{"error":{"code":"user_model_rate_limited:pro"}}', wall=0.0)
+
+
+def a_pool(accounts: int, strategy: str = "hybrid") -> Pool:
+    """A pool of ready accounts."""
+    stored = tuple(
+        Account(id=f"github.com:{number}", label=f"a{number}", token=SecretStr(f"gho_{number:016}"))
+        for number in range(accounts)
+    )
+    return Pool(Policy(strategy=strategy), Decisions(accounts=stored, terms_accepted_at=1.0), 0.0)
+
+
+def served(pool: Pool, requests: int, conversations: int, start: float) -> None:
+    """Requests that are served at once, in so many conversations in turn."""
+    for number in range(requests):
+        now = start + number * 0.01
+        request = PoolRequest(f"r{start}-{number}", "gpt-4.1", now, conversation=f"c{number % conversations}")
+        attempt = pool.assign(request, now)
+        assert isinstance(attempt, Attempt)
+        pool.record(attempt, SERVED, now)
+        pool.finish(request.id, now)
+
+
+def failed_over(pool: Pool, requests: int, start: float) -> None:
+    """Requests that the first account refuses and the second one serves; every rest is over before the next one."""
+    for number in range(requests):
+        now = start + number * 1000.0
+        request = PoolRequest(f"f{start}-{number}", "gpt-4.1", now)
+        first = pool.assign(request, now)
+        assert isinstance(first, Attempt)
+        pool.record(first, REFUSED, now)
+        request = replace(request, tried=(Tried(first, REFUSED, now),))
+        second = pool.assign(request, now)
+        assert isinstance(second, Attempt)
+        pool.record(second, SERVED, now)
+        pool.finish(request.id, now)
+
+
+def resting(pool: Pool, models: int) -> None:
+    """Let one account rest for each of so many models, other than the one that is asked for."""
+    for number in range(models):
+        request = PoolRequest(f"m{number}", f"model-{number}", 0.0)
+        attempt = pool.assign(request, 0.0)
+        assert isinstance(attempt, Attempt)
+        pool.record(attempt, MODEL_REFUSED, 0.0)
+        pool.finish(request.id, 0.0)
+
+
+def rules(*, quick: bool) -> None:
+    """Print what one request costs the pool."""
+    rounds = 3 if quick else 15
+
+    def at_once(pool: Pool, conversations: int, requests: int) -> str:
+        return _cell(
+            lambda number: served(pool, requests, conversations, 1.0 + number * 0.01 * requests), requests, rounds
+        )
+
+    def twice(pool: Pool, requests: int) -> str:
+        return _cell(lambda number: failed_over(pool, requests, 1.0 + number * 1000.0 * requests), requests, rounds)
+
+    rows = []
+    for accounts in (1, 10, 100, 1000):
+        requests = max(50 if quick else 200, 2000 // accounts)
+        over = twice(a_pool(accounts), requests) if accounts > 1 else "-"
+        rows.append([f"{accounts} accounts, 8 conversations", at_once(a_pool(accounts), 8, requests), over])
+    for conversations in (10**2, 10**3, 10**4) if quick else (10**2, 10**3, 10**4, 10**5, 10**6):
+        pool = a_pool(10)
+        served(pool, min(conversations, 2 * MAX_CONVERSATIONS), conversations, 0.0)
+        rows.append([f"10 accounts, {conversations:,} conversations", at_once(pool, conversations, 2000), ""])
+    for models in (10, 600) if quick else (10, 100, 600):  # an account keeps 64 rests at most
+        pool = a_pool(10)
+        resting(pool, models)
+        rows.append([f"10 accounts, {models:,} rests of other models", at_once(pool, 8, 500), ""])
+    table(
+        f"rules: microseconds a request in the pool, median of {rounds} rounds [fastest]",
+        ["", "served at once", "failed over once"],
+        rows,
+    )
+
+
+def _cell(work: Callable[[int], None], requests: int, rounds: int) -> str:
+    """Microseconds a request: the median of the rounds, and the fastest."""
+    found = []
+    for number in range(rounds):
+        began = time.perf_counter()
+        work(number)
+        found.append((time.perf_counter() - began) / requests * 1e6)
+    return f"{statistics.median(found):.0f} [{min(found):.0f}]"

@@ -1,0 +1,123 @@
+"""scripts/bench: what it measures with is sound. No figure is asserted."""
+
+import asyncio
+import math
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import bench_client
+import bench_numbers
+import bench_proxies
+import bench_rules
+import bench_traffic
+import bench_upstream
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    with bench_proxies.upstream() as to:
+        yield to
+
+
+def asked(upstream, *asks) -> list:
+    """What the upstream answers when it is asked without a proxy, on one connection."""
+
+    async def ask() -> list:
+        connection = await bench_client.Connection(upstream.port, upstream.ca_file).open(direct=True)
+        try:
+            return [await connection.ask(one.raw("talk")) for one in asks]
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("size", [1000, 100_000, 1_000_000])
+def test_answers_are_as_large_as_they_say(size):
+    """A JSON answer has the size to the byte, a stream about so many bytes."""
+    assert len(bench_upstream.whole(size).partition(b"\r\n\r\n")[2]) == size
+    assert sum(map(len, bench_upstream.burst(size))) == pytest.approx(size, rel=0.05)
+
+
+@pytest.mark.parametrize("size", [1000, 100_000])
+def test_requests_are_as_large_as_they_say(size):
+    """The body of a request has about the size, and no header of the client's is missing."""
+    head, _, body = bench_client.Ask("json 1", size).raw("talk").partition(b"\r\n\r\n")
+    assert len(body) == pytest.approx(size, rel=0.2)
+    assert f"content-length: {len(body)}".encode() in head
+
+
+def test_a_kept_connection(upstream):
+    """Answers of every kind come one after the other on one connection, each timed to its last byte."""
+    kinds = ("json 1000", "sse 5000", "paced 5 2", "json 300000", "sse 300000")
+    timings = asked(upstream, *map(bench_client.Ask, kinds))
+    assert all(0 < timing.first <= timing.whole for timing in timings)
+    paced = timings[2]
+    assert (len(paced.late), len(paced.gaps)) == (5, 4)
+    assert all(late >= 0 for late in paced.late)
+    assert paced.whole >= sum(paced.gaps)
+
+
+def test_a_hop(upstream):
+    """A model is refused once, by a 429; the request that follows is served and told how long that took."""
+    with pytest.raises(ConnectionError, match="user_model_rate_limited"):
+        asked(upstream, bench_client.Ask("hop", model="a"))
+    (timing,) = asked(upstream, bench_client.Ask("hop", model="a"))
+    assert timing.hop > 0
+
+
+def test_a_batch(upstream):
+    """So many requests in all, however many at a time; or at least one, however short the time."""
+
+    async def counts() -> list[int]:
+        async with bench_client.Client(upstream.port, upstream.ca_file, direct=True) as client:
+            batches = [
+                await client.batch(bench_client.Ask("json 1000"), 3, requests=10),
+                await client.batch(bench_client.Ask("json 1000"), 2, seconds=0.000001),
+            ]
+        return [len(batch.timings) for batch in batches]
+
+    ten, some = asyncio.run(counts())
+    assert ten == 10
+    assert 1 <= some <= 2
+
+
+def test_through_the_proxies():
+    """The plain proxy, the one with the addon, and the plain one again all pass the same requests."""
+
+    async def all_three() -> dict:
+        async with bench_traffic.running() as through:
+            return await bench_traffic.measured(through, bench_client.Ask("sse 2000", 2000), 2, 1, 0.01)
+
+    sums = asyncio.run(all_three())
+    assert set(sums) == {bench_traffic.PLAIN, bench_traffic.OURS, bench_traffic.AGAIN}
+    assert all(one.timings and one.seconds > 0 for one in sums.values())
+    assert all(one.cpu > 0 or math.isnan(one.cpu) for one in sums.values())
+
+
+@pytest.mark.parametrize(("share", "found"), [(0, 1), (10, 2), (50, 6), (99, 10), (100, 10)], ids=str)
+def test_percentiles(share, found):
+    """Of ten numbers."""
+    assert bench_numbers.percentile(range(10, 0, -1), share) == found
+
+
+def test_a_percentile_of_nothing():
+    """It is no number, and no error."""
+    assert math.isnan(bench_numbers.percentile([], 50))
+    assert bench_numbers.ratio(1.0, math.nan) == bench_numbers.ratio(1.0, 0.0) == "-"
+
+
+def test_the_rules_that_are_measured():
+    """The pools of the bench do what their names say."""
+    pool = bench_rules.a_pool(3)
+    bench_rules.resting(pool, 6)
+    bench_rules.served(pool, 5, 2, 1.0)
+    bench_rules.failed_over(pool, 4, 10_000.0)
+    accounts = pool.snapshot(10_000.0).accounts
+    assert sum(account.served for account in accounts) == 9
+    assert sum(account.refused for account in accounts) == 10
+    assert sum(len(account.rests) for account in accounts) >= 6
