@@ -1,7 +1,7 @@
 """A mitmproxy script for tests alone: for models named break-*, our own code raises, with a secret in hand."""
 
 from copilot_balancer.exchange import Exchange
-from copilot_balancer.layer import FailoverStream
+from copilot_balancer.stream import FailoverStream
 
 _choose, _judge, _head, _end = Exchange.choose, Exchange.judge, Exchange.head, Exchange.end
 _connect = FailoverStream._send

@@ -41,8 +41,9 @@ from mitmproxy import http
 from mitmproxy.connection import Client, ConnectionState, Server
 from mitmproxy.proxy import commands, events
 
-from copilot_balancer import layer
-from copilot_balancer.layer import FailoverLayer, Refusal, Send
+from copilot_balancer import layer, questions, stream
+from copilot_balancer.layer import FailoverLayer
+from copilot_balancer.questions import Refusal, Send
 from playbook import PlainTunnel, Playbook, make_context
 
 FIRST_BYTE, IDLE = 20.0, 60.0
@@ -1281,20 +1282,21 @@ class _Incidents(logging.Handler):
 @contextmanager
 def _set_up(world: list[World]) -> Iterator[_Incidents]:
     incidents = _Incidents()
-    was = layer.logger.propagate
-    layer.logger.addHandler(incidents)
-    layer.logger.propagate = False
+    was = questions.logger.propagate
+    questions.logger.addHandler(incidents)
+    questions.logger.propagate = False
     clock = type("Time", (), {"monotonic": lambda: world[0].now, "time": lambda: world[0].now})
     try:
         with (
             patch("mitmproxy.proxy.layers.tls.ServerTLSLayer", FailingTunnel),
             patch.object(layer, "time", clock),
-            patch.object(layer, "BUFFER_LIMIT", BUFFER_LIMIT),
+            patch.object(stream, "time", clock),
+            patch.object(stream, "BUFFER_LIMIT", BUFFER_LIMIT),
         ):
             yield incidents
     finally:
-        layer.logger.removeHandler(incidents)
-        layer.logger.propagate = was
+        questions.logger.removeHandler(incidents)
+        questions.logger.propagate = was
 
 
 def simulate(seed: int, tell: Callable[[str], None] | None = None) -> Result:

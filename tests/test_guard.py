@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from copilot_balancer import guard
 from copilot_balancer.accounts import Account
 from copilot_balancer.copilot import copilot_hosts
-from copilot_balancer.layer import Hidden
+from copilot_balancer.questions import Hidden
 
 HOST = "api.githubcopilot.com"
 HOSTS = copilot_hosts(["acme.ghe.com"])
@@ -209,6 +209,6 @@ def test_nobody_else_reads_a_token():
 
     rooms = Path(guard.__file__).parent
     revealing = {path.stem for path in rooms.rglob("*.py") if "get_secret_value" in path.read_text()}
-    reading = {"accounts", "addon", "admission", "cli_import", "github"}  # to compare, to check, to name by its hash
+    reading = {"accounts", "upkeep", "admission", "cli_import", "github"}  # to compare, to check, to name by its hash
     sending = {"guard", "asking", "device_flow"}
     assert revealing == reading | sending

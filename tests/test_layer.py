@@ -8,8 +8,10 @@ from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy.layers.http import HttpLayer, HttpStream
 
-from copilot_balancer import layer
-from copilot_balancer.layer import BUFFER_LIMIT, PRIVATE, FailoverLayer, Hidden, Refusal, Send
+from copilot_balancer import layer, stream
+from copilot_balancer.layer import PRIVATE, FailoverLayer
+from copilot_balancer.questions import Hidden, Refusal, Send
+from copilot_balancer.stream import BUFFER_LIMIT
 from playbook import PlainTunnel, Playbook, make_context
 
 REQUEST = (
@@ -333,10 +335,10 @@ def test_an_exception_becomes_a_502_on_this_stream_alone(where, monkeypatch, cap
     addon = Addon()
     play = addon.play()
     broken = {
-        "choose": (layer.FailoverStream, "make_server_connection"),
-        "authorize": (layer, "_outgoing"),
-        "judge": (layer.FailoverStream, "_again"),
-        "head": (layer.FailoverStream, "start_response_stream"),
+        "choose": (stream.FailoverStream, "make_server_connection"),
+        "authorize": (stream, "_outgoing"),
+        "judge": (stream.FailoverStream, "_again"),
+        "head": (stream.FailoverStream, "start_response_stream"),
     }[where]
 
     def fail(*_args, **_kwargs):
@@ -370,7 +372,7 @@ def test_an_exception_after_the_first_byte_cuts_the_stream(monkeypatch, caplog):
     play.client_sends(REQUEST)
     play.server_sends(STREAM)
     with monkeypatch.context() as patch:
-        patch.setattr(layer.FailoverStream, "_handle_event", lambda *_: 1 / 0)
+        patch.setattr(stream.FailoverStream, "_handle_event", lambda *_: 1 / 0)
         play.server_sends(b"5\r\ntwo\n\n\r\n")
     assert play.to_client == STREAM
     assert play.context.client in play.closed
@@ -424,6 +426,7 @@ class Clock:
 def clock(monkeypatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(layer, "time", clock)
+    monkeypatch.setattr(stream, "time", clock)
     return clock
 
 

@@ -6,7 +6,7 @@ import pytest
 from mitmproxy import http
 from mitmproxy.proxy.layers.http import HttpStream
 
-from copilot_balancer import layer
+from copilot_balancer import layer, questions, stream
 from layer_simulation import KINDS, main, simulate
 from test_layer import END, LIMITED, REQUEST, STREAM, Addon, no_tls  # noqa: F401 - a fixture
 
@@ -49,13 +49,13 @@ def test_a_seed_is_repeatable(capsys):
 
 
 BUGS = {
-    "it never fails over": (layer.FailoverStream, "handle_protocol_error", HttpStream.handle_protocol_error),
+    "it never fails over": (stream.FailoverStream, "handle_protocol_error", HttpStream.handle_protocol_error),
     "failed connections are handed out again": (layer.FailoverLayer, "retire", lambda *_: None),
-    "what the last upstream said late counts": (layer.FailoverStream, "_forget_upstream", lambda _: None),
-    "nobody looks at the clock": (layer.FailoverStream, "time_left", lambda *_: None),
-    "a client that has left is not noticed": (layer.FailoverStream, "check_killed", lambda *_: iter(())),
-    "the client's credential stays in the flow": (layer, "_masked", lambda name, value: (name, value)),
-    "a refusal is never held back": (layer, "BUFFER_LIMIT", -1),
+    "what the last upstream said late counts": (stream.FailoverStream, "_forget_upstream", lambda _: None),
+    "nobody looks at the clock": (stream.FailoverStream, "time_left", lambda *_: None),
+    "a client that has left is not noticed": (stream.FailoverStream, "check_killed", lambda *_: iter(())),
+    "the client's credential stays in the flow": (stream, "_masked", lambda name, value: (name, value)),
+    "a refusal is never held back": (stream, "BUFFER_LIMIT", -1),
 }
 
 
@@ -130,7 +130,7 @@ def test_an_informational_answer_is_none(status):
 def test_an_answer_of_ours_to_head_has_no_body(fault):
     """An answer to HEAD has no body, also one that is made here: the next answer would be read from inside it."""
 
-    def choose(send: layer.Send) -> None:
+    def choose(send: questions.Send) -> None:
         if fault:
             send.host, send.authorize = "api.githubcopilot.com", lambda *_: 1 / 0
         else:

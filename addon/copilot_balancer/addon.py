@@ -37,10 +37,11 @@ from copilot_balancer.doorkeeper import Doorkeeper, is_loopback
 from copilot_balancer.errors import BalancerError, InvalidInput, printable
 from copilot_balancer.exchange import Exchange
 from copilot_balancer.frames import Frames
-from copilot_balancer.layer import FailoverLayer, Refusal, Send, log_incident
+from copilot_balancer.layer import FailoverLayer
 from copilot_balancer.live import Live
 from copilot_balancer.live_file import LiveProxy
 from copilot_balancer.overview import running
+from copilot_balancer.questions import Refusal, Send, log_incident
 from copilot_balancer.store import Paths, paths
 from copilot_balancer.upkeep import Upkeep
 

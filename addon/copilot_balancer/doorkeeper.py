@@ -23,7 +23,7 @@ from mitmproxy.connection import Client
 
 from copilot_balancer import peers
 from copilot_balancer.config import Settings
-from copilot_balancer.layer import log_incident
+from copilot_balancer.questions import log_incident
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,6 @@ from copilot_balancer.doorkeeper import made_by_a_page
 from copilot_balancer.errors import InvalidInput, UpstreamError, printable
 from copilot_balancer.frames import Frames
 from copilot_balancer.github import ExchangeRefused
-from copilot_balancer.layer import Refusal, Send, log_incident
 from copilot_balancer.listing import learn_models, learn_session, session_mark
 from copilot_balancer.live import Live
 from copilot_balancer.minting import Bearer
@@ -35,6 +34,7 @@ from copilot_balancer.own_answers import no_answer, nobody_serves, own_answer
 from copilot_balancer.ownership import NOBODY, owner_of
 from copilot_balancer.passing import Passing, beginning, is_stream
 from copilot_balancer.pool import Attempt, Hold, Nobody, PoolRequest, Tried, duration, sentences
+from copilot_balancer.questions import Refusal, Send, log_incident
 from copilot_balancer.request_body import RequestBody
 
 HOLD_STEP = 0.25

@@ -21,10 +21,10 @@ from copilot_balancer.accounts import Account
 from copilot_balancer.answer_stream import read_frame
 from copilot_balancer.copilot import model_of, read_body
 from copilot_balancer.errors import printable
-from copilot_balancer.layer import Send
 from copilot_balancer.live import Live
 from copilot_balancer.outcomes import Action, classify_event
 from copilot_balancer.pool import Attempt, duration
+from copilot_balancer.questions import Send
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from copilot_balancer.accounts import Account
 from copilot_balancer.copilot import Kind, kind_of, plain_host
-from copilot_balancer.layer import HIDDEN, Hidden
+from copilot_balancer.questions import HIDDEN, Hidden
 
 _NEVER_SENT_ON = frozenset({b"proxy-authorization"})
 """Meant for us, whoever else is asked."""

@@ -28,12 +28,12 @@ from copilot_balancer.errors import StoreError
 from copilot_balancer.event_file import EventFile
 from copilot_balancer.github import GitHub
 from copilot_balancer.journal import Journal
-from copilot_balancer.layer import log_incident
 from copilot_balancer.live import Live
 from copilot_balancer.live_file import LiveFile, LiveProxy
 from copilot_balancer.memory import MAX_SIGHTINGS, Memory, Sighting, restored, shifted
 from copilot_balancer.minting import Mint
 from copilot_balancer.ownership import Ownership, newest
+from copilot_balancer.questions import log_incident
 from copilot_balancer.store import Paths, Store
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,138 @@
+"""What our layer asks the addon: with what? and again? Values and hooks; ``stream`` asks, ``exchange`` answers.
+
+Laws of this file:
+
+1. It knows HTTP, not Copilot.
+2. What a client brought is told by no ``repr``.
+3. The hooks live in an importable module: a script is run again when it is saved, and a second class of one hook's name
+   would be refused.
+"""
+
+import logging
+import traceback
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mitmproxy import http
+from mitmproxy.connection import Server
+from mitmproxy.proxy import commands
+
+logger = logging.getLogger(__name__)
+
+HIDDEN = frozenset(
+    {b"authorization", b"cookie", b"copilot-session-token", b"proxy-authorization", b"x-api-key", b"x-github-token"}
+)
+"""Request headers whose values never stand in a flow."""
+
+
+class Watch(Protocol):
+    """What a streamed answer comes to, as far as it has passed ``flow.response.stream``. The addon reads it there."""
+
+    @property
+    def opened(self) -> bool:
+        """Something has come that the client should see; until then the answer is held back."""
+        ...
+
+    @property
+    def refused(self) -> bool:
+        """It opens with an error: asked *again?*, with what came as the body of ``flow.response``."""
+        ...
+
+    @property
+    def whole(self) -> bool:
+        """It may end here; an end before that is an abort, towards the client as well."""
+        ...
+
+    def released(self) -> None:
+        """Called once, when the answer begins to go to the client."""
+        ...
+
+
+class Hidden:
+    """The values that were taken out of a request's headers on entry. Its repr tells none of them."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, headers: http.Headers) -> None:
+        self._values: dict[bytes, list[bytes]] = {}
+        for name, value in headers.fields:
+            if name.lower() in HIDDEN:
+                self._values.setdefault(name.lower(), []).append(value)
+
+    def __repr__(self) -> str:
+        return f"<hidden headers: {', '.join(sorted(name.decode() for name in self._values)) or 'none'}>"
+
+    def get(self, name: bytes) -> tuple[bytes, ...]:
+        """The values of one header (lower-case name), in their order."""
+        return tuple(self._values.get(name, ()))
+
+    @property
+    def bearer(self) -> str | None:
+        """The token that the client brought, if it brought one."""
+        for value in self.get(b"authorization"):
+            return value.decode("latin-1").partition(" ")[2].strip()
+        return None
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+
+@dataclass
+class Send:
+    """What the layer asks before a request goes upstream. Answer by setting fields, or ``flow.response``."""
+
+    flow: http.HTTPFlow
+    hidden: Hidden
+    """What the client brought, for ``authorize`` to put back where it belongs."""
+    host: str | None = None
+    """Set: the host that the outgoing copy is sent to (TLS, the flow's own port)."""
+    authorize: Callable[[http.Request, Server], http.Response | None] | None = field(default=None, repr=False)
+    """Set: called once the connection stands, with the copy. It dresses the copy, or returns what to answer instead."""
+    first_byte_timeout: float = 0.0
+    """Set: seconds that the upstream may take until the head of its answer; 0: for ever."""
+    idle_timeout: float = 0.0
+    """Set: seconds that an answer may pause once it has begun; 0: for ever."""
+    watch: Watch | None = None
+    """Set, until the ``responseheaders`` hook is over: what to do with the streamed answer to this."""
+    hang_up: str = ""
+    """Set, while a WebSocket is open: why it is closed now, so that the client comes back."""
+
+
+@dataclass
+class Refusal:
+    """What the layer asks when the answer is no success and the client has seen nothing of it."""
+
+    flow: http.HTTPFlow
+    error: str | None
+    """None: ``flow.response`` is complete. Else why there is no response, in mitmproxy's words."""
+    sent: bool
+    """Whether the request had been sent on."""
+    again: bool = False
+    """Set: ask *with what?* once more. Otherwise ``flow.response`` goes down; set one when there is none."""
+
+
+@dataclass
+class FailoverChooseHook(commands.StartHook):
+    """A request is complete and about to be sent. With what? See ``Send``."""
+
+    data: Send
+
+
+@dataclass
+class FailoverJudgeHook(commands.StartHook):
+    """The answer is no success, and the client has seen nothing of it. Again? See ``Refusal``."""
+
+    data: Refusal
+
+
+def log_incident(where: str, error: Exception) -> str:
+    """Log one ERROR line that names the place and kind of a fault of ours, never its text; return its id."""
+    incident = uuid.uuid4().hex[:8]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else "?"
+    logger.error("copilot: incident %s in %s: %s at %s", incident, where, type(error).__name__, place)
+    stack = "".join(traceback.format_list(frames))
+    logger.debug("copilot: incident %s came by\n%s", incident, stack)
+    return incident
