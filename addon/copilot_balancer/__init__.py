@@ -4,18 +4,33 @@ The rooms, top to bottom; an arrow points down only (``pyproject.toml``, import-
 
     programs   script          what mitmproxy runs: builds the addon object, nothing else
                cli             the command ``copilot-balancer``; each noun's commands are a ``cli_...`` of its own
+               dashboard       everything on one screen of a terminal, live from the files (extra ``tui``)
                addon           class CopilotBalancer: options, hooks, what listens and which hosts are opened
+               commands        mitmproxy's commands ``copilot.*``
+               upkeep          what a running proxy keeps up to date: files on disk, both ways
                exchange        one client request, from the first choice to its attribution
+               frames          a WebSocket after its handshake
+               listing         the list of models, and sessions: what the home account answers
+               doorkeeper      who may come in: this machine, this user, no web page
+               live            what all requests of a running proxy share
+               passing         an answer on its way to the client: what is read of it, and kept
+               request_body    what is read of a client's body, and what of it goes upstream
+               own_answers     the answers that we make ourselves
+               journal         what is told about finished requests
+               contentview     an answer as a person reads it, in mitmweb and the console; ``answer_text`` and ``page``
+                               are its parts
                demo            a story for newcomers, with the fake in the place of GitHub
                terminal        how commands read and print
                explained       an explanation of the pool's as text and as JSON
-               attribution     one record a request -> log line, flow comment, marker, response header
+               overview        accounts, proxies and requests as the files tell them
+               attribution     one record a request -> log line, flow comment, marker, response header, event
     edges      guard           may this credential go on this request on this connection? the one place that puts it on
                minting         short-lived tokens for accounts that need them
                admission       how a credential becomes an account
                store           disk: accounts.json (what the user decided), state.json (what the proxy learnt)
                folder          the open folder that the store works in: rights, owners, replacing a file whole
-               decision_file   the decision log on disk
+               decision_file   the decision log on disk; ``event_file`` the finished requests, ``live_file`` who runs
+               peers           whose a loopback connection is
                github          network: who is this token, what plan, which API host
                asking          one bounded, verified question over HTTPS
                logins          where other programs keep their Copilot login
@@ -23,7 +38,9 @@ The rooms, top to bottom; an arrow points down only (``pyproject.toml``, import-
                client_files    what ``setup`` changes in a client's files, and how that is undone
                local_proxy     a proxy of ours on this machine: is one running, start one
                fake            an embedded fake Copilot, for ``demo`` and for the tests
-               layer           mitmproxy's HTTP layer, asking two more questions: with what? and again?
+               layer           mitmproxy's HTTP layer of one client connection, with our streams in it
+               stream          one request over several upstream attempts; it asks: with what? and again?
+               questions       those two questions, as values and hooks
                config          settings: defaults < config.toml < project file < mitmproxy options
     rules      pool            assign a request to an account; record what came of it
     (pure)     decision_log    what the pool was asked and decided; ``decision_replay`` asks it again
@@ -34,10 +51,13 @@ The rooms, top to bottom; an arrow points down only (``pyproject.toml``, import-
                cooldowns       how long a rest; what an attempt teaches
                strategies      the order in which the pool prefers accounts
                assignment      the nouns of a decision: Policy, PoolRequest, Attempt, Hold, Nobody
+               answer_stream   what a model's answer says as it streams by: begun, failed, complete, what is bound
                outcomes        (status, code, text) -> Outcome: a table, first match wins
                device_flow     RFC 8628 as a generator: what to post, show, wait for
                catalogue       what an account's list of models says
                conversation    which conversation a request belongs to
+               bound           what a request carries that only its maker takes back, and how it is left out
+               ownership       whose that is
                error_body      what an upstream's error says, whatever its form
                copilot         facts of the wire: hosts, paths, model and stream flag, our own error bodies
                quota           quota headers and bodies -> QuotaWindow
