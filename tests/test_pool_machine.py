@@ -372,7 +372,7 @@ class PoolMachine(RuleBasedStateMachine):
                 spans += [fact.until - fact.began for fact in state.models.values()]
                 for model in MODELS:
                     left = self.pool.rest_left(key, model, self.now) or 0.0
-                    assert left <= max(spans, default=0.0), "a clock jump makes no rest longer"
+                    assert left <= max([*spans, 0.0]), "a clock jump makes no rest longer"
             self.told, self.refused, self.places = {}, {}, {}
             return
         assert self.pool.memory(self.now) == before.memory(self.now)
