@@ -24,6 +24,7 @@ from copilot_balancer.attribution import (
     repeated_line,
     told,
 )
+from copilot_balancer.event import parsed
 
 WORK = Try("work", "api.githubcopilot.com", "sticky", "limit", 429, 30.0, "slow down")
 SPARE = Try("spare", "api.githubcopilot.com", "least recently used", "served", 200)
@@ -258,7 +259,7 @@ def test_an_event_comes_back(record):
     assert line.isascii()
     assert line.count(b"\n") == 1
     assert len(line) <= event_file.LINE_BYTES
-    read = event_file.parsed(line)
+    read = parsed(line)
     assert read is not None
     assert read.verdict == record.verdict
     assert read.at == 1_790_000_000.0
@@ -280,9 +281,9 @@ def test_an_event_tells_the_same():
         moved="left out 3 reasoning items, since its account rests",
         error="overloaded_error: try later",
     )
-    read = event_file.parsed(event_file._line(event(full, 1_790_000_000.5)))
+    read = parsed(event_file._line(event(full, 1_790_000_000.5)))
     assert read is not None
     assert (read.account, read.host, read.model) == ("spare", "api.githubcopilot.com", "gpt-4.1")
     assert recorded(read) == replace(full, conversation="0123456789ab")
     nobody = record(WORK, status=429, served=False, note="all accounts tried, all refused")
-    assert recorded(event_file.parsed(event_file._line(event(nobody, 1.0)))) == replace(nobody, seconds=812.3 / 1000)
+    assert recorded(parsed(event_file._line(event(nobody, 1.0)))) == replace(nobody, seconds=812.3 / 1000)

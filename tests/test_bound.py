@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from copilot_balancer import bound
 from copilot_balancer.bound import Bound, Stripped, mark, read_bound, stripped
 from copilot_balancer.copilot import PARSE_LIMIT, Api, read_body
+from copilot_balancer.json_spans import MOST_PARTS
 
 USER = {"role": "user", "content": "hello"}
 SYSTEM = {"role": "system", "content": "be kind"}
@@ -366,29 +366,20 @@ def test_a_body_is_not_shown():
 ALL = {i("x"), i("y"), i("p"), sealed("s"), signed("s"), opaque("s")}
 
 BYTES = [
-    (Api.RESPONSES, '{"input":[{"id":"x","role":"assistant"}]}', '{"input":[{"role":"assistant"}]}', "first of two"),
     (
         Api.RESPONSES,
         '{"input":[{"role":"assistant" ,\n "id" : "x"}]}',
         '{"input":[{"role":"assistant"}]}',
-        "last of two",
+        "an id",
     ),
-    (Api.RESPONSES, '{"input":[{ "a":1, "id":"x", "b":2 }]}', '{"input":[{ "a":1, "b":2 }]}', "between two"),
-    (Api.RESPONSES, '{"input":[{ "id":"x" }]}', '{"input":[{  }]}', "the only one"),
     (
         Api.RESPONSES,
         '{"input":[{"id":"y","a":{"id":"x"},"id":"x","id":"x"}]}',
         '{"input":[{"a":{"id":"x"}}]}',
-        "thrice",
+        "an id that stands there thrice",
     ),
     (Api.RESPONSES, '{"input":[{"id":"x","id":5}]}', None, "the last one wins, and it is none"),
     (Api.RESPONSES, '{"input":[{"\\u0069d":"\\u0078","a":1}]}', '{"input":[{"a":1}]}', "escaped key and value"),
-    (
-        Api.RESPONSES,
-        '{"input":[{"id":"x","t":"é\\ud83d\\ude00\\"]},"}]}',
-        '{"input":[{"t":"é\\ud83d\\ude00\\"]},"}]}',
-        "text",
-    ),
     (Api.RESPONSES, '\ufeff {"input":[{"id":"x"}]} \n', '\ufeff {"input":[{}]} \n', "byte order mark"),
     (Api.RESPONSES, '{"input":[{"id":"x"}],"input":[{"id":"y"}]}', '{"input":[{"id":"x"}],"input":[{}]}', "two inputs"),
     (Api.RESPONSES, '{"input":[{"id":"x"}],"input":"plain"}', None, "the last input is no list"),
@@ -399,27 +390,14 @@ BYTES = [
         Api.RESPONSES,
         '{"previous_response_id":"q","a":1e2,"input":[{"role":"user"},{"role":"assistant"}] , "previous_response_id":"p"}',
         '{"a":1e2,"input":[{"role":"user"},{"role":"assistant"}]}',
-        "the key twice",
-    ),
-    (
-        Api.RESPONSES,
-        '{"input":[ {"type":"reasoning","id":"x"} , {"type":"reasoning","id":"y"} , 1.50 ]}',
-        '{"input":[ 1.50 ]}',
-        "the first ones",
+        "the previous response twice",
     ),
     (
         Api.RESPONSES,
         '{"input":[ 1.50 , {"type":"reasoning","id":"x"} , {"type":"reasoning","id":"y"} , -0 ]}',
         '{"input":[ 1.50 , -0 ]}',
-        "those in the middle",
+        "items",
     ),
-    (
-        Api.RESPONSES,
-        '{"input":[ {"type":"reasoning","id":"x"},1 , {"type":"reasoning","id":"y"} ]}',
-        '{"input":[ 1 ]}',
-        "first and last",
-    ),
-    (Api.RESPONSES, '{"input":[ {"type":"reasoning","id":"x"} ]}', '{"input":[  ]}', "the only element"),
     (
         Api.MESSAGES,
         '{"messages":[{"content":7,"content":[ {"type":"thinking","signature":"s"}, {"a":[]} ],"role":"assistant"}]}',
@@ -464,25 +442,16 @@ VALID = b'{"input":[{"id":"x"}],"a":[]}'
     [
         pytest.param(b"", id="nothing"),
         pytest.param(b"[]", id="no object"),
-        pytest.param(b'"input"', id="a string"),
         pytest.param(VALID + b"x", id="more behind it"),
         pytest.param(VALID[:-1], id="cut off"),
-        pytest.param(VALID[:-3], id="cut off in an array"),
         pytest.param(b'{"input":[{"id":"x"}],}', id="a comma too many"),
-        pytest.param(b'{"input":[{"id":"x"}] "a":1}', id="a comma too few"),
-        pytest.param(b'{"input":[{"id":"x"}},"a":1}', id="the wrong bracket"),
-        pytest.param(b'{"input":[{"id":"x"}}1]}', id="the wrong bracket for a comma"),
-        pytest.param(b'{"input":[{"id":"x"},]}', id="a comma too many in the array"),
-        pytest.param(b'{"input" [{"id":"x"}]}', id="no colon"),
-        pytest.param(b'{5:1,"input":[{"id":"x"}]}', id="a key that is no string"),
         pytest.param(b'{"a":' + b"1" * 5000 + b',"input":[{"id":"x"}]}', id="a number that Python refuses"),
         pytest.param(VALID.decode().encode("utf-16"), id="UTF-16"),
         pytest.param(b'{"input":[{"id":"x","t":"\xff"}]}', id="no UTF-8"),
-        pytest.param(b'{"input":[{"id":"x","t":"\n"}]}', id="a control character"),
         pytest.param(b'{"input":[' + b"[" * 300_000, id="a depth bomb"),
         pytest.param(b'{"input":[{"id":"x"}],"a":' + b'{"a":' * 300_000, id="a depth bomb of objects"),
-        pytest.param(b'{"input":[{"id":"x"}' + b",0" * 65536 + b"]}", id="too many turns"),
-        pytest.param(b'{"input":[{"id":"x"' + b',"a":0' * 65536 + b"}]}", id="too many keys"),
+        pytest.param(b'{"input":[{"id":"x"}' + b",0" * MOST_PARTS + b"]}", id="too many turns"),
+        pytest.param(b'{"input":[{"id":"x"' + b',"a":0' * MOST_PARTS + b"}]}", id="too many keys"),
         pytest.param(b'{"input":[{"id":"x"}]}' + b" " * PARSE_LIMIT, id="too long"),
     ],
 )
@@ -768,6 +737,6 @@ def test_bytes_that_are_nearly_a_body(api, data):
 
 
 def test_the_limit_is_where_it_says():
-    """A list is walked up to its bound."""
-    raw = b'{"input":[{"id":"x"}' + b",0" * (bound._PARTS - 1) + b"]}"
+    """A conversation is read up to the bound of turns."""
+    raw = b'{"input":[{"id":"x"}' + b",0" * (MOST_PARTS - 1) + b"]}"
     assert stripped(Api.RESPONSES, raw, lambda one: False) is not None

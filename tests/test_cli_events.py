@@ -8,7 +8,8 @@ import pytest
 from command_line import CommandLine
 from copilot_balancer.cli import cli as program
 from copilot_balancer.cli_events import events
-from copilot_balancer.event_file import NAME, Event, EventAttempt, EventFile, document
+from copilot_balancer.event import Event, EventAttempt, document
+from copilot_balancer.event_file import NAME, EventFile
 
 WORK = EventAttempt("work", "api.githubcopilot.com", "sticky", "limit", 429, 30.0, "slow down")
 SPARE = EventAttempt("spare", "api.githubcopilot.com", "least recently used", "served", 200)

@@ -146,6 +146,22 @@ def test_the_way_of_the_folder_does_not_matter(folder, path):
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_refusal_is_told(path):
+    """What a user is told names the file, safe to be shown, the reason and the remedy."""
+    told = Refusal("it is no file", "move it away").of(path / "x\n")
+
+    assert told == f"{path}/x\\n: it is no file. Remedy: move it away"
+
+
+def test_the_facts_of_a_file(folder, path):
+    """A file's facts are its own: of a link its, of what is not there none."""
+    assert folder.facts("x") is None
+    folder.put("x", b"12")
+    assert folder.facts("x").st_size == 2
+    (path / "link").symlink_to("nowhere")
+    assert stat.S_ISLNK(folder.facts("link").st_mode)
+
+
 def test_what_was_put_is_read(folder):
     """A file reads as it was put, none is None, and an empty one is not none."""
     assert folder.read("x") is None

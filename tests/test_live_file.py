@@ -1,16 +1,17 @@
 """Which proxies run, told by files whose lock the running ones hold."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from dataclasses import replace
 
-import filelock
 import pytest
 
 from copilot_balancer import live_file
 from copilot_balancer.errors import StoreBusy, StoreError
+from copilot_balancer.folder import Folder, Refusal
 from copilot_balancer.live_file import LiveFile, LiveProxy, read_live
 
 PROXY = LiveProxy(
@@ -69,7 +70,7 @@ def test_written_only_when_changed(folder, monkeypatch):
     """What others see already is not written again."""
     ours = LiveFile(folder)
     ours.write(PROXY)
-    monkeypatch.setattr(live_file.Folder, "put", lambda *_: pytest.fail("it wrote"))
+    monkeypatch.setattr(Folder, "put", lambda *_: pytest.fail("it wrote"))
     ours.write(replace(PROXY))
     ours.close()
 
@@ -217,9 +218,9 @@ def test_the_disk_is_full(folder, monkeypatch):
     """A file that cannot be written is an error, and is written the next time."""
     ours = LiveFile(folder)
     ours.write(PROXY)
-    full = live_file.Refusal("writing it failed (No space left on device)", "free some space on this disk")
+    full = Refusal("writing it failed (No space left on device)", "free some space on this disk")
     with monkeypatch.context() as patched:
-        patched.setattr(live_file.Folder, "put", lambda *_: full)
+        patched.setattr(Folder, "put", lambda *_: full)
         with pytest.raises(StoreError, match=r"1\.json: writing it failed"):
             ours.write(replace(PROXY, requests=9))
     ours.write(replace(PROXY, requests=9))
@@ -229,7 +230,7 @@ def test_the_disk_is_full(folder, monkeypatch):
 
 def test_it_cannot_be_made(folder, monkeypatch):
     """A folder that cannot be made is an error with a remedy."""
-    monkeypatch.setattr(live_file, "make", lambda _: live_file.Refusal("making it failed", "try again"))
+    monkeypatch.setattr(live_file, "make", lambda _: Refusal("making it failed", "try again"))
     with pytest.raises(StoreError, match="making it failed"):
         LiveFile(folder).write(PROXY)
 
@@ -243,23 +244,38 @@ def test_it_cannot_be_removed(folder, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patched:
-        patched.setattr(live_file.os, "unlink", refuse)
+        patched.setattr(os, "unlink", refuse)
         with pytest.raises(StoreError, match="removing it failed"):
             ours.close()
     assert read_live(folder) == ()
     assert files(folder) == []
 
 
-@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), NotImplementedError()])
-def test_a_disk_without_locks(folder, monkeypatch, error):
-    """On a file system without locks it is said where to put the folder."""
-
-    def refuse(*_, **__):
-        raise error
-
-    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
-    with pytest.raises(StoreError, match=r"cannot be locked.*COPILOT_BALANCER_HOME"):
+def test_a_disk_without_locks(folder, monkeypatch):
+    """On a file system without locks no proxy is told about, and it is said why."""
+    monkeypatch.setattr(live_file, "held", lambda *_: Refusal("it cannot be locked", "put it elsewhere"))
+    with pytest.raises(StoreError, match=r"1\.lock: it cannot be locked. Remedy: put it elsewhere"):
         LiveFile(folder).write(PROXY)
+
+
+def test_the_folder_is_removed_meanwhile(folder, monkeypatch):
+    """A folder that goes while a proxy takes its number, or before it ends, is no error."""
+    ours, real = LiveFile(folder), live_file.held
+
+    def remove(path, timeout):
+        lock = real(path, timeout)
+        shutil.rmtree(folder / "live")
+        return lock
+
+    with monkeypatch.context() as patched:
+        patched.setattr(live_file, "held", remove)
+        ours.write(PROXY)
+    assert read_live(folder) == ()
+    ours.write(PROXY)
+    assert read_live(folder) == (PROXY,)
+    shutil.rmtree(folder / "live")
+    ours.close()
+    assert read_live(folder) == ()
 
 
 def test_writers_at_once(folder):

@@ -7,7 +7,8 @@ import pytest
 from copilot_balancer import __version__
 from copilot_balancer.config import RouteTable
 from copilot_balancer.errors import InvalidInput, StoreError
-from copilot_balancer.event_file import Event, EventFile, document
+from copilot_balancer.event import Event, document
+from copilot_balancer.event_file import EventFile
 from copilot_balancer.live_file import LiveFile, LiveProxy
 from copilot_balancer.memory import AccountState, Cooldown, Memory, QuotaWindow, Sighting
 from copilot_balancer.overview import Overview, events, look, running

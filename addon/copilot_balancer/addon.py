@@ -90,6 +90,8 @@ class CopilotBalancer:
             kind: Any = {"int": Optional[int], "list": Sequence[str]}.get(option.kind, Optional[str])  # noqa: UP045
             loader.add_option(f"copilot_{option.name}", kind, [] if option.kind == "list" else None, option.help)
         contentview.register()
+        if "flow_detail" in ctx.options and not ctx.options.has_changed("flow_detail"):
+            ctx.options.update(flow_detail=0)  # mitmdump's own lines would say less, twice
         if "web_columns" in ctx.options and not ctx.options.has_changed("web_columns"):
             # mitmweb hides comments, and ours say who served
             ctx.options.update(web_columns=["tls", "icon", "path", "comment", "method", "status", "size", "time"])

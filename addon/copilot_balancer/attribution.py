@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from copilot_balancer.assignment import duration
 from copilot_balancer.errors import printable
-from copilot_balancer.event_file import Event, EventAttempt, document
+from copilot_balancer.event import Event, EventAttempt, document
 
 if TYPE_CHECKING:  # the commands that print events need no mitmproxy
     from mitmproxy import http

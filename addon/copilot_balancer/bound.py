@@ -14,21 +14,17 @@ Laws of this file:
 """
 
 import hashlib
-import json
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from copilot_balancer.copilot import PARSE_LIMIT, Api
+from copilot_balancer.json_spans import UNREADABLE, Part, Walked, document, named, spans, walk, without
 
 _TURNS = {Api.CHAT: "messages", Api.MESSAGES: "messages", Api.RESPONSES: "input"}
 """Where the conversation stands in a request's body."""
 _INSTRUCTIONS = ("system", "developer")
 """Roles that are neither the user's nor the model's: they do not tell whose turn it is."""
-_UNREADABLE = (ValueError, RecursionError, MemoryError)
-"""What a reader of foreign JSON may raise."""
 
 
 def mark(kind: str, value: str) -> str:
@@ -120,18 +116,18 @@ def stripped(api: Api, raw: bytes, keep: Callable[[str], bool]) -> Stripped | No
         return None
     try:
         text = raw.decode("utf-8", "surrogatepass")  # as json.loads does with bytes
-        body = _document(text, _TURNS[api])
-    except _UNREADABLE:
+        body = document(text, _TURNS[api])
+    except UNREADABLE:
         return None
-    read: dict[str, object] = {part.key: part.value for part in body.parts}
+    read = body.members
     walked = read.get(_TURNS[api])
-    turns = walked.parts if isinstance(walked, _Walked) else []
+    turns = walked.parts if isinstance(walked, Walked) else []
     plan = _PLANS[api](read, [part.value for part in turns], keep)
     if not plan.counted:
         return None
     try:
-        left = _without(text, sorted(_cuts(text, body, turns, plan)))
-    except _UNREADABLE:
+        left = without(text, sorted(_cuts(text, body, turns, plan)))
+    except UNREADABLE:
         return None
     return Stripped(left.encode("utf-8", "surrogatepass"), plan.counted.total(), plan.what)
 
@@ -366,123 +362,15 @@ _PLANS: dict[Api, Callable[[dict[str, object], list[object], Callable[[str], boo
 }
 
 
-# --- where it stands in the text --------------------------------------------------------------------------------------
-
-_read = json.JSONDecoder().raw_decode
-_SPACE = re.compile(r"[ \t\n\r]*")
-_COLON = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
-_FOLLOWS = re.compile(r"[ \t\n\r]*([,\]}])[ \t\n\r]*")
-_CLOSING = {"[": "]", "{": "}"}
-_PARTS = 65536
-"""Parts of the longest array or object that is walked: more turns than any conversation has, and 0.2 s at most."""
-
-
-class _Part(NamedTuple):
-    """An element of an array, or a member of an object, key included: ``text[start:end]``."""
-
-    start: int
-    end: int
-    key: str
-    value: object
-
-
-class _Walked(NamedTuple):
-    """An array or object, read part by part."""
-
-    parts: list[_Part]
-    end: int
-
-
-def _document(text: str, opened: str) -> _Walked:
-    """The object that the whole text is; ValueError when it is none."""
-    start = _after(_SPACE, text, int(text.startswith("\ufeff")))
-    if not text.startswith("{", start):
-        raise ValueError("no object")
-    body = _walk(text, start, opened)
-    if _after(_SPACE, text, body.end) != len(text):
-        raise ValueError("more than one document")
-    return body
-
-
-def _walk(text: str, start: int, opened: str = "") -> _Walked:
-    """The parts of the array or object that begins at `start`; the array under the key `opened` is walked as well.
-
-    What the parts hold is read by json's own scanner: this costs about as much as reading the text once.
-    """
-    closing = _CLOSING[text[start]]
-    parts: list[_Part] = []
-    at = _after(_SPACE, text, start + 1)
-    if text.startswith(closing, at):
-        return _Walked(parts, at + 1)
-    while True:
-        key, value_at = "", at
-        if closing == "}":
-            key, value_at = _read(text, at)
-            if not isinstance(key, str):
-                raise ValueError("a key that is no string")
-            value_at = _after(_COLON, text, value_at)
-        value: object
-        if key and key == opened and text.startswith("[", value_at):
-            value = walked = _walk(text, value_at)
-            end = walked.end
-        else:
-            value, end = _read(text, value_at)
-        parts.append(_Part(at, end, key, value))
-        follows = _FOLLOWS.match(text, end)
-        if follows is None or follows[1] not in ("," + closing) or len(parts) > _PARTS:
-            raise ValueError("neither a comma nor an end, or too much of it")
-        if follows[1] == closing:
-            return _Walked(parts, follows.end(1))
-        at = follows.end()
-
-
-def _after(pattern: re.Pattern[str], text: str, at: int) -> int:
-    found = pattern.match(text, at)
-    if found is None:
-        raise ValueError("something else stands here")
-    return found.end()
-
-
-def _cuts(text: str, body: _Walked, turns: list[_Part], plan: _Plan) -> Iterator[tuple[int, int]]:
+def _cuts(text: str, body: Walked, turns: list[Part], plan: _Plan) -> Iterator[tuple[int, int]]:
     """What is cut out of the text: from, to; in no order, and none within another."""
     if plan.previous:
-        yield from _cut(body.parts, _named(body, ("previous_response_id",)))
-    yield from _cut(turns, plan.gone)
+        yield from spans(body.parts, named(body, ("previous_response_id",)))
+    yield from spans(turns, plan.gone)
     for place, keys in plan.bare.items():
-        turn = _walk(text, turns[place].start)
-        yield from _cut(turn.parts, _named(turn, keys))
+        turn = walk(text, turns[place].start)
+        yield from spans(turn.parts, named(turn, keys))
     for place, blocks in plan.blocks.items():
-        read = {part.key: part.value for part in _walk(text, turns[place].start, "content").parts}
-        content = read["content"]
-        assert isinstance(content, _Walked)
-        yield from _cut(content.parts, blocks)
-
-
-def _named(walked: _Walked, keys: Collection[str]) -> set[int]:
-    """The places of the members with these keys: a key that stands there twice goes twice."""
-    return {place for place, part in enumerate(walked.parts) if part.key in keys}
-
-
-def _cut(parts: list[_Part], gone: Collection[int]) -> Iterator[tuple[int, int]]:
-    """The spans of the parts at these places, each with one comma and the white space on that side of it."""
-    if not gone:
-        return
-    first = next((place for place in range(len(parts)) if place not in gone), None)
-    if first is None:
-        yield parts[0].start, parts[-1].end
-        return
-    if first:
-        yield parts[0].start, parts[first].start
-    for place in gone:
-        if place > first:
-            yield parts[place - 1].end, parts[place].end
-
-
-def _without(text: str, cuts: list[tuple[int, int]]) -> str:
-    kept = []
-    at = 0
-    for start, end in cuts:
-        kept.append(text[at:start])
-        at = end
-    kept.append(text[at:])
-    return "".join(kept)
+        content = walk(text, turns[place].start, "content").members["content"]
+        assert isinstance(content, Walked)
+        yield from spans(content.parts, blocks)

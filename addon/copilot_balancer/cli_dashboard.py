@@ -25,7 +25,7 @@ def _screen() -> bool:
 @click.option("--light/--dark", default=None, help="Colours for a light or a dark terminal; t changes them.")
 @pass_world
 def dashboard(world: World, light: bool | None) -> None:
-    """Show and change everything on one screen, live: accounts, requests, routes. Press ? for the keys."""
+    """Show and change everything on one screen, live. Accounts, requests, routes; press ? for the keys."""
     try:
         from copilot_balancer.dashboard.app import Dashboard  # noqa: PLC0415 - an extra, which the others do not need
     except ModuleNotFoundError as error:

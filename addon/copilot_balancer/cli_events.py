@@ -16,7 +16,8 @@ import click
 
 from copilot_balancer.accounts import matches
 from copilot_balancer.attribution import recorded, told
-from copilot_balancer.event_file import Event, EventReader, document
+from copilot_balancer.event import Event, document
+from copilot_balancer.event_file import EventReader
 from copilot_balancer.terminal import World, json_option, note, pass_world
 
 LOOK_EVERY = 0.5

@@ -5,7 +5,8 @@ Laws of this file:
 1. A command answers at once, from memory: mitmproxy calls it on the event loop. What it decides is written to the
    store in a thread, one decision after the other, and is in force within a second; a failure is told in the event log.
 2. Names match ``[a-z.]+``: mitmweb can call no other. Every text that is returned is printable.
-3. It decides nothing that the command line could not decide in the same words.
+3. It decides nothing that the command line could not decide in the same words. How those are printed is imported by
+   the first command that is typed: a proxy of which nobody asks anything does without.
 """
 
 import asyncio
@@ -22,11 +23,9 @@ from mitmproxy.types import Choice
 from copilot_balancer import config
 from copilot_balancer.accounts import Account, Decisions
 from copilot_balancer.assignment import duration
-from copilot_balancer.cli_views import state, status_text
 from copilot_balancer.conversation import conversation_of
 from copilot_balancer.errors import BalancerError, InvalidInput, printable
 from copilot_balancer.explain import AccountView
-from copilot_balancer.explained import explain_text
 from copilot_balancer.live import Live
 from copilot_balancer.live_file import LiveProxy
 from copilot_balancer.overview import overview
@@ -88,6 +87,8 @@ class Commands:
     @_command("copilot.status")
     def status(self) -> str:
         """Show accounts, quota, rests and what is under way."""
+        from copilot_balancer.cli_views import status_text  # noqa: PLC0415 - law 3
+
         live = self._running()
         policy = config.policy(live.settings, live.decisions)
         return status_text(overview(live.pool.snapshot(live.now()), live.decisions, policy, (self._this_proxy(),)))
@@ -126,6 +127,8 @@ class Commands:
     @_command("copilot.explain")
     def explain(self, model: str, conversation: str = "") -> str:
         """Say which account would serve a model now, why, and why not the others; also for a client's conversation."""
+        from copilot_balancer.explained import explain_text  # noqa: PLC0415 - law 3
+
         live = self._running()
         now = live.now()
         name = conversation_of({"x-session-id": conversation}, None) if conversation else None
@@ -241,6 +244,8 @@ def _changed(account_id: str, decisions: Decisions, **facts: object) -> Decision
 
 
 def _row(view: AccountView) -> tuple[str, ...]:
+    from copilot_balancer.cli_views import state  # noqa: PLC0415 - law 3
+
     left = [f"{name} {window.percent_left:.0f} %" for name, window in view.quota.items() if not window.unlimited]
     return (
         "*" if view.home else "",

@@ -10,7 +10,6 @@ Laws of this file:
 5. Only the owner may read it, and no link is followed out of the folder.
 """
 
-import inspect
 import os
 import stat
 from collections import deque
@@ -18,13 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from copilot_balancer.decision_log import LINE_BYTES, RUN_BYTES
 from copilot_balancer.errors import StoreBusy, StoreError, printable
-from copilot_balancer.folder import Folder, Refusal, failed, make, opened
+from copilot_balancer.folder import Folder, Refusal, failed, for_the_owner_alone, make, opened
+from copilot_balancer.line_file import append, missing_end, unfit
+from copilot_balancer.lock import held
 
 NAME = "decisions.jsonl"
 BEFORE = "decisions.1.jsonl"
@@ -33,9 +33,6 @@ FILE_BYTES = 8 * 1024 * 1024
 """No file is larger, unless a run alone is."""
 WAITING_BYTES = 8 * 1024 * 1024
 """So much waits for a disk that is slow or full."""
-
-_MODES = os.name == "posix"
-_FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 
 
 class DecisionFile:
@@ -120,19 +117,12 @@ class DecisionFile:
             return
         if failure := make(self.folder):
             raise self._error(failure)
-        wishes: dict[str, Any] = {"mode": 0o600, "thread_local": False, "timeout": 0}
-        if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:  # not in filelock 3.20
-            wishes["fallback_to_soft"] = False  # a lock that a killed process would leave behind is none
-        lock = FileLock(self.folder / "decisions.lock", **wishes)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise StoreBusy(
-                f"{self._name}: another proxy records its decisions here; this one's are not kept"
-            ) from None
-        except (OSError, NotImplementedError):  # the latter: a file system without locks
-            elsewhere = "put the folder on another disk: set COPILOT_BALANCER_HOME"
-            raise self._error(Refusal("it cannot be locked", elsewhere)) from None
+        lock = held(self.folder / "decisions.lock", 0)
+        if lock is None:
+            path = printable(str(self.path), 4096)
+            raise StoreBusy(f"{path}: another proxy records its decisions here; this one's are not kept")
+        if isinstance(lock, Refusal):
+            raise self._error(lock)
         self._lock = lock
 
     @contextmanager
@@ -145,19 +135,17 @@ class DecisionFile:
     def _write(self, folder: Folder, chunk: bytearray, begins: bool) -> None:
         try:
             if begins and self._is_full(folder, len(chunk)):
-                os.replace(_at(folder, NAME), _at(folder, BEFORE), src_dir_fd=folder.handle, dst_dir_fd=folder.handle)
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | _FLAGS
-            handle = os.open(_at(folder, NAME), flags, 0o600, dir_fd=folder.handle)
+                folder.rename(NAME, BEFORE)
+            handle = folder.open(NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         except OSError as error:
             raise self._error(failed(error, doing="opening it")) from None
         try:
             facts = os.fstat(handle)
-            if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
-                raise self._error(Refusal("it is not a regular file with one name", "move it away"))
-            if _MODES:
-                os.fchmod(handle, 0o600)
+            if refusal := unfit(facts):
+                raise self._error(refusal)
+            for_the_owner_alone(handle)
             if begins:
-                self._append(handle, facts.st_size, _end_of_a_cut_line(handle, facts.st_size) + chunk)
+                self._append(handle, facts.st_size, missing_end(handle, facts.st_size) + chunk)
             elif facts.st_size == self._size:
                 self._append(handle, facts.st_size, chunk)
             else:  # somebody emptied or removed the file: without its beginning the rest of a run is of no use
@@ -168,39 +156,15 @@ class DecisionFile:
             os.close(handle)
 
     def _is_full(self, folder: Folder, more: int) -> bool:
-        try:
-            facts = os.stat(_at(folder, NAME), dir_fd=folder.handle, follow_symlinks=False)
-        except FileNotFoundError:
+        facts = folder.facts(NAME)
+        if facts is None:
             return False
         size = facts.st_size if stat.S_ISREG(facts.st_mode) else 0  # what is none is refused, not put aside
         return size > 0 and size + more + RUN_BYTES + LINE_BYTES > self.file_bytes
 
     def _append(self, handle: int, size: int, raw: bytes | bytearray) -> None:
-        """Write all of `raw`, or leave the file as it was."""
-        rest = memoryview(raw)
-        try:
-            while rest:
-                rest = rest[os.write(handle, rest) :]
-        except OSError:
-            os.ftruncate(handle, size)
-            raise
+        append(handle, size, raw)
         self._size = size + len(raw)
 
-    @property
-    def _name(self) -> str:
-        return printable(str(self.path), 4096)
-
     def _error(self, refusal: Refusal) -> StoreError:
-        return StoreError(f"{self._name}: {refusal.why}. Remedy: {refusal.remedy}")
-
-
-def _at(folder: Folder, name: str) -> str:
-    return name if folder.handle is not None else str(folder.path / name)
-
-
-def _end_of_a_cut_line(handle: int, size: int) -> bytes:
-    """What is missing after a proxy that was killed while it wrote."""
-    if size == 0:
-        return b""
-    os.lseek(handle, size - 1, os.SEEK_SET)
-    return b"" if os.read(handle, 1) == b"\n" else b"\n"
+        return StoreError(refusal.of(self.path))

@@ -23,7 +23,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, TypeAdapter
+from pydantic import BeforeValidator, Field, SecretStr
 
 from copilot_balancer import __version__
 from copilot_balancer.accounts import Account, Decisions, default_api_host
@@ -181,26 +181,6 @@ class PoolState:
     """Account id, what, the user's stamp, the moment on the pool's clock."""
     scarce: dict[str, dict[str, float]]
 
-
-_TIME = TypeAdapter[Any](float)
-_NAME = TypeAdapter[Any](str)
-_NAMES = TypeAdapter[Any](tuple[str, ...])
-_WINDOWS = TypeAdapter[Any](dict[str, QuotaWindow])
-STATE = TypeAdapter[Any](PoolState)
-
-CALLS: dict[str, dict[str, TypeAdapter[Any]]] = {
-    "assign": {"request": TypeAdapter(PoolRequest), "now": _TIME},
-    "record": {"attempt": TypeAdapter(Attempt), "outcome": TypeAdapter(Outcome), "now": _TIME, "quota": _WINDOWS},
-    "finish": {"request_id": _NAME, "now": _TIME},
-    "learn_models": {"account_id": _NAME, "models": _NAMES, "now": _TIME, "included": _NAMES},
-    "learn_quota": {"account_id": _NAME, "windows": _WINDOWS},
-    "set_policy": {"policy": TypeAdapter(Policy)},
-    "replace": {"decisions": TypeAdapter(StoodIn), "now": _TIME},
-    "remember": {"memory": TypeAdapter(Memory), "now": _TIME},
-    "memory": {"now": _TIME},
-    "home": {"now": _TIME, "fence": TypeAdapter(str | None), "without": TypeAdapter(list[str])},
-}
-"""The calls that change a pool or decide something, and what each is given. ``memory`` forgets what is over."""
 
 DECIDING = ("assign", "home")
 """Whose answer is recorded, and compared in a replay."""

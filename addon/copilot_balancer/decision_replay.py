@@ -12,11 +12,34 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from copilot_balancer import __version__
-from copilot_balancer.decision_log import CALLS, DECIDING, FORMAT, STATE, RecordedPool, answered, plain
+from copilot_balancer.decision_log import DECIDING, FORMAT, PoolState, RecordedPool, StoodIn, answered, plain
 from copilot_balancer.errors import InvalidInput, printable
+from copilot_balancer.memory import Memory, QuotaWindow
+from copilot_balancer.outcomes import Outcome
+from copilot_balancer.pool import Attempt, Policy, PoolRequest
+
+_TIME = TypeAdapter[Any](float)
+_NAME = TypeAdapter[Any](str)
+_NAMES = TypeAdapter[Any](tuple[str, ...])
+_WINDOWS = TypeAdapter[Any](dict[str, QuotaWindow])
+STATE = TypeAdapter[Any](PoolState)
+
+CALLS: dict[str, dict[str, TypeAdapter[Any]]] = {
+    "assign": {"request": TypeAdapter(PoolRequest), "now": _TIME},
+    "record": {"attempt": TypeAdapter(Attempt), "outcome": TypeAdapter(Outcome), "now": _TIME, "quota": _WINDOWS},
+    "finish": {"request_id": _NAME, "now": _TIME},
+    "learn_models": {"account_id": _NAME, "models": _NAMES, "now": _TIME, "included": _NAMES},
+    "learn_quota": {"account_id": _NAME, "windows": _WINDOWS},
+    "set_policy": {"policy": TypeAdapter(Policy)},
+    "replace": {"decisions": TypeAdapter(StoodIn), "now": _TIME},
+    "remember": {"memory": TypeAdapter(Memory), "now": _TIME},
+    "memory": {"now": _TIME},
+    "home": {"now": _TIME, "fence": TypeAdapter(str | None), "without": TypeAdapter(list[str])},
+}
+"""The calls that change a pool or decide something, and what each is given. ``memory`` forgets what is over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,10 @@ class Refusal:
     movable: bool = True
     """Whether the file may be set aside: not when it is fine and only we, or the disk, are at fault."""
 
+    def of(self, path: Path) -> str:
+        """What the user is told about the file or folder at `path`."""
+        return f"{printable(str(path), 4096)}: {self.why}. Remedy: {self.remedy}"
+
 
 AWAY = "restore it from a backup, or move it away"
 
@@ -98,21 +102,32 @@ class Folder:
         self.path = path
         self.handle = handle
 
-    def _at(self, name: str) -> str:
+    def at(self, name: str) -> str:
+        """What the system is told with ``dir_fd=folder.handle``."""
         return name if self.handle is not None else str(self.path / name)
 
-    def _open(self, name: str, flags: int) -> int:
-        return os.open(self._at(name), flags | _FLAGS, 0o600, dir_fd=self.handle)
+    def open(self, name: str, flags: int) -> int:
+        """A handle; a file that is made is for the owner alone. Raises OSError."""
+        return os.open(self.at(name), flags | _FLAGS, 0o600, dir_fd=self.handle)
+
+    def facts(self, name: str) -> os.stat_result | None:
+        """What the system knows of the file, or of a link in its place; None when there is none. Raises OSError."""
+        try:
+            return os.stat(self.at(name), dir_fd=self.handle, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
 
     def _names(self) -> list[str]:
         return os.listdir(self.path if self.handle is None else self.handle)  # noqa: PTH208 - a path has no handle
 
-    def _unlink(self, name: str) -> None:
+    def unlink(self, name: str) -> None:
+        """Remove a file that may be there. Raises OSError."""
         with suppress(FileNotFoundError):
-            os.unlink(self._at(name), dir_fd=self.handle)
+            os.unlink(self.at(name), dir_fd=self.handle)
 
-    def _rename(self, old: str, new: str) -> None:
-        os.replace(self._at(old), self._at(new), src_dir_fd=self.handle, dst_dir_fd=self.handle)
+    def rename(self, old: str, new: str) -> None:
+        """Let a file take the place of another. Raises OSError."""
+        os.replace(self.at(old), self.at(new), src_dir_fd=self.handle, dst_dir_fd=self.handle)
 
     def _sync(self) -> Refusal | None:
         try:
@@ -127,7 +142,7 @@ class Folder:
         """The bytes of a file that is what we would have written; None when there is none."""
         for _ in range(_RACES):
             try:
-                handle = self._open(name, os.O_RDONLY)
+                handle = self.open(name, os.O_RDONLY)
             except FileNotFoundError:
                 return None
             except OSError as error:
@@ -158,20 +173,19 @@ class Folder:
         """Let `raw` be the file of this name. What a killed writer left at its temporary name is gone: see `tidy`."""
         beside = f"{name}.new"
         try:
-            handle = self._open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            handle = self.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             try:
-                if _POSIX:
-                    os.fchmod(handle, 0o600)
+                for_the_owner_alone(handle)
                 rest = memoryview(raw)
                 while rest:
                     rest = rest[os.write(handle, rest) :]
                 os.fsync(handle)
             finally:
                 os.close(handle)
-            self._rename(beside, name)
+            self.rename(beside, name)
         except OSError as error:
             with suppress(OSError):
-                self._unlink(beside)
+                self.unlink(beside)
             return failed(error, doing="writing it")
         return self._sync()
 
@@ -179,7 +193,7 @@ class Folder:
         """Remove what killed writers of the files `names` left, and see to it that the folder's keepers are there."""
         try:
             for name in (*KEEPERS, *names):
-                self._unlink(f"{name}.new")
+                self.unlink(f"{name}.new")
             there = self._names()
         except OSError as error:
             return failed(error, doing="removing what a killed writer left (*.new)")
@@ -193,24 +207,30 @@ class Folder:
         prefix = f"{name}.corrupt-"
         aside = f"{prefix}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
         try:
-            self._rename(name, aside)
+            self.rename(name, aside)
             with suppress(OSError):  # a link: only its name is ours
                 self._close_to_others(aside)
             for old in sorted(known for known in self._names() if known.startswith(prefix))[:-KEPT_ASIDE]:
                 with suppress(OSError):
-                    self._unlink(old)
+                    self.unlink(old)
         except OSError as error:
             return failed(error, doing="setting it aside")
         return self._sync() or aside
 
     def _close_to_others(self, name: str) -> None:
-        handle = self._open(name, os.O_RDONLY)
+        handle = self.open(name, os.O_RDONLY)
         try:
             facts = os.fstat(handle)
-            if _POSIX and stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
-                os.fchmod(handle, 0o600)
+            if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
+                for_the_owner_alone(handle)
         finally:
             os.close(handle)
+
+
+def for_the_owner_alone(handle: int) -> None:
+    """Whatever the umask was, and whatever the file's mode. Raises OSError."""
+    if _POSIX:
+        os.fchmod(handle, 0o600)
 
 
 def _bytes_of(handle: int) -> bytes | Refusal:

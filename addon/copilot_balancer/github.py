@@ -12,9 +12,8 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import httpx
 from pydantic import SecretStr
 
 from copilot_balancer.accounts import (
@@ -34,6 +33,9 @@ from copilot_balancer.memory import QuotaWindow
 from copilot_balancer.outcome import Outcome, Reason
 from copilot_balancer.outcomes import classify_exchange
 from copilot_balancer.quota import read_snapshots
+
+if TYPE_CHECKING:  # ``asking`` imports it where something is asked
+    import httpx
 
 REST_VERSION = "2022-11-28"
 """``/user`` is a public endpoint and answers 400 to a version that is not one of the REST API's own.
@@ -153,7 +155,7 @@ class Access:
 class GitHub:
     """Asks GitHub and the Copilot API, blocking. `transport` is the seam for the tests and the demo."""
 
-    def __init__(self, transport: httpx.BaseTransport | None = None, *, total_seconds: float = TOTAL_SECONDS) -> None:
+    def __init__(self, transport: "httpx.BaseTransport | None" = None, *, total_seconds: float = TOTAL_SECONDS) -> None:
         self._wire = Wire(transport, total_seconds=total_seconds)
 
     def whoami(self, token: SecretStr, host: str = GITHUB) -> Identity:

@@ -10,21 +10,19 @@ Laws of this file:
 4. Everything here blocks: callers keep it off the event loop.
 """
 
-import inspect
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from pydantic import TypeAdapter
 
 from copilot_balancer.errors import StoreBusy, StoreError, printable
 from copilot_balancer.folder import Folder, Refusal, failed, make, opened
+from copilot_balancer.lock import held
 
 MAX_PROXIES = 32
 """So many proxies of one user are told about."""
@@ -101,8 +99,8 @@ class LiveFile:
                 self._let_go()
 
     def _let_go(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
+        assert self._lock is not None
+        self._lock.release()
         self._lock = self._written = None
 
     def _take_a_number(self) -> None:
@@ -166,25 +164,15 @@ def _parsed(raw: bytes | Refusal) -> LiveProxy | None:
 def _held(folder: Path, number: int) -> FileLock | None:
     """The lock of this number, held; None: somebody else holds it."""
     path = folder / f"{number}.lock"
-    wishes: dict[str, Any] = {"mode": 0o600, "thread_local": False, "timeout": 0}
-    if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:  # not in filelock 3.20
-        wishes["fallback_to_soft"] = False  # a lock that a killed process would leave behind is none
-    lock = FileLock(path, **wishes)
-    try:
-        lock.acquire()
-    except Timeout:
-        return None
-    except (OSError, NotImplementedError):  # the latter: a file system without locks
-        elsewhere = "put the folder on another disk: set COPILOT_BALANCER_HOME"
-        raise _error(path, Refusal("it cannot be locked", elsewhere)) from None
+    lock = held(path, 0)
+    if isinstance(lock, Refusal):
+        raise _error(path, lock)
     return lock
 
 
 def _remove(folder: Folder, name: str) -> None:
-    path = name if folder.handle is not None else str(folder.path / name)
     try:
-        with suppress(FileNotFoundError):
-            os.unlink(path, dir_fd=folder.handle)
+        folder.unlink(name)
     except OSError as error:
         raise _error(folder.path / name, failed(error, doing="removing it")) from None
 
@@ -198,4 +186,4 @@ def _folder(path: Path) -> Iterator[Folder | None]:
 
 
 def _error(path: Path, refusal: Refusal) -> StoreError:
-    return StoreError(f"{printable(str(path), 4096)}: {refusal.why}. Remedy: {refusal.remedy}")
+    return StoreError(refusal.of(path))

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from copilot_balancer import __version__, config
 from copilot_balancer.accounts import Decisions
-from copilot_balancer.event_file import Event, newest_events
+from copilot_balancer.event import Event
+from copilot_balancer.event_file import newest_events
 from copilot_balancer.live_file import LiveProxy, read_live
 from copilot_balancer.memory import restored
 from copilot_balancer.pool import Policy, Pool, PoolSnapshot

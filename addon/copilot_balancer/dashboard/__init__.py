@@ -1,0 +1,22 @@
+"""The terminal dashboard: who served what, why, what is left, and what rests until when; live from the store's files.
+
+Rooms, top to bottom::
+
+    app       the screen: paints what ``seen`` saw, turns keys and clicks into edits
+    dialogs   questions on top of it: a name, a yes, a choice, one row of the matrix, help
+    joining   a login by code inside the dashboard
+    rows      the list that a pane shows: its cursor outlives every repaint
+    seen      one look at the files, off the event loop
+    details   everything about the chosen account, request or route, as lines
+    view      an overview as rows, bars and countdowns
+    history   what was left of each quota since the dashboard began
+    edits     what the user can decide: decisions in, decisions out
+
+Laws of this package:
+
+1. ``view``, ``details``, ``history`` and ``edits`` know neither Textual nor a clock: they are plain functions.
+2. The screen paints a frozen overview; it remembers only the cursor, the filter and the history.
+3. Every edit is one ``Store.edit_decisions``, and disk and network are touched in threads only.
+4. No token is shown; foreign words go through ``printable`` and never through markup.
+5. mitmproxy is not imported: the dashboard starts in under a second.
+"""

@@ -1,0 +1,544 @@
+"""An overview as people see it: rows, bars, countdowns, one line of text for everything.
+
+Laws of this file:
+
+1. Pure: frozen values in, lines out; ``at`` (seconds on the wall clock) and widths (cells) are arguments. Textual is
+   not imported; only rich's count of cells is.
+2. A line is as wide as it was asked to be, whatever stands in it: a row never breaks.
+3. What matters is said in words as well as in colour; a tone names a meaning, the app gives it its colour.
+4. Foreign text (a model, a path, a refusal) has been through ``printable``.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from enum import StrEnum
+
+from rich.cells import cell_len, set_cell_size
+
+from copilot_balancer.accounts import RouteTable, Status
+from copilot_balancer.errors import printable
+from copilot_balancer.event import Event, EventAttempt
+from copilot_balancer.explain import AccountView, RestView
+from copilot_balancer.memory import QuotaWindow
+from copilot_balancer.overview import Overview
+
+
+class Tone(StrEnum):
+    """What a piece of text means; the app knows its colour in the light and in the dark."""
+
+    PLAIN = ""
+    STRONG = "strong"
+    FAINT = "faint"
+    GOOD = "good"
+    CAUTION = "caution"
+    BAD = "bad"
+    KEY = "key"
+    """A name to look for: an account's label, a key to press."""
+    TRACK = "track"
+    """The empty part of a bar."""
+    AREA = "area"
+    """What is filled in a plot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Some text in one tone."""
+
+    text: str
+    tone: Tone = Tone.PLAIN
+
+
+type Line = tuple[Span, ...]
+
+
+def plain(line: Line) -> str:
+    """The text of `line` alone."""
+    return "".join(span.text for span in line)
+
+
+def words(*parts: str | Span) -> Line:
+    """A line of these parts; what is empty falls away."""
+    spans = (Span(part) if isinstance(part, str) else part for part in parts)
+    return tuple(span for span in spans if span.text)
+
+
+def width_of(line: Line) -> int:
+    """In cells."""
+    return sum(cell_len(span.text) for span in line)
+
+
+def fitted(line: Line, width: int, *, right: bool = False) -> Line:
+    """`line` in exactly `width` cells: padded, or cut with an ellipsis."""
+    missing = width - width_of(line)
+    if missing >= 0:
+        pad = Span(" " * missing)
+        return words(pad, *line) if right else words(*line, pad)
+    if width <= 0:
+        return ()
+    kept: list[Span] = []
+    room = width - 1
+    for span in line:
+        size = cell_len(span.text)
+        if size > room:
+            kept += [Span(set_cell_size(span.text, room), span.tone), Span("…", span.tone)]
+            break
+        kept.append(span)
+        room -= size
+    return words(*kept)
+
+
+# ── a table ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: as wide as `width`, plus its share of what is over."""
+
+    name: str
+    width: int
+    title: str = ""
+    right: bool = False
+    grows: int = 0
+    """Its share of the cells that are over."""
+    most: int = 1000
+    """It grows no wider."""
+
+
+GAP = 1
+"""Cells between two columns."""
+
+
+def laid_out(columns: Sequence[Column], width: int) -> list[tuple[Column, int]]:
+    """Each column with its width, so that a row fills `width` where it can."""
+    widths = [column.width for column in columns]
+    over = width - sum(widths) - GAP * (len(columns) - 1)
+    while over > 0:
+        growing = [i for i, column in enumerate(columns) if column.grows and widths[i] < column.most]
+        if not growing:
+            break
+        shares = sum(columns[i].grows for i in growing)
+        for i in growing:
+            more = min(max(over * columns[i].grows // shares, 1), columns[i].most - widths[i], over)
+            widths[i] += more
+            over -= more
+            shares -= columns[i].grows
+            if not over:
+                break
+    return list(zip(columns, widths, strict=True))
+
+
+def row(columns: Sequence[Column], cells: Mapping[str, Line], width: int) -> Line:
+    """One row of a table, `width` cells wide."""
+    parts: list[Span] = []
+    for column, wide in laid_out(columns, width):
+        if parts:
+            parts.append(Span(" " * GAP))
+        parts += fitted(cells.get(column.name, ()), wide, right=column.right)
+    return fitted(tuple(parts), width)
+
+
+def head(columns: Sequence[Column], width: int) -> Line:
+    """The titles over a table's rows."""
+    return row(columns, {column.name: words(Span(column.title, Tone.FAINT)) for column in columns}, width)
+
+
+# ── moments and amounts ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def countdown(seconds: float) -> str:
+    """What is left of a wait, rounded up, in at most seven characters: ``0:42``, ``12:05``, ``5h 12m``, ``12d 4h``."""
+    left = max(math.ceil(seconds), 0)
+    if left < 3600:
+        return f"{left // 60}:{left % 60:02d}"
+    minutes, hours = math.ceil(left / 60), math.ceil(left / 3600)
+    if minutes < 48 * 60:
+        return f"{minutes // 60}h {minutes % 60:02d}m"
+    return f"{hours // 24}d {hours % 24}h" if hours < 1000 * 24 else f"{min(hours // 24, 999999)}d"
+
+
+def ago(seconds: float) -> str:
+    """How long ago, in at most six characters: ``now``, ``42 s``, ``5 min``, ``3 h``, ``12 d``."""
+    passed = max(seconds, 0.0)
+    if passed < 1:
+        return "now"
+    for unit, size, up_to in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
+        if passed < size * up_to:
+            return f"{passed // size:.0f} {unit}"
+    return f"{min(passed // 86400, 9999):.0f} d"
+
+
+def clock(at: float, zone: tzinfo | None) -> str:
+    """``14:05:09`` in `zone`; None: this computer's."""
+    return f"{datetime.fromtimestamp(at, UTC).astimezone(zone):%H:%M:%S}"
+
+
+def moment(at: float, zone: tzinfo | None) -> str:
+    """``2026-11-03 14:05`` in `zone`; None: this computer's."""
+    return f"{datetime.fromtimestamp(at, UTC).astimezone(zone):%Y-%m-%d %H:%M}"
+
+
+def milliseconds(seconds: float) -> str:
+    """How long a request took, in at most seven characters: ``840 ms``, ``12.4 s``, ``3:25``."""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 99.95 else countdown(seconds)
+
+
+def amount(number: float) -> str:
+    """``9.7M``: a number in at most six characters."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if abs(number) >= size * 10:
+            return f"{number / size:.1f}{unit}"
+    return f"{number:.0f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 account``, ``3 accounts``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+# ── quota ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+LOW, SHORT = 10.0, 30.0
+"""Percent: what is left is bad below the first, and to be watched below the second."""
+
+
+def left_tone(percent: float) -> Tone:
+    """How good it is that `percent` are left."""
+    return Tone.BAD if percent < LOW else Tone.CAUTION if percent < SHORT else Tone.GOOD
+
+
+def bar(percent: float, width: int) -> Line:
+    """How much of a whole is left; never empty or full when it is not."""
+    halves = round(min(max(percent, 0.0), 100.0) * width * 2 / 100)
+    if 0 < percent < 100:
+        halves = min(max(halves, 1), width * 2 - 1)
+    filled = "━" * (halves // 2) + "╸" * (halves % 2)
+    return words(Span(filled, left_tone(percent)), Span("─" * (width - len(filled)), Tone.TRACK))
+
+
+def gauge(window: QuotaWindow, at: float, width: int) -> Line:
+    """A bar and a percentage, ``width + 5`` cells; a window that has reset since tells nothing any more."""
+    if window.unlimited:
+        return fitted(words(Span("unlimited", Tone.GOOD)), width + 5)
+    if over(window, at):
+        return fitted(words(Span("has reset", Tone.FAINT)), width + 5)
+    return words(*bar(window.percent_left, width), Span(f"{window.percent_left:4.0f}%", left_tone(window.percent_left)))
+
+
+def over(window: QuotaWindow, at: float) -> bool:
+    """Whether `window` has reset since it was seen."""
+    return window.resets_at is not None and window.resets_at <= at
+
+
+def tightest(quota: Mapping[str, QuotaWindow], at: float) -> list[tuple[str, QuotaWindow]]:
+    """The windows, the one with the least left first; those that tell nothing last."""
+
+    def order(item: tuple[str, QuotaWindow]) -> tuple[bool, bool, float, str]:
+        name, window = item
+        return window.unlimited, over(window, at), window.percent_left, name
+
+    return sorted(quota.items(), key=order)
+
+
+# ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+NARROW_ACCOUNTS = (
+    Column("mark", 1),
+    Column("label", 10, "account", grows=1, most=18),
+    Column("state", 18, "state", grows=3),
+    Column("left", 16, "left"),
+    Column("resets", 7, "resets", right=True),
+    Column("busy", 4, "busy", right=True),
+    Column("used", 6, "used", right=True),
+)
+"""For 74 cells and more; the plan stands in the details."""
+
+WIDE_ACCOUNTS = (
+    Column("mark", 1),
+    Column("label", 12, "account", grows=1, most=24),
+    Column("plan", 10, "plan", grows=1, most=16),
+    Column("state", 24, "state", grows=3),
+    Column("left", 23, "left"),
+    Column("resets", 7, "resets", right=True),
+    Column("busy", 4, "busy", right=True),
+    Column("used", 6, "used", right=True),
+)
+"""For `WIDE` cells and more."""
+
+WIDE = 94
+
+
+def account_columns(width: int) -> tuple[Column, ...]:
+    """What fits into `width` cells."""
+    return WIDE_ACCOUNTS if width >= WIDE else NARROW_ACCOUNTS
+
+
+MARKS = {
+    Status.READY: Span("●", Tone.GOOD),
+    Status.COOLING: Span("◐", Tone.CAUTION),
+    Status.NEEDS_LOGIN: Span("!", Tone.BAD),
+    Status.DISABLED: Span("○", Tone.FAINT),
+}
+
+
+def whole_rest(account: AccountView) -> RestView | None:
+    """The longest rest of the whole account."""
+    return next((rest for rest in account.rests if rest.model is None), None)
+
+
+def account_state(account: AccountView) -> Line:
+    """What the account is at this moment and why, in a few words: ``rests 4:32 session limit``."""
+    if account.status is Status.DISABLED:
+        return words(Span("off", Tone.FAINT) if not account.enabled else Span("blocked by GitHub", Tone.BAD))
+    if account.status is Status.NEEDS_LOGIN:
+        return words(Span("needs login", Tone.BAD), Span(": press l", Tone.FAINT))
+    rest = whole_rest(account)
+    if rest is not None:
+        told = words(Span(f"rests {countdown(rest.seconds)}", Tone.CAUTION), Span(f" {rest.reason}", Tone.FAINT))
+        return told if account.status is Status.COOLING else words(*told, Span(" (paid models)", Tone.FAINT))
+    if account.why_not is not None:
+        return words(Span(account.why_not, Tone.FAINT))
+    if account.rests:
+        model = account.rests[0]
+        name = printable(model.model or "", 60)
+        return words(Span("ready", Tone.GOOD), Span(f", {countdown(model.seconds)} until {name}", Tone.FAINT))
+    return words(Span("ready", Tone.GOOD))
+
+
+def account_row(account: AccountView, *, at: float, busy: int, width: int) -> Line:
+    """One account in `width` cells; `busy` is how many requests it serves at this moment."""
+    columns = account_columns(width)
+    wide = columns is WIDE_ACCOUNTS
+    mark = Span("●", Tone.FAINT) if account.status is Status.READY and account.why_not else MARKS[account.status]
+    label = Tone.FAINT if account.status is Status.DISABLED else Tone.STRONG
+    cells: dict[str, Line] = {
+        "mark": words(mark),
+        "label": words(Span(account.label, label), Span(" *" if account.home else "", Tone.KEY)),
+        "plan": words(Span(printable(account.plan or "-", 60), Tone.FAINT)),
+        "state": account_state(account),
+        "busy": words(Span(str(busy), Tone.STRONG) if busy else Span("-", Tone.TRACK)),
+        "used": words(
+            Span("never", Tone.TRACK) if account.last_used is None else Span(ago(at - account.last_used), Tone.FAINT)
+        ),
+    }
+    shown = tightest(account.quota, at)
+    if shown:
+        name, window = shown[0]
+        short = name if wide else name[:4]
+        cells["left"] = words(*gauge(window, at, 10 if wide else 6), Span(f" {short}", Tone.FAINT))
+        if window.resets_at is not None and not window.unlimited and not over(window, at):
+            cells["resets"] = words(Span(countdown(window.resets_at - at), Tone.FAINT))
+    else:
+        cells["left"] = words(Span("not told yet", Tone.TRACK))
+    return row(columns, cells, width)
+
+
+# ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+REQUESTS = (
+    Column("mark", 1),
+    Column("time", 8, "time"),
+    Column("account", 9, "account", grows=1, most=16),
+    Column("model", 15, "model", grows=2, most=32),
+    Column("how", 20, "how", grows=5),
+    Column("took", 7, "took", right=True),
+)
+
+VERDICTS = {
+    "served": Span("✓", Tone.GOOD),
+    "failed over": Span("»", Tone.CAUTION),
+    "refused": Span("✗", Tone.BAD),
+    "cut off": Span("✗", Tone.BAD),
+}
+"""How a request ended; any other end (the client left, or was sent another way) is no fault of anybody's."""
+
+
+def verdict_mark(event: Event) -> Span:
+    """One sign for how a request ended."""
+    return VERDICTS.get(event.verdict, Span("-", Tone.FAINT))
+
+
+def refusals(event: Event) -> tuple[EventAttempt, ...]:
+    """The attempts that did not serve it."""
+    return event.attempts[:-1] if event.account is not None else event.attempts
+
+
+def refused(attempt: EventAttempt) -> str:
+    """``work 429 session limit``."""
+    return " ".join(part for part in (attempt.account, str(attempt.status or ""), attempt.reason) if part)
+
+
+def how(event: Event) -> Line:
+    """Why this account, and what came before, in one line."""
+    parts: list[Span] = []
+    for attempt in refusals(event):
+        if parts:
+            parts.append(Span(", ", Tone.FAINT))
+        parts.append(Span(refused(attempt), Tone.CAUTION if event.account else Tone.BAD))
+    if event.account is not None:
+        why = event.attempts[-1].why if event.attempts else ""
+        if event.verdict in ("cut off", "left"):
+            parts.append(Span(f"{', ' if parts else ''}{ending(event)}", VERDICTS.get(event.verdict, _CALM).tone))
+        else:
+            parts.append(Span(f"{', then ' if parts else ''}{why}", Tone.FAINT))
+    else:
+        note = event.note or event.verdict
+        parts.append(Span(f"{'; ' if parts else ''}{note}", Tone.FAINT if parts else verdict_mark(event).tone))
+    return words(*parts)
+
+
+_CALM = Span("", Tone.FAINT)
+
+
+def ending(event: Event) -> str:
+    """What the client got, in words."""
+    if event.verdict == "left":
+        return "the client left"
+    return "cut off by the upstream" if event.status is None else str(event.status)
+
+
+def request_row(event: Event, *, zone: tzinfo | None, width: int) -> Line:
+    """One finished request in `width` cells."""
+    model = event.what if event.model is None else f"{event.model} for {event.what}"
+    cells = {
+        "mark": words(verdict_mark(event)),
+        "time": words(Span(clock(event.at, zone), Tone.FAINT)),
+        "account": words(Span(event.account, Tone.STRONG) if event.account else Span("nobody", Tone.BAD)),
+        "model": words(Span(model, Tone.CAUTION if event.model else Tone.PLAIN)),
+        "how": how(event),
+        "took": words(Span(milliseconds(event.ms / 1000), Tone.FAINT)),
+    }
+    return row(REQUESTS, cells, width)
+
+
+def request_key(event: Event) -> str:
+    """Names a request in the list."""
+    return f"{event.id} {event.at}"
+
+
+def picked(events: Iterable[Event], search: str, *, switches: bool) -> list[Event]:
+    """Those that hold every word of `search`, newest first; `switches`: only what did not simply succeed."""
+    wanted = search.lower().split()
+    found = []
+    for event in events:
+        if switches and event.verdict == "served":
+            continue
+        said = " ".join(
+            (
+                event.what, event.model or "", event.account or "nobody", event.verdict, str(event.status or ""),
+                event.note, *(refused(attempt) for attempt in event.attempts),
+            )
+        ).lower()  # fmt: skip
+        if all(word in said for word in wanted):
+            found.append(event)
+    return found[::-1]
+
+
+# ── routes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+ROUTES = (
+    Column("place", 2, "#", right=True),
+    Column("on", 3, "on"),
+    Column("models", 16, "models", grows=2),
+    Column("accounts", 20, "accounts, in this order", grows=2),
+    Column("fallback", 14, "else these models", grows=1),
+)
+
+
+def route_row(route: RouteTable, place: int, labels: Iterable[str], width: int) -> Line:
+    """One row of the matrix; an account that is not there (any more) is marked."""
+    known = set(labels)
+    tone = Tone.PLAIN if route.enabled else Tone.FAINT
+    order: list[Span] = []
+    for label in route.accounts:
+        if order:
+            order.append(Span(" > ", Tone.FAINT))
+        order.append(Span(label, tone) if label in known else Span(f"{label}?", Tone.BAD))
+    cells = {
+        "place": words(Span(str(place), Tone.FAINT)),
+        "on": words(Span("on", Tone.GOOD) if route.enabled else Span("off", Tone.FAINT)),
+        "models": words(Span(printable(", ".join(route.models), 300), Tone.STRONG if route.enabled else tone)),
+        "accounts": tuple(order) or words(Span("all of them", Tone.FAINT)),
+        "fallback": words(
+            Span(printable(", ".join(route.fallback), 300) or "-", tone if route.fallback else Tone.TRACK)
+        ),
+    }
+    return row(ROUTES, cells, width)
+
+
+def routes_in_force(overview: Overview) -> tuple[RouteTable, ...]:
+    """The rows of the matrix: the user's own, else those of the settings."""
+    if overview.decisions.routes is not None:
+        return overview.decisions.routes
+    return tuple(
+        RouteTable(models=row.models, accounts=row.accounts, fallback=row.fallback, enabled=row.enabled)
+        for row in overview.policy.routes
+    )
+
+
+# ── all of it ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def headline(overview: Overview, *, zone: tzinfo | None, width: int) -> Line:
+    """The first line: what is on, what runs, what time it is."""
+    decisions = overview.decisions
+    strategies = {proxy.strategy for proxy in overview.proxies if proxy.strategy}
+    strategy = " and ".join(sorted(strategies)) or overview.policy.strategy
+    parts = [Span("copilot-balancer", Tone.KEY), Span("  ")]
+    if decisions.balancing:
+        parts += [Span("balancing on", Tone.GOOD), Span(f", {strategy}", Tone.FAINT)]
+    else:
+        parts.append(Span("balancing off", Tone.CAUTION))
+    parts.append(Span("  "))
+    if overview.proxies:
+        addresses = [address for proxy in overview.proxies for address in proxy.listening]
+        more = f" +{len(addresses) - 1}" if len(addresses) > 1 else ""
+        off = all(proxy.off for proxy in overview.proxies)
+        where = addresses[0] if addresses else "a proxy runs"
+        parts.append(Span(f"{where}{more}", Tone.BAD if off else Tone.PLAIN))
+        running = overview.pool.requests
+        parts += [Span("  "), Span(str(running), Tone.STRONG if running else Tone.FAINT), Span(" running", Tone.FAINT)]
+    else:
+        parts.append(Span("no proxy runs", Tone.CAUTION))
+    time = clock(overview.at, zone)
+    return (*fitted(words(*parts), max(width - len(time) - 1, 0)), Span(f" {time}", Tone.FAINT))
+
+
+def notice(overview: Overview) -> Line | None:
+    """The one thing that the user should know or do first; None: nothing."""
+    decisions, accounts = overview.decisions, overview.pool.accounts
+    off = next((proxy for proxy in overview.proxies if proxy.off), None)
+    if off is not None:
+        return words(Span(f"The proxy with process id {off.pid} uses no account: {printable(off.off, 200)}", Tone.BAD))
+    if not accounts:
+        return None
+    if decisions.terms_missing:
+        return _todo(f"Only {accounts[0].label} serves until you accept GitHub's rules", "T", "read them")
+    if not any(account.enabled for account in accounts):
+        return _todo("Every account is off, so nobody serves", "e", "turn one on")
+    if not decisions.balancing:
+        home = decisions.home.label if decisions.home else "nobody"
+        return _todo(f"Balancing is off: only {home} serves, and its refusals reach the client", "b", "turn it on")
+    if not overview.serves:
+        rests = [rest.seconds for account in accounts if account.enabled and (rest := whole_rest(account))]
+        return words(
+            Span("Nobody can serve at this moment", Tone.BAD),
+            Span(f"; the first rest ends in {countdown(min(rests))}" if rests else "", Tone.FAINT),
+        )
+    if overview.warnings:
+        return words(Span(printable(overview.warnings[0], 300), Tone.CAUTION))
+    if not overview.proxies:
+        return words(Span("Start one: ", Tone.FAINT), Span("copilot-balancer run", Tone.KEY))
+    return None
+
+
+def _todo(what: str, key: str, then: str) -> Line:
+    return words(Span(f"{what}: press ", Tone.CAUTION), Span(key, Tone.KEY), Span(f" to {then}", Tone.CAUTION))
+
+
+def labels(overview: Overview) -> tuple[str, ...]:
+    """Of all accounts, in the user's order."""
+    return tuple(account.label for account in overview.decisions.accounts)
