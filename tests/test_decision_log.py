@@ -11,16 +11,15 @@ from pydantic import ValidationError
 from copilot_balancer import __version__, decision_log
 from copilot_balancer.accounts import Account, Decisions
 from copilot_balancer.decision_log import (
-    CALLS,
     LINE_BYTES,
     RECORDED,
     RECORDED_OF_ALL,
     RETRY_CALLS,
-    STATE,
     PoolState,
     RecordedPool,
     plain,
 )
+from copilot_balancer.decision_replay import CALLS, STATE
 from copilot_balancer.eligibility import Member
 from copilot_balancer.memory import Affinity, Memory, Sighting
 from copilot_balancer.outcomes import SERVED

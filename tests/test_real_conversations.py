@@ -4,7 +4,7 @@ Laws of this file:
 
 1. The fake enforces ownership: whatever one account made and another is sent back stands in ``fake.lost``.
 2. What a client sent back is read from what the fake saw (``makers``), never from what the product says of it.
-3. What the proxy sent is counted by what the fake saw; what the client sent, by the proxy's lines, one for each request.
+3. What the proxy sent is counted by what the fake saw; what the client sent, by mitmdump's lines, one for each request.
 """
 
 import json
@@ -234,9 +234,15 @@ def requests_of_opencode(proxy, endpoint: str) -> int:
     return proxy.log.count(f": POST https://api.githubcopilot.com{endpoint}\n") - len(titles)
 
 
-@pytest.mark.parametrize("endpoint", [CHAT, RESPONSES, MESSAGES])
 @pytest.mark.parametrize(
-    ("count", "hows"), [(1, ("clean",)), (2, ("rst", "fin"))], ids=["one account, clean", "two accounts, broken"]
+    ("endpoint", "count", "hows"),
+    [
+        pytest.param(CHAT, 1, ("clean",), id="chat, one account, ended cleanly"),
+        pytest.param(RESPONSES, 1, ("clean",), id="responses, one account, ended cleanly"),
+        pytest.param(MESSAGES, 1, ("clean",), id="messages, one account, ended cleanly"),
+        pytest.param(CHAT, 2, ("rst", "fin"), id="chat, two accounts, broken"),
+        pytest.param(RESPONSES, 2, ("rst", "fin"), id="responses, two accounts, broken"),
+    ],
 )
 def test_opencode_asks_once_more_wherever_an_answer_is_cut(
     opencode,  # noqa: F811 - a fixture
