@@ -346,6 +346,28 @@ def test_a_lost_conversation_without_a_known_owner_is_asked_once_bare():
     assert ask.nobody().kind is NobodyKind.NOT_RETRIED
 
 
+def test_a_tool_loop_whose_maker_is_forgotten():
+    """It cannot go bare there: each account is asked whether it is its, and one that rests may be; then once bare."""
+    bench = Bench("a", "b", "c", policy=replace(PLAIN, max_attempts=4))
+    ask = bench.ask(bound=True, carries=True)
+    for label in "abc":
+        assert ask.sent() == label
+        assert not ask.decision.bare
+        ask.answered(CONVERSATION)
+    assert ask.sent() == "c"
+    assert ask.decision.bare
+    ask.answered(CONVERSATION)
+    assert ask.nobody().kind is NobodyKind.NOT_RETRIED
+
+    bench.refuse(hinted(LIMIT, 30), only="github.com:c")
+    ask = bench.ask(bound=True, carries=True)
+    for label in "ab":
+        assert ask.sent() == label
+        ask.answered(CONVERSATION)
+    nobody = ask.nobody()
+    assert (nobody.kind, nobody.give, nobody.retry_after) == (NobodyKind.LIMITED, None, 30)
+
+
 def test_an_owner_that_rests_is_not_asked():
     """The owner's rest holds for its own conversations too."""
     bench = Bench("a", "b", policy=PLAIN)

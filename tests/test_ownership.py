@@ -54,7 +54,10 @@ def test_what_is_needed_binds():
     assert owner_of(owners, ["m1", "m2"], {"m1"}) == ("a", True)
     assert owner_of(owners, ["m1", "m2"], set()) == ("b", False)
     assert owner_of(owners, ["m1", "m3"], {"m3"}) == ("a", False)
-    assert owner_of(owners, ["m4"], {"m4"}) == (None, False)
+    assert owner_of(owners, ["m4"], {"m4"}) == (None, True), "somebody's"
+    assert owner_of(owners, ["m4"], set()) == (None, False)
+    assert owner_of(owners, ["m1", "m4"], {"m4"}) == ("a", False)
+    assert owner_of(owners, ["m3"], {"m3"}) == (None, False)
     assert owner_of(owners, [], set()) == (None, False)
 
 

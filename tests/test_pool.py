@@ -961,3 +961,16 @@ def test_words_that_make_clients_ask_again_stand_only_where_waiting_helps(outcom
     again = r"429|500|502|503|504|524|rate limit|overloaded|service unavailable|connection refused"
     assert bool(re.search(again, text)) == status_words
     assert not re.search("too long|exceed|maximum|token limit|context", text)
+
+
+def test_what_an_account_may_have():
+    """A model that it could be asked for in better times: only a refusal, a pattern or its removal speaks against it."""
+    bench = Bench("a", "b")
+    assert bench.pool.may_have("github.com:a", "gpt", bench.now)
+    bench.refuse(hinted(LIMIT, 30), only="github.com:a")
+    assert bench.pool.may_have("github.com:a", "gpt", bench.now), "a rest ends"
+    bench.refuse(MISSING, only="github.com:b")
+    assert not bench.pool.may_have("github.com:b", "gpt", bench.now)
+    bench.edit("a", block=("gpt",))
+    assert not bench.pool.may_have("github.com:a", "gpt", bench.now)
+    assert not bench.pool.may_have("github.com:gone", "gpt", bench.now)

@@ -228,6 +228,10 @@ def forgive(proxy) -> None:
     )
 
 
+LINES = ("--set", "flow_detail=2")
+"""mitmdump prints each request; by itself the addon turns that off."""
+
+
 def requests_of_opencode(proxy, endpoint: str) -> int:
     """How many requests opencode made for what the person asked: mitmdump prints each one, whatever came of it."""
     titles = [seen for seen in proxy.fake.asked(endpoint=endpoint) if is_title(seen)]
@@ -268,7 +272,7 @@ def test_opencode_asks_once_more_wherever_an_answer_is_cut(
     if endpoint == CHAT:
         answers.append(NoTerminator(ok=short(note, len(faults))))
     following = once(*answers, then=Ok("Done."))
-    proxy = start(*WORK_FIRST, accounts=three_accounts()[:count])
+    proxy = start(*WORK_FIRST, *LINES, accounts=three_accounts()[:count])
 
     def answer(seen: Seen) -> Answer:
         forgive(proxy)
@@ -312,7 +316,7 @@ def test_opencode_is_patient_with_a_service_that_never_ends_well(
     """When no answer is ever whole, opencode makes a handful of requests in 15 s; without us it makes 112 in 24 s."""
     for account in fake.accounts.values():
         account.default = to_prompts(fault)
-    proxy = start(*WORK_FIRST, accounts=three_accounts()[:count])
+    proxy = start(*WORK_FIRST, *LINES, accounts=three_accounts()[:count])
 
     def enough() -> bool:
         asked = prompts(fake)

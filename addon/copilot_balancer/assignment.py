@@ -79,7 +79,7 @@ class PoolRequest:
     encrypted reasoning, signatures); it is asked first. None: it carries no such thing, or nobody knows whose it is."""
     bound: bool = False
     """It is in the middle of a tool loop of its owner's, or the history stands with the owner alone: no other may go
-    on with it, as long as the owner will be able to."""
+    on with it, as long as the owner will be able to. Without an owner: of somebody's whom nobody knows any more."""
     carries: bool = False
     """What only its maker takes back can be left out: worth one more try with an account that has refused it."""
     tried: "tuple[Tried, ...]" = ()

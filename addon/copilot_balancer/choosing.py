@@ -69,6 +69,9 @@ _LIMITS = frozenset(reason for reason, name in FAILOVER_CLASS.items() if name in
 _WAITING_HELPS = _LIMITS | {Reason.TRANSIENT, Reason.OVERLOADED}
 _MODEL_BOUND = frozenset({Reason.MODEL_MISSING, Reason.MODEL_LIMIT})
 
+_REFUSED_BARS = {Reason.MODEL_MISSING: Bar.MODEL, Reason.CONVERSATION: Bar.BOUND}
+"""What a refusal says of an account, beyond that it was asked."""
+
 _KINDS: tuple[tuple[NobodyKind, frozenset[Bar]], ...] = (
     (NobodyKind.LIMITED, frozenset({Bar.RESTS, Bar.PROBED, Bar.RESERVE, Bar.TRIED, Bar.UNASKED})),
     (NobodyKind.NO_MODEL, frozenset({Bar.MODEL})),
@@ -89,7 +92,7 @@ def decide(board: Board, request: PoolRequest, now: float) -> tuple[Attempt | Ho
     With it comes where the chosen account's turns stand; None when no turn is taken, as in a conversation that stays.
     """
     route = route_of(board, request.model)
-    if request.bound and not _owner_comes_back(board, request, now, route):
+    if request.bound and request.owner is not None and not _owner_comes_back(board, request, now, route):
         request = replace(request, bound=False)
     if request.tried:
         verdict = _again(board, request, now, route)
@@ -165,6 +168,8 @@ def _again(board: Board, request: PoolRequest, now: float, route: Route | None) 
         return _final(request, "GitHub blocked this account", NobodyKind.BLOCKED)
     if action is Action.PASS:
         return _final(request, "another account would answer the same")
+    if action is Action.OWNER and spent is None and _may_be_anothers(board, request, now, route):
+        return None
     if action in (Action.SAME, Action.OWNER) and spent is None:
         same = replace(request, model=last.attempt.model)
         owner = _owner(board, request) if action is Action.OWNER else None
@@ -186,6 +191,15 @@ def _again(board: Board, request: PoolRequest, now: float, route: Route | None) 
         why = f"not retried, because {spent}" if selection.ready else _all_refused(request, selection)
         return give_up(board, request, selection, now, why)
     return _final(request, refusal) if action is Action.NEXT_ONCE and (refusal := _once(board, request)) else None
+
+
+def _may_be_anothers(board: Board, request: PoolRequest, now: float, route: Route | None) -> bool:
+    """Whether a tool loop that was refused, and whose maker nobody knows any more, may be an unasked account's."""
+    if not request.bound or request.owner is not None or not board.balancing:
+        return False
+    unasked = (member for key, member in board.members.items() if not was_tried(request, key))
+    bars = (why_not(board, member, request, route, now) for member in unasked)
+    return any(why is None or why.bar in (Bar.RESTS, Bar.PROBED) for why in bars)
 
 
 def _once(board: Board, request: PoolRequest) -> str | None:
@@ -328,7 +342,7 @@ def _as_given(why: WhyNot | None, member: Member, refused: Outcome | None, now: 
     if why is None:
         return WhyNot(account.id, account.label, str(Bar.UNASKED), now, Bar.UNASKED)
     if why.bar is Bar.TRIED and refused is not None:
-        bar = Bar.MODEL if refused.reason is Reason.MODEL_MISSING else Bar.TRIED
+        bar = _REFUSED_BARS.get(refused.reason, Bar.TRIED)
         return replace(why, reason=f"was asked: {refused.reason}", bar=bar)
     return why
 

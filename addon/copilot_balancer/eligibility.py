@@ -89,7 +89,7 @@ def settled(member: Member, request: PoolRequest, fence: str, route: Route | Non
             return Bar.FENCE
     elif account.fence != fence:
         return Bar.FENCE
-    elif request.bound and account.id != request.owner:
+    elif request.bound and request.owner not in (None, account.id):
         return Bar.BOUND
     elif not balancing and not member.home:
         return Bar.HOME

@@ -84,6 +84,8 @@ def newest(disk: Ownership, mine: Ownership) -> Ownership:
 def owner_of(owners: Ownership, marks: Sequence[str], needed: Collection[str]) -> tuple[str | None, bool]:
     """Who is to be asked first for a request that carries these, and whether nobody else can go on with it.
 
+    None and True: somebody's, whom nobody knows any more.
+
     Args:
         owners: what is known.
         marks: all that the request carries, the newest last.
@@ -91,4 +93,5 @@ def owner_of(owners: Ownership, marks: Sequence[str], needed: Collection[str]) -
 
     """
     holder = owners.newest([mark for mark in marks if mark in needed])
-    return (holder, True) if holder is not None else (owners.newest(marks), False)
+    owner = holder or owners.newest(marks)
+    return owner, holder is not None or (owner is None and any(owners.of(mark) is None for mark in needed))
