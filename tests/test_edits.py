@@ -2,8 +2,8 @@
 
 import pytest
 
+from copilot_balancer import edits
 from copilot_balancer.accounts import Decisions, RouteTable
-from copilot_balancer.dashboard import edits
 from copilot_balancer.errors import InvalidInput
 from dashboards import ACCOUNTS, DECISIONS, HOME, NOW, ROUTES, WORK
 

@@ -24,6 +24,7 @@ The rooms, top to bottom; an arrow points down only (``pyproject.toml``, import-
                explained       an explanation of the pool's as text and as JSON
                overview        accounts, proxies and requests as the files tell them
                attribution     one record a request -> log line, flow comment, marker, response header, event
+               edits           what the user can decide about accounts and routes, as changes of the decisions
     edges      guard           may this credential go on this request on this connection? the one place that puts it on
                minting         short-lived tokens for accounts that need them
                admission       how a credential becomes an account

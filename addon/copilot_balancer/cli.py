@@ -11,8 +11,7 @@ from pathlib import Path
 
 import click
 
-from copilot_balancer import __version__
-from copilot_balancer.accounts import Decisions
+from copilot_balancer import __version__, edits
 from copilot_balancer.cli_accounts import accounts, tell_limits
 from copilot_balancer.cli_completion import completion
 from copilot_balancer.cli_config import config
@@ -57,11 +56,7 @@ def cli(context: click.Context) -> None:
 @pass_world
 def balancing(world: World, switch: str, *, as_json: bool) -> None:
     """Turn balancing on or off. Off: only the home account serves, and its refusals reach the client."""
-
-    def change(decisions: Decisions) -> Decisions:
-        return decisions.model_copy(update={"balancing": switch == "on"})
-
-    decisions = world.store.edit_decisions(change)
+    decisions = world.store.edit_decisions(edits.balanced(on=switch == "on"))
     if as_json:
         show_json({"balancing": decisions.balancing})
         return

@@ -8,8 +8,11 @@ Laws of this file:
 3. No token goes out: a credential is shown by its fingerprint, and only in JSON.
 """
 
+from collections.abc import Callable
+
 import click
 
+from copilot_balancer import edits
 from copilot_balancer.accounts import Account, Decisions, normalise_label
 from copilot_balancer.cli_import import adopt_command, import_command
 from copilot_balancer.cli_login import add_command, login_command
@@ -177,11 +180,7 @@ def path_command(world: World, as_json: bool) -> None:
 @pass_world
 def use_command(world: World, label: str, as_json: bool) -> None:
     """Make an account the home account. It answers /models, and serves alone while balancing is off."""
-
-    def change(decisions: Decisions) -> Decisions:
-        return decisions.model_copy(update={"home_id": decisions.find(label).id})
-
-    decisions = world.store.edit_decisions(change)
+    decisions = _edit(world, label, edits.made_home)
     _tell(decisions, label, "is the home account", as_json=as_json)
 
 
@@ -191,7 +190,7 @@ def use_command(world: World, label: str, as_json: bool) -> None:
 @pass_world
 def enable_command(world: World, label: str, as_json: bool) -> None:
     """Let an account serve. This also ends the rest of an account that GitHub blocked for abuse."""
-    decisions = _update(world, label, enabled=True, enabled_at=world.now())
+    decisions = _edit(world, label, lambda one: edits.turned_on(one, world.now()))
     _tell(decisions, label, "is on", as_json=as_json)
 
 
@@ -201,7 +200,7 @@ def enable_command(world: World, label: str, as_json: bool) -> None:
 @pass_world
 def disable_command(world: World, label: str, as_json: bool) -> None:
     """Keep an account, but send nothing with it."""
-    decisions = _update(world, label, enabled=False)
+    decisions = _edit(world, label, edits.turned_off)
     _tell(decisions, label, "is off", as_json=as_json)
 
 
@@ -215,14 +214,7 @@ def rename_command(world: World, label: str, new: str, as_json: bool) -> None:
     wish = normalise_label(new)
     before = world.store.read_decisions().find(label)
 
-    def change(decisions: Decisions) -> Decisions:
-        account = decisions.find(label)
-        holder = next((one for one in decisions.accounts if one.label == wish and one.id != account.id), None)
-        if holder:
-            raise InvalidInput(f"the label {wish} is taken by {who(holder)}")
-        return decisions.with_account(account.model_copy(update={"label": wish}))
-
-    decisions = world.store.edit_decisions(change)
+    decisions = _edit(world, label, lambda one: edits.renamed(one, wish))
     _tell(decisions, wish, f"is what {before.label} is called now", as_json=as_json)
     if before.label != wish and (places := _named_in_settings(world, before.label)):
         note(f"{' and '.join(places)} in your settings still say {before.label}: change it there, too")
@@ -245,7 +237,7 @@ def _named_in_settings(world: World, label: str) -> list[str]:
 @pass_world
 def priority_command(world: World, label: str, number: int, as_json: bool) -> None:
     """Set the priority of an account; lower is asked earlier. The strategies priority and sticky look at it."""
-    decisions = _update(world, label, priority=number)
+    decisions = _edit(world, label, lambda one: edits.ranked(one, number))
     _tell(decisions, label, f"has priority {number}", as_json=as_json)
 
 
@@ -281,8 +273,7 @@ def clear_command(world: World, label: str | None, model: str | None, as_json: b
         chosen = decisions.accounts if label is None else (decisions.find(label),)
         cleared[:] = [account.label for account in chosen]
         for account in chosen:
-            over = {**account.cleared, model: world.now()} if model else {"": world.now()}
-            decisions = decisions.with_account(account.model_copy(update={"cleared": over}))
+            decisions = edits.cleared(account.id, world.now(), model)(decisions)
         return decisions
 
     decisions = world.store.edit_decisions(change)
@@ -292,6 +283,11 @@ def clear_command(world: World, label: str | None, model: str | None, as_json: b
         click.echo(
             f"Cleared: {', '.join(cleared)}{f' ({model})' if model else ''}." if cleared else "Nothing to clear."
         )
+
+
+def _edit(world: World, name: str, edit: Callable[[str], edits.Edit]) -> Decisions:
+    """Store `edit` of the account that `name` names when the lock is held."""
+    return world.store.edit_decisions(lambda now: edit(now.find(name).id)(now))
 
 
 def _update(world: World, label: str, **facts: object) -> Decisions:
@@ -321,7 +317,7 @@ def remove_command(world: World, label: str, yes: bool, as_json: bool) -> None:
     account = before.find(label)
     if not yes:
         _confirm_removal(world, account)
-    decisions = world.store.edit_decisions(lambda now: now.without(now.find(account.id).id, world.now()))
+    decisions = _edit(world, account.id, lambda one: edits.removed(one, world.now()))
     home = decisions.home.label if decisions.home else None
     if as_json:
         show_json({"removed": account.label, "id": account.id, "home": home})

@@ -75,7 +75,7 @@ def let_in(
     decisions = world.store.edit_decisions(change)
     told = list(zip(arrivals, admitted, strict=True))
     for arrival, one in told:
-        _remember(world, arrival, one, model_ttl)
+        remember(world, arrival, one, model_ttl)
     if as_json:
         show_json([row(decisions.find(one.account.id), decisions) for one in admitted])
     for arrival, one in told:
@@ -119,7 +119,7 @@ def _tell_what_is_unknown(arrival: Arrival, admitted: Admitted) -> None:
         note(f"this account was here already and keeps its label, {admitted.account.label}")
 
 
-def _remember(world: World, arrival: Arrival, admitted: Admitted, model_ttl: float) -> None:
+def remember(world: World, arrival: Arrival, admitted: Admitted, model_ttl: float) -> None:
     """What was learnt under an older id goes with the account to its real one, and what GitHub said now is added."""
     account, old_id = admitted.account, admitted.old_id
     try:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from copilot_balancer.accounts import Decisions
+from copilot_balancer import edits
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.terminal import World, day, iso, pass_world, show_json, wrapped
 
@@ -93,13 +93,7 @@ def ask(world: World) -> bool:
 
 def accept(world: World) -> None:
     """Store that the user accepted, now; an earlier date is kept."""
-
-    def change(decisions: Decisions) -> Decisions:
-        if decisions.terms_accepted_at is not None:
-            return decisions
-        return decisions.model_copy(update={"terms_accepted_at": world.now()})
-
-    accepted = world.store.edit_decisions(change).terms_accepted_at
+    accepted = world.store.edit_decisions(edits.accepted(world.now())).terms_accepted_at
     click.echo(f"Accepted on {day(accepted or 0.0)}: every account may serve.")
 
 

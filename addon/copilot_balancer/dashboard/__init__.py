@@ -10,11 +10,10 @@ Rooms, top to bottom::
     details   everything about the chosen account, request or route, as lines
     view      an overview as rows, bars and countdowns
     history   what was left of each quota since the dashboard began
-    edits     what the user can decide: decisions in, decisions out
 
 Laws of this package:
 
-1. ``view``, ``details``, ``history`` and ``edits`` know neither Textual nor a clock: they are plain functions.
+1. ``view``, ``details`` and ``history`` know neither Textual nor a clock: they are plain functions.
 2. The screen paints a frozen overview; it remembers only the cursor, the filter and the history.
 3. Every edit is one ``Store.edit_decisions``, and disk and network are touched in threads only.
 4. No token is shown; foreign words go through ``printable`` and never through markup.

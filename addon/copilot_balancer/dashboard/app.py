@@ -26,9 +26,9 @@ from textual.screen import Screen
 from textual.theme import Theme
 from textual.widgets import Footer, Input, OptionList, Static
 
+from copilot_balancer import edits
 from copilot_balancer.accounts import GITHUB, Account, RouteTable, Strategy, normalise_domain, normalise_label
 from copilot_balancer.cli_terms import RULES
-from copilot_balancer.dashboard import edits
 from copilot_balancer.dashboard.details import account_details, request_details, route_details, wrapped
 from copilot_balancer.dashboard.dialogs import Choose, CodeDialog, Confirm, Field, Form, Read, RouteDialog
 from copilot_balancer.dashboard.history import History

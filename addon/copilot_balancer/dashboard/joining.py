@@ -13,10 +13,9 @@ from threading import Event as Flag
 
 from pydantic import SecretStr
 
-from copilot_balancer import cli_admission
 from copilot_balancer.accounts import Account, Decisions
 from copilot_balancer.admission import Admitted, admit
-from copilot_balancer.cli_admission import verified
+from copilot_balancer.cli_admission import remember, verified
 from copilot_balancer.device_flow import Show
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.github import Identity
@@ -103,7 +102,7 @@ def stored(world: World, person: Person, label: str | None, expected: str | None
 
     decisions = world.store.edit_decisions(change)
     one = admitted[0]
-    cli_admission._remember(world, arrival, one, world.settings().settings.model_ttl)  # noqa: SLF001 - the CLI's own way
+    remember(world, arrival, one, world.settings().settings.model_ttl)
     access = arrival.access.warning if arrival.access else None
     kept = label is not None and one.account.label != label
     return Joined(

@@ -86,9 +86,15 @@ def ranked(account_id: str, priority: int) -> Edit:
     return _changed(account_id, priority=priority)
 
 
-def cleared(account_id: str, now: float) -> Edit:
-    """End what keeps an account, or a model on it, from serving."""
-    return _changed(account_id, cleared={"": now})
+def cleared(account_id: str, now: float, model: str | None = None) -> Edit:
+    """End what keeps an account, or one `model` on it, from serving."""
+
+    def change(decisions: Decisions) -> Decisions:
+        account = _account(decisions, account_id)
+        over = {**account.cleared, model: now} if model else {"": now}
+        return decisions.with_account(account.model_copy(update={"cleared": over}))
+
+    return change
 
 
 def removed(account_id: str, now: float) -> Edit:
