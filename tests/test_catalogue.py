@@ -126,3 +126,20 @@ def test_completed(document, expected):
     assert (found and found["data"]) == expected
     if found:
         assert found["object"] == "list"
+
+
+def test_odd_entries_do_no_harm():
+    """An entry whose id is no text, and entries that no file can hold, are neither compared nor kept."""
+    document = {"data": [{"id": ["a"]}, {"id": {"b": 1}}, {"id": "here"}]}
+    assert completed(document, [{"there": {"id": "there"}}])["data"][-1] == {"id": "there"}
+    deep: dict = {"id": "deep"}
+    inner = deep
+    for _ in range(300):
+        inner["x"] = inner = {}
+    odd = [
+        Listed("deep", False, deep),
+        Listed("half", False, {"id": "half", "x": "\ud800"}),
+        Listed("m", False, {"id": "m"}),
+    ]
+    account = Account(id="github.com:1", label="a", token=SecretStr("gho_aaaaaaaa"))
+    assert list(shelf(account, odd, 1.0).entries) == ["m"]

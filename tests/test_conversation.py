@@ -82,3 +82,13 @@ def test_no_id_is_kept(name):
     assert found is not None
     assert len(found) == 24
     assert set(found) <= set("0123456789abcdef")
+
+
+def test_a_beginning_as_deep_as_can_be_read():
+    """It names no conversation instead of failing."""
+    import sys
+
+    deep: object = []
+    for _ in range(sys.getrecursionlimit() * 10):
+        deep = [deep]
+    assert conversation_of({}, {"system": deep, "messages": [{"role": "user", "content": "hi"}]}) is None

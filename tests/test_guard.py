@@ -212,3 +212,40 @@ def test_nobody_else_reads_a_token():
     reading = {"accounts", "upkeep", "admission", "cli_import", "github"}  # to compare, to check, to name by its hash
     sending = {"guard", "asking", "device_flow"}
     assert revealing == reading | sending
+
+
+def test_mitmproxys_own_log_tells_no_credential(caplog):
+    """A head that broke off is logged whole by mitmproxy: what credentials it held are left out, and it is cut short."""
+    import logging
+
+    from copilot_balancer.guard import LOGGED, LogFilter, watch_log
+
+    watch_log()
+    watch_log()
+    log = logging.getLogger("mitmproxy.proxy.server")
+    assert sum(type(known).__name__ == LogFilter.__name__ for known in log.filters) == 1
+    with caplog.at_level(logging.INFO, "mitmproxy.proxy.server"):
+        log.info("closed: %r", b"POST / HTTP/1.1\r\nAuthorization : Bearer gho_secret\r\nX: 1\r\nCOOKIE:a=b")
+        log.info("x" * 100_000)
+        log.info("client connect")
+    first, second, third = (record.getMessage() for record in caplog.records)
+    assert "gho_secret" not in first
+    assert "a=b" not in first
+    assert "X: 1" in first
+    assert len(second) == LOGGED
+    assert third == "client connect"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+def test_a_token_in_a_compressed_answer_is_taken_out(encoding):
+    """It goes on inflated; an answer without a token keeps every byte."""
+    echo, plain = http.Response.make(400, f"you sent {TOKEN.get_secret_value()}"), http.Response.make(400, "no")
+    for response in (echo, plain):
+        response.encode(encoding)
+    before = plain.raw_content
+    for response in (echo, plain):
+        guard.redact(response, [WORK])
+    assert echo.raw_content == b"you sent [account:work]"
+    assert "content-encoding" not in echo.headers
+    assert echo.headers["content-length"] == str(len(echo.raw_content))
+    assert (plain.raw_content, plain.headers["content-encoding"]) == (before, encoding)

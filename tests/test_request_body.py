@@ -71,3 +71,21 @@ def test_embeddings_carry_nothing():
     """What is no conversation has nothing bound."""
     _, body, _ = asked(b'{"model":"m","input":[{"id":"rs_1"}]}', "/embeddings")
     assert (body.api, body.bound.marks, body.can_go_bare()) == (None, (), False)
+
+
+def test_a_compressed_body():
+    """A known compression is looked into, with a bound, and kept when the body changes; an unknown one goes as it is."""
+    request = http.Request.make("POST", "https://api.githubcopilot.com/responses", RAW)
+    request.encode("gzip")
+    body = RequestBody(request)
+    asyncio.run(body.read())
+    assert body.model == "gpt-5"
+    asyncio.run(body.dress("gpt-4.1", lambda _: True))
+    assert request.content == RAW.replace(b"gpt-5", b"gpt-4.1")
+
+    strange = http.Request.make("POST", "https://api.githubcopilot.com/responses", RAW)
+    strange.headers["content-encoding"] = "rot13"
+    body = RequestBody(strange)
+    assert asyncio.run(body.read()) is None
+    asyncio.run(body.dress(None, lambda _: False))
+    assert strange.raw_content == RAW

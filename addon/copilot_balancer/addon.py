@@ -90,6 +90,7 @@ class CopilotBalancer:
             kind: Any = {"int": Optional[int], "list": Sequence[str]}.get(option.kind, Optional[str])  # noqa: UP045
             loader.add_option(f"copilot_{option.name}", kind, [] if option.kind == "list" else None, option.help)
         contentview.register()
+        guard.watch_log()
         if "flow_detail" in ctx.options and not ctx.options.has_changed("flow_detail"):
             ctx.options.update(flow_detail=0)  # mitmdump's own lines would say less, twice
         if "web_columns" in ctx.options and not ctx.options.has_changed("web_columns"):
@@ -207,7 +208,7 @@ class CopilotBalancer:
         try:
             _, user, _ = parse_http_basic_auth(told)
         except ValueError:
-            return
+            user = "?" if told else ""  # a name that nobody has: no silent default
         if user and not ctx.options.proxyauth:
             self.proxy_users[flow.client_conn] = printable(user, 64)
 

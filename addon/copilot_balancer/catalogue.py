@@ -9,6 +9,7 @@ Laws of this file:
 4. A list is only ever completed, with entries as the service wrote them; nothing in it is changed or taken away.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,9 @@ from copilot_balancer.memory import MAX_MODELS, AccountState, copied
 
 MAX_ENTRY = 20_000
 """Characters of the longest entry that is kept; the service's have about 1,500 (copilot-protocol.md 6)."""
+
+MAX_NESTED = 150
+"""Objects and arrays of an entry; what is deeper cannot be written again."""
 
 _NAME = re.compile(r"[\x21-\x7e]{1,200}")
 
@@ -56,8 +60,18 @@ class Catalogue:
 
 def shelf(account: Account, models: Iterable[Listed], at: float) -> Shelf:
     """`account`'s own list, seen at `at`, to be kept; an entry that is too long to be one is left out."""
-    entries = {model.name: model.entry for model in models if len(str(model.entry)) <= MAX_ENTRY}
+    entries = {model.name: model.entry for model in models if _can_be_kept(model.entry)}
     return Shelf(account.fingerprint, at, entries)
+
+
+def _can_be_kept(entry: dict[str, Any]) -> bool:
+    """Whether it is short and flat enough, and of characters that a file can hold."""
+    try:
+        text = json.dumps(entry, ensure_ascii=False)
+        text.encode()
+    except (ValueError, RecursionError):
+        return False
+    return len(text) <= MAX_ENTRY and text.count("{") + text.count("[") <= MAX_NESTED
 
 
 def newest(disk: Catalogue, mine: Catalogue) -> Catalogue:
@@ -74,7 +88,8 @@ def completed(document: dict[str, Any], others: Iterable[dict[str, dict[str, Any
     listed_entries = document.get("data")
     if not isinstance(listed_entries, list):
         return None
-    seen = {entry.get("id") for entry in listed_entries if isinstance(entry, dict)}
+    ids = (entry.get("id") for entry in listed_entries if isinstance(entry, dict))
+    seen = {name for name in ids if isinstance(name, str)}
     more: dict[str, dict[str, Any]] = {}
     for entries in others:
         more |= {name: entry for name, entry in entries.items() if name not in seen and name not in more}

@@ -68,4 +68,7 @@ def _beginning(body: dict[str, object]) -> str | None:
     system: list[object] = [body.get("instructions"), body.get("system")]
     if isinstance(turns, list):
         system += [turn for turn in turns if isinstance(turn, dict) and turn.get("role") in ("system", "developer")][:1]
-    return json.dumps([system, first], sort_keys=True)
+    try:
+        return json.dumps([system, first], sort_keys=True)
+    except RecursionError:  # as deep as JSON can be read, and one more around it
+        return None

@@ -78,7 +78,7 @@ def read(headers: Mapping[str, str], body: bytes, *, wall: float) -> ErrorBody:
         wall: seconds since the epoch now, on the wall clock.
 
     """
-    text = _inflated(body, headers.get("content-encoding", "")).decode("utf-8-sig", "replace").strip()
+    text = inflated(body, headers.get("content-encoding", "")).decode("utf-8-sig", "replace").strip()
     marked = "text/html" in headers.get("content-type", "").lower() and text[:1] in ("<", "")
     if marked or text[:14].lower().startswith(("<!doctype html", "<html")):
         title = re.search(r"<title[^>]{0,200}>([^<]{0,400})", text, re.IGNORECASE)
@@ -151,9 +151,9 @@ def _json(text: str) -> object | None:
     return parsed
 
 
-def _inflated(body: bytes, encoding: str) -> bytes:
-    """At most `LIMIT` bytes of a body that says it is compressed; nothing when that cannot be read."""
-    raw = bytes(body[:LIMIT])
+def inflated(body: bytes, encoding: str, limit: int = LIMIT) -> bytes:
+    """At most `limit` bytes of a body that says it is compressed; nothing when that cannot be read."""
+    raw = bytes(body[:limit])
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return raw
@@ -161,30 +161,30 @@ def _inflated(body: bytes, encoding: str) -> bytes:
     if inflate is None:
         return b""
     try:
-        return inflate(raw)[:LIMIT]
+        return inflate(raw, limit)[:limit]
     except _BROKEN:
         return b""
 
 
-def _inflated_zlib(raw: bytes) -> bytes:
+def _inflated_zlib(raw: bytes, limit: int) -> bytes:
     """Gzip and zlib are told apart by their heads; some servers call a raw deflate stream ``deflate``, too."""
     try:
-        return zlib.decompressobj(47).decompress(raw, LIMIT)
+        return zlib.decompressobj(47).decompress(raw, limit)
     except zlib.error:
-        return zlib.decompressobj(-15).decompress(raw, LIMIT)
+        return zlib.decompressobj(-15).decompress(raw, limit)
 
 
-def _inflated_zstd(raw: bytes) -> bytes:
-    return zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).stream_reader(raw).read(LIMIT)
+def _inflated_zstd(raw: bytes, limit: int) -> bytes:
+    return zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).stream_reader(raw).read(limit)
 
 
-def _inflated_brotli(raw: bytes) -> bytes:
+def _inflated_brotli(raw: bytes, limit: int) -> bytes:
     # before brotli 1.2 there is no output_buffer_limit: a TypeError, and the body stays unread
-    inflated: bytes = brotli.Decompressor().process(raw, output_buffer_limit=LIMIT)
+    inflated: bytes = brotli.Decompressor().process(raw, output_buffer_limit=limit)
     return inflated
 
 
-_INFLATE: dict[str, Callable[[bytes], bytes]] = {
+_INFLATE: dict[str, Callable[[bytes, int], bytes]] = {
     "gzip": _inflated_zlib,
     "x-gzip": _inflated_zlib,
     "deflate": _inflated_zlib,

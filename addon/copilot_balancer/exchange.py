@@ -23,6 +23,7 @@ from copilot_balancer.attribution import Attribution, Try
 from copilot_balancer.conversation import conversation_of
 from copilot_balancer.copilot import PLACEHOLDER, Kind, kind_of, plain_host
 from copilot_balancer.doorkeeper import made_by_a_page
+from copilot_balancer.error_body import inflated
 from copilot_balancer.errors import InvalidInput, UpstreamError, printable
 from copilot_balancer.frames import Frames
 from copilot_balancer.github import ExchangeRefused
@@ -478,6 +479,8 @@ class Exchange:
         response.stream = True  # a flow that is kept need not keep all of ours
         if passing.kept:
             response.raw_content = bytes(passing.kept)
+            if encoding := response.headers.pop("content-encoding", ""):  # the client has it; a token could hide there
+                response.raw_content = inflated(bytes(passing.kept), encoding, len(passing.kept) * 20)
             guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
         now, wall = self.live.now(), time.time()
         marks, snapshots = passing.learnt()

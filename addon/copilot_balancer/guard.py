@@ -9,6 +9,8 @@ Laws of this file:
 3. What cannot be checked is refused, with a sentence that says what to change.
 """
 
+import logging
+import re
 from collections.abc import Collection, Iterable
 
 from mitmproxy import http
@@ -19,7 +21,17 @@ from pydantic import SecretStr
 
 from copilot_balancer.accounts import Account
 from copilot_balancer.copilot import Kind, kind_of, plain_host
+from copilot_balancer.error_body import inflated
 from copilot_balancer.questions import HIDDEN, Hidden
+
+INFLATED = 1024 * 1024
+"""Bytes of a compressed answer in which an echoed token is looked for."""
+
+LOGGED = 2000
+"""Characters of a line of mitmproxy's own log about a connection; it writes a head that broke off whole."""
+_CREDENTIALS = re.compile(
+    rf"({'|'.join(sorted(name.decode() for name in HIDDEN))})(\s*:\s*)((?:(?!\\r|\\n)[^\r\n])*)", re.IGNORECASE
+)
 
 _NEVER_SENT_ON = frozenset({b"proxy-authorization"})
 """Meant for us, whoever else is asked."""
@@ -99,6 +111,8 @@ def hand_on(request: http.Request, *, hidden: Hidden) -> None:
 def redact(response: http.Response, accounts: Iterable[Account], minted: Iterable[SecretStr] = ()) -> None:
     """Take accounts' tokens, and those minted for them, out of an answer that echoes one, before anybody keeps it."""
     names = [(account.token, f"[account:{account.label}]") for account in accounts]
+    minted = tuple(minted)
+    _open_up(response, [token for token, _ in names] + list(minted))
     for token, name in [*names, *((token, "[account]") for token in minted)]:
         secret, shown = token.get_secret_value().encode("ascii"), name.encode()
         if any(secret in value for _, value in response.headers.fields):
@@ -107,6 +121,35 @@ def redact(response: http.Response, accounts: Iterable[Account], minted: Iterabl
             response.raw_content = response.raw_content.replace(secret, shown)
             if "content-length" in response.headers:
                 response.headers["content-length"] = str(len(response.raw_content))
+
+
+class LogFilter(logging.Filter):
+    """Keeps what a client's head brought out of mitmproxy's own log lines, and those lines short."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the record where needed; it is always logged."""
+        message = record.getMessage()
+        if len(message) > LOGGED or _CREDENTIALS.search(message):
+            record.msg, record.args = _CREDENTIALS.sub(r"\1\2[hidden]", message[: 8 * LOGGED])[:LOGGED], ()
+        return True
+
+
+def watch_log() -> None:
+    """Let mitmproxy's connections log nothing of a credential; again is harmless, since a script is run again."""
+    log = logging.getLogger("mitmproxy.proxy.server")
+    for known in [known for known in log.filters if type(known).__name__ == LogFilter.__name__]:
+        log.removeFilter(known)
+    log.addFilter(LogFilter())
+
+
+def _open_up(response: http.Response, tokens: Iterable[SecretStr]) -> None:
+    """A compressed answer that echoes a token goes on inflated, so that the token can be taken out."""
+    encoding = response.headers.get("content-encoding", "")
+    plain = inflated(response.raw_content or b"", encoding, INFLATED) if encoding else b""
+    if any(token.get_secret_value().encode("ascii") in plain for token in tokens):
+        del response.headers["content-encoding"]
+        response.raw_content = plain
+        response.headers["content-length"] = str(len(plain))
 
 
 def _dress(request: http.Request, hidden: Hidden, *, drop: Collection[bytes], bearer: bytes | None = None) -> None:

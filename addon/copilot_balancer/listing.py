@@ -17,13 +17,21 @@ from copilot_balancer.accounts import Account
 from copilot_balancer.bound import mark
 from copilot_balancer.catalogue import completed, read_models, shelf
 from copilot_balancer.copilot import read_body
+from copilot_balancer.error_body import inflated
 from copilot_balancer.live import Live
 from copilot_balancer.pool import PoolRequest
+
+LIMIT = 8 * 1024 * 1024
+"""Bytes of an answer that are looked at, inflated; a list of the service's has about 50,000."""
+
+
+def _document(response: http.Response) -> dict[str, object] | None:
+    return read_body(inflated(response.raw_content or b"", response.headers.get("content-encoding", ""), LIMIT))
 
 
 def learn_models(live: Live, request: PoolRequest, account: Account, response: http.Response) -> None:
     """A list of models passes: it teaches what `account` has, and is completed with what the others have."""
-    document = read_body(response.get_content(strict=False) or b"")
+    document = _document(response)
     models = read_models(document)
     if document is None or models is None:
         return
@@ -56,7 +64,6 @@ def session_mark(token: str) -> str:
 
 def learn_session(live: Live, account: Account, response: http.Response) -> None:
     """A session was fetched with `account`; its token means nothing to another one."""
-    document = read_body(response.get_content(strict=False) or b"") or {}
-    token = document.get("session_token")
+    token = (_document(response) or {}).get("session_token")
     if isinstance(token, str) and token:
         live.ownership.learn([session_mark(token)], account.id, time.time())

@@ -10,6 +10,7 @@ Laws of this file:
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 MAX_MARKS = 20_000
 """An agent that works all day makes some thousands."""
@@ -39,8 +40,8 @@ class Ownership:
         for mark in marks:
             self.marks.pop(mark, None)
             self.marks[mark] = Owned(account_id, wall)
-        while len(self.marks) > MAX_MARKS:
-            del self.marks[next(iter(self.marks))]
+        for mark in list(islice(self.marks, max(0, len(self.marks) - MAX_MARKS))):
+            del self.marks[mark]
 
     def since(self, wall: float) -> "Ownership":
         """What was learnt from then on."""

@@ -58,8 +58,8 @@ class Hidden:
     def __init__(self, headers: http.Headers) -> None:
         self._values: dict[bytes, list[bytes]] = {}
         for name, value in headers.fields:
-            if name.lower() in HIDDEN:
-                self._values.setdefault(name.lower(), []).append(value)
+            if (plain := name.strip().lower()) in HIDDEN:
+                self._values.setdefault(plain, []).append(value)
 
     def __repr__(self) -> str:
         return f"<hidden headers: {', '.join(sorted(name.decode() for name in self._values)) or 'none'}>"

@@ -15,6 +15,10 @@ from mitmproxy import http
 
 from copilot_balancer.bound import Bound, read_bound, stripped
 from copilot_balancer.copilot import api_of, model_of, read_body, with_model
+from copilot_balancer.error_body import inflated
+
+COMPRESSED_LIMIT = 4 * 1024 * 1024
+"""Bytes of a compressed body that are looked at, inflated. No client is known to send one (clients.md 3, 4)."""
 
 PARSE_ON_LOOP = 1024 * 1024
 """Bytes of a body that are parsed on the event loop; a longer one is parsed in a thread."""
@@ -42,12 +46,15 @@ class RequestBody:
     async def read(self) -> dict[str, object] | None:
         """The JSON object that it is; None when it is none that we can read."""
         raw = self._content()
-        body = await asyncio.to_thread(read_body, raw) if len(raw) > PARSE_ON_LOOP else read_body(raw)
+        large = len(raw) > PARSE_ON_LOOP
+        body, self.bound = await asyncio.to_thread(self._parsed, raw) if large else self._parsed(raw)
         self.model = self.asked_model = model_of(body)
         self.streams = (body or {}).get("stream") is True
-        if self.api is not None and body is not None:
-            self.bound = read_bound(self.api, body)
         return body
+
+    def _parsed(self, raw: bytes) -> tuple[dict[str, object] | None, Bound]:
+        body = read_body(raw)
+        return body, read_bound(self.api, body) if self.api is not None and body is not None else Bound()
 
     async def dress(self, model: str | None, keeps: Callable[[str], bool]) -> None:
         """Let it ask for `model`, without what `keeps` refuses (told by its mark)."""
@@ -79,4 +86,5 @@ class RequestBody:
         return self.api is not None and stripped(self.api, self._content(), lambda _mark: False) is not None
 
     def _content(self) -> bytes:
-        return self._request.get_content(strict=False) or b""
+        raw, encoding = self._request.raw_content or b"", self._request.headers.get("content-encoding", "")
+        return inflated(raw, encoding, COMPRESSED_LIMIT) if encoding else raw

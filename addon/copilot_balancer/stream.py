@@ -458,9 +458,9 @@ class FailoverStream(HttpStream):
 
 
 def _masked(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    if name.lower() not in HIDDEN:
+    if (plain := name.strip().lower()) not in HIDDEN:
         return name, value
-    return name, b"Bearer [client]" if name.lower() == b"authorization" else b"[client]"
+    return name, b"Bearer [client]" if plain == b"authorization" else b"[client]"
 
 
 def _outgoing(request: http.Request, host: str) -> http.Request:
