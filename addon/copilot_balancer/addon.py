@@ -209,7 +209,7 @@ class CopilotBalancer:
             _, user, _ = parse_http_basic_auth(told)
         except ValueError:
             user = "?" if told else ""  # a name that nobody has: no silent default
-        if user and not ctx.options.proxyauth:
+        if user and not getattr(ctx.options, "proxyauth", None):
             self.proxy_users[flow.client_conn] = printable(user, 64)
 
     def http_connect_error(self, flow: http.HTTPFlow) -> None:
