@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import click
 import pytest
 
 from command_line import CommandLine
@@ -144,10 +145,9 @@ def test_a_forged_file(told):
 def test_a_subcommand_is_left_alone(told, monkeypatch):
     """What stands below `events` prints no events."""
 
-    @events.command("nothing")
+    @click.command()
     def nothing():
         """Do nothing."""
 
     monkeypatch.setitem(events.commands, "nothing", nothing)
     assert told.run("events", "nothing").stdout == ""
-    del events.commands["nothing"]

@@ -49,7 +49,9 @@ class Exchange:
         request = flow.request
         self.live = live
         self.flow = flow
-        self.websocket = request.headers.get("upgrade", "").lower() == "websocket"
+        self.headers = _lower(request.headers)
+        """The client's own, by lower-case name."""
+        self.websocket = self.headers.get("upgrade", "").lower() == "websocket"
         self.kind = kind_of(request.method, request.path, websocket=self.websocket)
         self.lists_models = self.kind is Kind.HOME and request.path.partition("?")[0] == "/models"
         self.began = live.now()
@@ -122,7 +124,7 @@ class Exchange:
             id=self.flow.id,
             model=self.body.model,
             began=self.began,
-            conversation=conversation_of(_lower(request.headers), body),
+            conversation=conversation_of(self.headers, body),
             only=self._session_account(send),
             owner=owner,
             bound=held,
@@ -505,6 +507,6 @@ class Exchange:
 def _lower(headers: http.Headers) -> dict[str, str]:
     """Headers by lower-case name; of several with one name the first counts."""
     found: dict[str, str] = {}
-    for name, value in headers.items(multi=True):
-        found.setdefault(name.lower(), value)
+    for name, value in headers.fields:
+        found.setdefault(name.decode("utf-8", "surrogateescape").lower(), value.decode("utf-8", "surrogateescape"))
     return found
