@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
+
+from copilot_balancer.error_body import zstd
 
 CANARIES = ("-canary", "Canary", "sku=fake;proxy-ep")
 """``gho_work-canary-0001``, ``gho_CanaryWork...``, and what the fake gives in exchange for one."""
@@ -109,8 +110,8 @@ def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
             yield "gzip" if found[0][0] == 0x1F else "zlib", opened.decompress(data[found.start() :], INFLATED)
     start = -1
     while (start := data.find(_ZSTD, start + 1)) >= 0:
-        with contextlib.suppress(zstandard.ZstdError):
-            yield "zstd", zstandard.ZstdDecompressor().stream_reader(data[start:]).read(INFLATED)
+        with contextlib.suppress(zstd.ZstdError):
+            yield "zstd", zstd.ZstdDecompressor().decompress(data[start:], INFLATED)
 
 
 @dataclass

@@ -11,10 +11,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-import zstandard
 
 import canary
 from canary import ALLOWED, CANARIES, forms, look, scan
+from copilot_balancer.error_body import zstd
 
 TOKEN = "gho_Wagtail/0123+4567"
 """Like a token, and none of those that the run's own scan looks for."""
@@ -56,7 +56,7 @@ DISGUISES = {
     "gzip, cut": gzip.compress(os.urandom(2000) + RAW + os.urandom(2000))[:3000],
     "zlib": zlib.compress(RAW),
     "zlib, fast": zlib.compress(RAW, 1),
-    "zstd": b"x" + zstandard.compress(b"a" * 500 + RAW),
+    "zstd": b"x" + zstd.compress(b"a" * 500 + RAW),
     "base64 in gzip": gzip.compress(base64.b64encode(RAW)),
     "gzip in gzip": gzip.compress(b"x" + gzip.compress(RAW)),
 }

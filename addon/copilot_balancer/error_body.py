@@ -9,25 +9,26 @@ Laws of this file:
 
 import json
 import re
+import sys
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from copilot_balancer import retry_after
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 try:
     import brotli  # type: ignore[import-untyped]  # it ships no types
-except ImportError:  # mitmproxy brings both; without them such a body stays unread and its status alone counts
+except ImportError:  # mitmproxy brings it; without it such a body stays unread and its status alone counts
     brotli = None
-try:
-    import zstandard
-except ImportError:
-    zstandard = None  # type: ignore[assignment]  # a module or None, which mypy has no word for
 
 LIMIT = 65536
 """Bytes of an error body that are read as received, and again when inflated."""
-_ZSTD_WINDOW = 8 * 1024 * 1024
-"""Bytes. RFC 9659: a sender of ``Content-Encoding: zstd`` must not ask a receiver for more."""
+_ZSTD_WINDOW_LOG = 23
+"""8 MB, as a power of two. RFC 9659: a sender of ``Content-Encoding: zstd`` must not ask a receiver for more."""
 _MATCHED = 8192
 """Characters of the text that the table's patterns look at; real messages have some hundred."""
 _NESTED = 3
@@ -175,7 +176,8 @@ def _inflated_zlib(raw: bytes, limit: int) -> bytes:
 
 
 def _inflated_zstd(raw: bytes, limit: int) -> bytes:
-    return zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).stream_reader(raw).read(limit)
+    opened = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
+    return opened.decompress(raw, limit)
 
 
 def _inflated_brotli(raw: bytes, limit: int) -> bytes:
@@ -188,12 +190,12 @@ _INFLATE: dict[str, Callable[[bytes, int], bytes]] = {
     "gzip": _inflated_zlib,
     "x-gzip": _inflated_zlib,
     "deflate": _inflated_zlib,
-    **({"zstd": _inflated_zstd} if zstandard else {}),
+    "zstd": _inflated_zstd,
     **({"br": _inflated_brotli} if brotli else {}),
 }
 _BROKEN: tuple[type[Exception], ...] = (
     zlib.error,
     TypeError,
-    *([zstandard.ZstdError] if zstandard else []),
+    zstd.ZstdError,
     *([brotli.error] if brotli else []),
 )
