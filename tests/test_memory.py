@@ -315,6 +315,15 @@ def test_every_time_is_shifted():
     assert shifted(later, -1000.0) == memory
 
 
+def test_what_happened_stays_known_when_the_clock_goes_back_to_1970():
+    """A block that would lie before the epoch is still newer than none at all."""
+    blocked = AccountState(blocked_at=NOW, blocked_why="spam", rejected_at=NOW, healed={"": NOW - 10})
+    written = shifted(Memory({"a": blocked}), 1000.0 - (NOW + 5000))
+    read = merge(written, Memory({"a": AccountState()})).accounts["a"]
+    assert read.blocked_at is not None and read.blocked_at > 0.0
+    assert read.rejected_at is not None and read.rejected_at >= read.healed[""] > 0.0
+
+
 def test_an_honest_memory_is_restored_as_it_is():
     """Nothing changes when no clock jumped."""
     memory = Memory({"a": full_state()}, {"x": Affinity("a", NOW)}, {"s": Sighting("github.com", NOW)})

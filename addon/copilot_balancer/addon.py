@@ -37,6 +37,7 @@ from copilot_balancer.doorkeeper import Doorkeeper, is_loopback
 from copilot_balancer.errors import BalancerError, InvalidInput, printable
 from copilot_balancer.exchange import Exchange
 from copilot_balancer.frames import Frames
+from copilot_balancer.later import begun
 from copilot_balancer.layer import FailoverLayer
 from copilot_balancer.live import Live
 from copilot_balancer.live_file import LiveProxy
@@ -230,7 +231,7 @@ class CopilotBalancer:
                 nextlayer.layer = TCPLayer(context, ignore=True)
         elif isinstance(context.layers[-1], ClientTLSLayer):
             if plain_host(context.client.sni or "") == plain_host(host):
-                nextlayer.layer = FailoverLayer(context)
+                nextlayer.layer = FailoverLayer(context, self.choose)
         elif starts_like_tls_record(nextlayer.data_client()):
             tls = nextlayer.layer = ServerTLSLayer(context)
             tls.child_layer = ClientTLSLayer(context)
@@ -259,15 +260,28 @@ class CopilotBalancer:
         if not self._is_copilot(flow.request.host, flow.request.port):
             flow.request.stream = not flow.is_replay
 
-    async def failover_choose(self, send: Send) -> None:
-        """With what? Ours, whatever happens: an exception becomes a 502 on this stream alone."""
+    def choose(self, send: Send) -> bool:
+        """With what? False: it takes longer, and `failover_choose` waits for it.
+
+        Ours, whatever happens: an exception becomes a 502 on this stream alone.
+        """
         assert self.live is not None
         exchange = self.exchanges.get(send.flow)
         if exchange is None:
             user = self.proxy_users.get(send.flow.client_conn, "")
             exchange = self.exchanges[send.flow] = Exchange(self.live, send.flow, user)
         try:
-            await exchange.choose(send)
+            exchange.choice = begun(exchange.choose(send))
+        except Exception as error:  # noqa: BLE001
+            exchange.fault("the choice of an account", error)
+        return exchange.choice is None
+
+    async def failover_choose(self, send: Send) -> None:
+        """With what? It could not be said at once."""
+        exchange = self.exchanges[send.flow]
+        assert exchange.choice is not None
+        try:
+            await exchange.choice
         except Exception as error:  # noqa: BLE001
             exchange.fault("the choice of an account", error)
 

@@ -96,6 +96,13 @@ TELLING: Mapping[Api, tuple[bytes, ...]] = {
 ``finish_reason`` that is not null. Quotes are escaped inside a JSON string, so a text rarely meets the quoted ones."""
 _TELLING_FRAME = (*(word.decode() for word in TELLING[Api.RESPONSES]), "response.in_progress", "response.queued")
 
+_TELLING_DOCUMENT: Mapping[Api, tuple[bytes, ...]] = {
+    Api.CHAT: (b'"reasoning_opaque"', b'"copilot_quota_snapshots"'),
+    Api.RESPONSES: (b'"id"', b'"encrypted_content"', b'"copilot_quota_snapshots"'),
+    Api.MESSAGES: (b'"thinking"', b'"redacted_thinking"', b'"copilot_quota_snapshots"'),
+}
+"""A document without any of these has nothing to tell, and need not be parsed, however long it is."""
+
 _DATA = re.compile(rb"^data:(.*)", re.MULTILINE)
 _NAME = re.compile(rb"^event: ?(.*)", re.MULTILINE)
 
@@ -147,6 +154,8 @@ def read_document(api: Api, body: bytes) -> tuple[list[str], Json | None]:
         body: decompressed.
 
     """
+    if all(body.find(word) < 0 for word in _TELLING_DOCUMENT[api]):
+        return [], None
     document = read_body(body) or {}
     if api is Api.CHAT:
         pieces = _chat(document, "").pieces

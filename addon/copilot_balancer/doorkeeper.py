@@ -33,6 +33,7 @@ SAY_EVERY = 60.0
 ROOT = 0
 """The uid that may come in beside our own."""
 
+_A_PAGES = frozenset({b"origin", b"sec-fetch-mode", b"sec-fetch-dest"})
 _WEB = ("http://", "https://")
 _NOT_OF_A_PAGE = frozenset({"", "empty", "websocket"})
 """``Sec-Fetch-Dest`` of requests that programs make too (Node's and Electron's fetch). Every other one is an element of
@@ -118,6 +119,8 @@ def made_by_a_page(request: http.Request) -> str | None:
     ``Sec-Fetch-Site`` and ``Sec-Fetch-Mode: cors`` too. Source: https://fetch.spec.whatwg.org/#origin-header.
     """
     headers = request.headers
+    if _A_PAGES.isdisjoint(name.lower() for name, _ in headers.fields):
+        return None
     for origin in headers.get_all("origin"):
         if origin.strip().lower() in ("null", "") or origin.strip().lower().startswith(_WEB):
             return "a web page made this request (Origin), and pages get no account"

@@ -34,5 +34,8 @@ class UpstreamError(BalancerError):
 
 def printable(text: str, limit: int = 120) -> str:
     """Foreign `text` as one line for people: at most `limit` characters, and each unprintable one as its escape."""
-    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:limit])
+    text = text[:limit]
+    if text.isprintable():  # nearly all of it
+        return text
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return shown[:limit]

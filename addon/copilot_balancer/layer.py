@@ -5,6 +5,7 @@ The law of this file: it knows HTTP, not Copilot, and keeps what streams share: 
 
 import math
 import time
+from collections.abc import Callable
 from typing import cast
 
 from mitmproxy.connection import Connection, Server
@@ -12,6 +13,7 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream
 
+from copilot_balancer.questions import Send
 from copilot_balancer.stream import FailoverStream, Overdue
 
 PRIVATE = {
@@ -40,11 +42,23 @@ PRIVATE = {
 """What we override or call and mitmproxy does not promise to keep; tested against the oldest and newest version."""
 
 
-class FailoverLayer(HttpLayer):
-    """The HTTP layer of one client connection to a Copilot host."""
+def _ask(_: Send) -> bool:
+    return False
 
-    def __init__(self, context: Context) -> None:
+
+class FailoverLayer(HttpLayer):
+    """The HTTP layer of one client connection to a Copilot host.
+
+    Args:
+        context: of the connection.
+        choose: answers *with what?* at once, or says with False that the hook must be asked, which may wait. A hook
+            costs a task, and a look at each of mitmproxy's addons.
+
+    """
+
+    def __init__(self, context: Context, choose: Callable[[Send], bool] = _ask) -> None:
         super().__init__(context, HTTPMode.transparent)
+        self.choose = choose
         self.retired: set[Connection] = set()
         """Upstream connections that failed: whatever still comes from them concerns no attempt any more."""
         self._wakeup: commands.RequestWakeup | None = None

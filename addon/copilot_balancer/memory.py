@@ -22,6 +22,8 @@ MAX_COOLDOWNS = 64
 MAX_SIGHTINGS = 64
 """How many unknown credentials are remembered: anybody on this machine can show us new ones."""
 MAX_FAULTS = 8
+EARLIEST = 1.0
+"""Seconds since the epoch: what happened before that counts as then."""
 LONGEST_REST = 24 * 3600.0
 """No cooldown is longer: a server that says more is asked again after a day (security.md, rule 17)."""
 LONGEST_DATE = 35 * 24 * 3600.0
@@ -294,10 +296,13 @@ def copied(state: AccountState) -> AccountState:
 
 
 def shifted(memory: Memory, by: float) -> Memory:
-    """The same memory read on another clock: every time plus `by` seconds. A time of 0 means never and stays 0."""
+    """The same memory read on another clock: every time plus `by` seconds. A time of 0 means never and stays 0.
+
+    What happened is never moved to 0 or before, where it would count as never: a clock may have been set back to 1970.
+    """
 
     def move(time: float) -> float:
-        return time + by if time else 0.0
+        return max(time + by, EARLIEST) if time else 0.0
 
     return _timed(memory, move, lambda began, until: (move(began), until + by), lambda date: date + by)
 

@@ -62,22 +62,32 @@ class Mint:
         self._flights: dict[str, asyncio.Task[Bearer]] = {}
         """Exchanges under way, by the same."""
 
+    def known(self, account: Account, *, wall: float, refused: SecretStr | None = None) -> Bearer | None:
+        """What to send for `account` at `wall` (seconds since the epoch), where nobody needs to be asked for it.
+
+        Never the token that was `refused`.
+        """
+        if account.credential == "direct":
+            return Bearer(account.token, account.api_host)
+        key = account.fingerprint
+        found = self._minted.get(key)
+        if found is None or key in self._flights or wall >= found.replaced_at or found.bearer.token == refused:
+            return None
+        return found.bearer
+
     async def bearer(self, account: Account, *, wall: float, refused: SecretStr | None = None) -> Bearer:
-        """What to send for `account` at `wall` (seconds since the epoch); never the token that was `refused`.
+        """The same, and GitHub is asked for it if need be.
 
         Raises:
             ExchangeRefused: GitHub does not exchange the account's token.
             UpstreamError: GitHub could not be asked.
 
         """
-        if account.credential == "direct":
-            return Bearer(account.token, account.api_host)
+        if (known := self.known(account, wall=wall, refused=refused)) is not None:
+            return known
         key = account.fingerprint
         flight = self._flights.get(key)
         if flight is None:
-            known = self._minted.get(key)
-            if known is not None and wall < known.replaced_at and known.bearer.token != refused:
-                return known.bearer
             flight = self._flights[key] = asyncio.create_task(self._exchange(account, wall))
             flight.add_done_callback(lambda _: self._flights.pop(key))
         return await asyncio.shield(flight)  # a client that leaves does not take it away from the others

@@ -43,6 +43,11 @@ class RequestBody:
         self.left_out = ""
         """What of that the present account is not sent, for people."""
 
+    @property
+    def is_long(self) -> bool:
+        """Whether it is read and changed in a thread; of a compressed one nobody knows before."""
+        return len(self._request.raw_content or b"") > PARSE_ON_LOOP or "content-encoding" in self._request.headers
+
     async def read(self) -> dict[str, object] | None:
         """The JSON object that it is; None when it is none that we can read."""
         raw = self._content()

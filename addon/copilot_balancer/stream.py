@@ -26,7 +26,7 @@ The flow through one stream, compared with mitmproxy's own::
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -79,6 +79,8 @@ class Above(Protocol):
     """What a stream needs of the layer that it belongs to."""
 
     connections: dict[Connection, layer.Layer]
+    choose: Callable[[Send], bool]
+    """Answers *with what?* at once; False: the hook must be asked."""
 
     def retire(self, failed: Connection | tuple[str, int]) -> None:
         """Forget failed connections."""
@@ -106,6 +108,8 @@ class FailoverStream(HttpStream):
     """The last question *with what?*, and its answer."""
     _held: bytearray
     """The beginning of a streamed answer that the client has not been sent yet."""
+    _pass: Callable[[bytes], bytes | Iterable[bytes]] | None = None
+    """Takes each piece of the answer that is streamed on the short way; None: mitmproxy's own way is gone."""
     _heard_at = 0.0
     """When the upstream was last heard of, or asked; monotonic seconds."""
 
@@ -139,9 +143,10 @@ class FailoverStream(HttpStream):
         """
         while True:
             send = self._asked = Send(self.flow, self.hidden)
-            yield FailoverChooseHook(send)
-            if (yield from self.check_killed(True)):
-                return False
+            if not self._layer.choose(send):
+                yield FailoverChooseHook(send)
+                if (yield from self.check_killed(True)):
+                    return False
             if self.flow.response is None and (send.host is None or send.authorize is None):
                 self.flow.response = _fault("no addon said where this request may go")
             if self.flow.response is not None:
@@ -256,7 +261,16 @@ class FailoverStream(HttpStream):
             yield from self._layer.wake_in(HOLD_SECONDS)
         else:
             self._committed = True
-            yield from super().start_response_stream()
+            yield from self._start_response_stream()
+
+    def _start_response_stream(self) -> Iterator[commands.Command]:
+        """As mitmproxy's, without its log line, for which every addon would be looked at: the addon's own says more."""
+        for command in super().start_response_stream():
+            if not isinstance(command, commands.Log):
+                yield command
+        stream = self.flow.response.stream if self.flow.response else None
+        if callable(stream) and self.debug is None and not self.context.options.store_streamed_bodies:
+            self._pass = stream
 
     def state_hold_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Hold back what only announces an answer; ask *again?* when it turns out to be none."""
@@ -284,7 +298,7 @@ class FailoverStream(HttpStream):
         assert self._asked.watch is not None
         self._committed = True
         self._asked.watch.released()
-        yield from super().start_response_stream()
+        yield from self._start_response_stream()
         if self._held:
             yield SendHttp(ResponseData(self.stream_id, bytes(self._held)), self.context.client)
         self._held = bytearray()
@@ -420,12 +434,30 @@ class FailoverStream(HttpStream):
 
     # --- a fault of ours ---------------------------------------------------------------------------------------------
 
-    def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+    def handle_event(self, event: events.Event) -> Iterable[commands.Command]:  # type: ignore[override]
         """As mitmproxy's, but an exception ends this stream alone, with an answer."""
+        # no generator itself: a stream has thousands of pieces, and each goes the short way
+        if type(event) is ResponseData:
+            self._heard_at = time.monotonic()
+            if self._pass is not None and not self._paused and self.server_state == self.state_stream_response_body:
+                return self._passed(event.data)
+        return self._handled(event)
+
+    def _passed(self, data: bytes) -> Iterable[commands.Command]:
+        """What `state_stream_response_body` does with a piece, without the way there."""
+        assert self._pass is not None
         try:
-            if isinstance(event, ResponseData):
-                self._heard_at = time.monotonic()
-            elif isinstance(event, Overdue) and self.server_state != self.state_hold_response_body:
+            passed = self._pass(data)
+            pieces = (passed,) if isinstance(passed, bytes) else tuple(passed)
+            watch = self._asked.watch
+            wake = self._layer.wake_in(LINGER) if watch is not None and watch.whole else ()
+        except Exception as error:  # noqa: BLE001 - as below
+            return self._fall(error)
+        return *(SendHttp(ResponseData(self.stream_id, piece), self.context.client) for piece in pieces), *wake
+
+    def _handled(self, event: events.Event) -> layer.CommandGenerator[None]:
+        try:
+            if isinstance(event, Overdue) and self.server_state != self.state_hold_response_body:
                 yield SendHttp(RequestProtocolError(self.stream_id, "silent", ErrorCode.CANCEL), self.context.server)
                 message = f"the upstream was silent for {time.monotonic() - self._heard_at:.0f} s"
                 event = ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR)
