@@ -336,6 +336,21 @@ def test_a_402_on_an_included_model():
     assert rests(state) == [("quota", None, HOUR + 1, "ladder")]
 
 
+def test_a_quota_without_a_date_is_asked_about_ever_more_rarely():
+    """Each rest that was too short is followed by one twice as long, six hours at most; a success begins anew."""
+    state, now, lengths = AccountState(), START, []
+    for _ in range(5):
+        taught(QUOTA, state, at=now)
+        taught(QUOTA, state, at=now, began=now)  # another request under way at that time
+        lengths.append((state.cooldowns[0].until - now) / HOUR)
+        assert state.cooldowns[0].told_until is None
+        now = state.cooldowns[0].until + 1
+    assert lengths == [1, 2, 4, 6, 6]
+    taught(SERVED, state, at=now)
+    taught(QUOTA, state, at=now + 1)
+    assert rests(state) == [("quota", None, now + 1 + HOUR - START, "ladder")]
+
+
 def test_an_included_success_does_not_end_a_quota_rest():
     """Only a model that costs shows that there is quota again."""
     state = AccountState(cooldowns=[Cooldown(START, START + HOUR, "quota")])

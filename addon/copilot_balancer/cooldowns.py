@@ -52,7 +52,8 @@ FAULT_COUNT = 3
 FAULT_REST = 30.0
 """Three transient faults in two minutes rest the account for half a minute."""
 QUOTA_REST = 3600.0
-"""After a 402 when nobody knows the reset; budgets are raised at any time (copilot-protocol.md 9)."""
+"""After a 402 when nobody knows the reset; budgets are raised at any time (copilot-protocol.md 9). Doubled while it
+proves too short, up to `QUOTA_RECHECK`."""
 QUOTA_RECHECK = 6 * 3600.0
 INTEGRATOR_REST = 3600.0
 """A model that the credential's app may not use: an hour, or until its list names the model."""
@@ -278,9 +279,16 @@ def _told(state: AccountState, outcome: Outcome, now: float) -> tuple[float | No
         spent = window is not None and (outcome.reason is not Reason.SESSION_LIMIT or window.percent_left <= NEAR_ZERO)
         if window and spent and not window.unlimited and window.resets_at is not None and window.resets_at > now:
             return window.resets_at - now, "reset"
-        if rest.seconds is None and outcome.reason is Reason.QUOTA:
-            return QUOTA_REST, "ladder"
+        if outcome.reason is Reason.QUOTA:
+            return _without_a_date(state, rest.seconds or QUOTA_REST, now), "ladder"
     return rest.seconds, "ladder"
+
+
+def _without_a_date(state: AccountState, first: float, now: float) -> float:
+    """Nobody knows when the quota is filled up: each rest that has proved too short is followed by one twice as long."""
+    proved = [rest for rest in live(state) if rest.reason == Reason.QUOTA and rest.source == "ladder"]
+    before = max((rest.until - rest.began for rest in proved if rest.until <= now), default=0.0)
+    return min(max(first, 2.0 * before), QUOTA_RECHECK)
 
 
 def _fault(state: AccountState, attempt: Attempt, outcome: Outcome, now: float) -> Mark:
