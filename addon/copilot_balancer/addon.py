@@ -9,6 +9,7 @@ Laws of this file:
 """
 
 import asyncio
+import gc
 import logging
 import os
 import re
@@ -165,6 +166,7 @@ class CopilotBalancer:
             if not await servers.setup_servers():
                 self._switch_off("the proxy could not listen on loopback")
         self._say_hello()
+        gc.freeze()  # what is loaded stays: the collector need not look at it again and again
         await self.upkeep.watch()
 
     def _say_hello(self) -> None:
@@ -332,6 +334,7 @@ class CopilotBalancer:
             record = exchange.end()
             if (frames := exchange.frames()) is not None:
                 self.sockets[flow] = frames
+            exchange.let_go()
         except Exception as error:  # noqa: BLE001 - the client has its answer
             log_incident("the attribution", error)
             return

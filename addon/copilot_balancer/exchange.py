@@ -478,6 +478,12 @@ class Exchange:
             return None
         return Frames(self.live, self.account, self.attempt, self.send)
 
+    def let_go(self) -> None:
+        """Nothing is asked any more: what holds us and is held by us need not wait for the garbage collector."""
+        if self.send is not None:
+            self.send.authorize = self.send.watch = None
+        self.send = self.passing = None
+
     def _learn(self, account: Account, attempt: Attempt) -> None:
         """What the answer of this account says beyond its head, and how it ended."""
         flow, response, passing = self.flow, self.flow.response, self.passing

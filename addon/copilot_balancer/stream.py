@@ -24,6 +24,7 @@ The flow through one stream, compared with mitmproxy's own::
                                                                the answer goes to the client
 """
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -497,25 +498,16 @@ def _masked(name: bytes, value: bytes) -> tuple[bytes, bytes]:
 
 def _outgoing(request: http.Request, host: str) -> http.Request:
     """The copy that goes upstream: for `host`, everything else as the client sent it, order included."""
-    fields = request.headers.fields
-    authority = request.authority
-    if host != request.host:
+    # copied as it is: mitmproxy's constructor checks each field, and each check of one that may be None leaves garbage
+    copied = copy.copy(request)
+    data = copied.data = copy.copy(request.data)
+    fields = data.headers.fields
+    if host != data.host:
         fields = tuple((name, host.encode() if name.lower() == b"host" else value) for name, value in fields)
-        authority = host if authority else ""
-    return http.Request(
-        host=host,
-        port=request.port,
-        method=request.data.method,
-        scheme=request.data.scheme,
-        authority=authority.encode(),
-        path=request.data.path,
-        http_version=request.data.http_version,
-        headers=http.Headers(fields),
-        content=request.raw_content,
-        trailers=request.trailers,
-        timestamp_start=request.timestamp_start,
-        timestamp_end=request.timestamp_end,
-    )
+        data.authority = host.encode() if data.authority else b""
+        data.host = host
+    data.headers = http.Headers(fields)
+    return copied
 
 
 def _fault(message: str) -> http.Response:
