@@ -285,7 +285,7 @@ def _told(state: AccountState, outcome: Outcome, now: float) -> tuple[float | No
 
 
 def _without_a_date(state: AccountState, first: float, now: float) -> float:
-    """Nobody knows when the quota is filled up: each rest that has proved too short is followed by one twice as long."""
+    """Nobody knows when the quota is filled up: after each rest that was too short comes one twice as long."""
     proved = [rest for rest in live(state) if rest.reason == Reason.QUOTA and rest.source == "ladder"]
     before = max((rest.until - rest.began for rest in proved if rest.until <= now), default=0.0)
     return min(max(first, 2.0 * before), QUOTA_RECHECK)
