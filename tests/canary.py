@@ -208,8 +208,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     watch = config.stash[_WATCH]
     # public only as a fixture, and a session that used no tmp_path has no folder
     folder = config._tmp_path_factory._basetemp  # type: ignore[attr-defined]
-    if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        return
+    if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or hasattr(config, "workerinput"):
+        return  # one of several processes: the first one looks through the folders and words of all
     began = time.monotonic()
     seen = look(folder) if folder is not None else Scan()
     findings = [*dict.fromkeys(watch.printed), *seen.findings]
