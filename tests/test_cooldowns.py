@@ -394,8 +394,9 @@ def test_an_abuse_block():
     """Off until the user enables the account after it."""
     state, _ = taught(BLOCKED)
     assert state.blocked_why.startswith("Access to this endpoint is forbidden")
-    assert blocked(state, START - 1)
+    assert blocked(state, 0.0)
     assert not blocked(state, START + 1)
+    assert not blocked(state, START - 1), "whatever the clock said when the user did so"
     assert not blocked(AccountState(), 0.0)
     coded, _ = taught(replace(BLOCKED, text="", code="spammy_user"))
     assert coded.blocked_why == "spammy_user"

@@ -114,7 +114,7 @@ def test_requests_under_way_stand_in_a_line(pool):
             [field.name for field in dataclasses.fields(Member)],
             {
                 "state", "probes",  # in the line
-                "account", "position", "fingerprint", "home", "serving", "has", "enabled_at",  # follow from decisions
+                "account", "position", "fingerprint", "home", "serving", "has",  # follow from decisions
             },
             id="member",
         ),

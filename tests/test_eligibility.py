@@ -50,7 +50,7 @@ def member(of: Account | None = None, state: AccountState | None = None, **chang
         pytest.param(member(account("a", enabled=False)), REQUEST, None, Bar.DISABLED, id="disabled"),
         pytest.param(member(state=AccountState(blocked_at=START)), REQUEST, None, Bar.BLOCKED, id="blocked"),
         pytest.param(
-            member(state=AccountState(blocked_at=START), enabled_at=START + 1),
+            member(account("a", enabled_at=START + 1), state=AccountState(blocked_at=START)),
             REQUEST,
             None,
             None,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from copilot_balancer.errors import InvalidInput
-from copilot_balancer.memory import MAX_CONVERSATIONS, AccountState, Affinity, Cooldown, Memory, QuotaWindow
+from copilot_balancer.memory import MAX_CONVERSATIONS, AccountState, Affinity, Cooldown, Memory, QuotaWindow, restored
 from copilot_balancer.outcomes import SERVED
 from copilot_balancer.pool import Attempt, Hold, NobodyKind, Policy, Pool, Route
 from pools import (
@@ -701,8 +701,22 @@ def test_a_clear_before_the_start_is_kept():
     assert pool.rest_left("github.com:b", "gpt", bench.now) == HOUR - 10
 
 
+@pytest.mark.parametrize("jump", [-DAY, DAY, -10 * 365 * DAY])
+def test_a_block_ends_by_the_user_alone(jump):
+    """An enabling that was there before the block does not end it, however the clock jumps between restarts."""
+    account_ = account("a", enabled_at=START - 5)
+    bench = Bench(account_)
+    bench.refuse(BLOCKED)
+    now = bench.now + jump
+    after = Pool(Policy(), decisions(account_), now)
+    after.remember(restored(bench.pool.memory(bench.now), now), now)
+    assert after.snapshot(now).accounts[0].status == "disabled"
+    after.replace(decisions(account_.model_copy(update={"enabled_at": now})), now)
+    assert after.snapshot(now).accounts[0].status == "ready"
+
+
 def test_a_stamp_from_the_future_is_not_believed():
-    """When the clock was set back, an old clear or enabling does not end what begins now."""
+    """When the clock was set back, an old clear does not end what begins now."""
     later = account("a", cleared={"": START + DAY}, enabled_at=START + DAY)
     bench = Bench(later, "b")
     bench.refuse(hinted(LIMIT, HOUR), SERVED)

@@ -99,16 +99,24 @@ def rejected(state: AccountState) -> bool:
 
 
 def blocked(state: AccountState, enabled_at: float) -> bool:
-    """Whether an abuse block was seen since the user last turned the account on."""
-    return state.blocked_at is not None and state.blocked_at >= enabled_at
+    """Whether an abuse block was seen since the user last turned the account on (``Account.enabled_at``)."""
+    return state.blocked_at is not None and state.blocked_under == enabled_at
 
 
 def learn(
-    state: AccountState, attempt: Attempt, outcome: Outcome, now: float, *, direct: bool, model_ttl: float
+    state: AccountState,
+    attempt: Attempt,
+    outcome: Outcome,
+    now: float,
+    *,
+    direct: bool,
+    model_ttl: float,
+    enabled_at: float = 0.0,
 ) -> Mark | None:
     """Note what came of `attempt` at `now`; what can be taken back is returned.
 
-    `direct`: the account's GitHub token is itself the bearer, so a refused bearer cannot be minted again.
+    `direct`: the account's GitHub token is itself the bearer, so a refused bearer cannot be minted again. `enabled_at`:
+    the account's.
     """
     if outcome.reason is Reason.SERVED:
         _served(state, attempt, now, model_ttl)
@@ -118,7 +126,7 @@ def learn(
         _measure(state, attempt, now, outcome.retry_after)
     kind = outcome.rest.kind
     if kind is RestKind.UNTIL_USER:
-        state.blocked_at, state.blocked_why = now, outcome.text or outcome.code
+        state.blocked_at, state.blocked_why, state.blocked_under = now, outcome.text or outcome.code, enabled_at
         return None
     if kind is RestKind.UNTIL_LOGIN or (direct and outcome.reason is Reason.CREDENTIAL):
         if attempt.began >= state.healed.get("", 0.0):

@@ -66,8 +66,6 @@ class Member:
     home: bool
     serving: bool
     """Whether the terms let it serve."""
-    enabled_at: float = 0.0
-    """When the user last turned it on, on our clock: ends an abuse block that was seen before."""
     has: tuple[str, ...] | None = None
     """Patterns of the models that it has, as the user wrote them (``Policy.preseed``)."""
     probes: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -97,7 +95,7 @@ def settled(member: Member, request: PoolRequest, fence: str, route: Route | Non
         return Bar.TERMS
     if not account.enabled:
         return Bar.DISABLED
-    if member.state.blocked_at is not None and blocked(member.state, member.enabled_at):
+    if member.state.blocked_at is not None and blocked(member.state, member.account.enabled_at):
         return Bar.BLOCKED
     if member.state.rejected_at is not None and rejected(member.state):
         return Bar.LOGIN

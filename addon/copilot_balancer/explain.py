@@ -190,7 +190,7 @@ def _account(board: Board, member: Member, now: float) -> AccountView:
 
 
 def _status(member: Member, now: float) -> Status:
-    if not member.account.enabled or blocked(member.state, member.enabled_at):
+    if not member.account.enabled or blocked(member.state, member.account.enabled_at):
         return Status.DISABLED
     if rejected(member.state):
         return Status.NEEDS_LOGIN

@@ -115,6 +115,8 @@ class AccountState:
     blocked_at: float | None = None
     """An abuse block was seen then: off until the user enables the account again."""
     blocked_why: str = ""
+    blocked_under: float = 0.0
+    """The account's ``enabled_at`` of that moment: it is blocked as long as that is the same, whatever clocks do."""
     cooldowns: list[Cooldown] = field(default_factory=list)
     healed: dict[str, float] = field(default_factory=dict)
     """``Cooldown.key`` -> began of the newest success: cooldowns that began before are over."""
@@ -226,12 +228,13 @@ def _merged(one: AccountState | None, two: AccountState | None) -> AccountState:
         older = replace(older, credential=newer.credential, rejected_at=None, models={}, listed_at=None)
         one, two = older, newer
     healed = _highest(one.healed, two.healed)
-    blocked = max(one, two, key=lambda state: (state.blocked_at or 0.0, state.blocked_why))
+    blocked = max(one, two, key=lambda state: (state.blocked_at or 0.0, state.blocked_why, state.blocked_under))
     state = AccountState(
         credential=one.credential,
         rejected_at=_latest(one.rejected_at, two.rejected_at),
         blocked_at=blocked.blocked_at,
         blocked_why=blocked.blocked_why,
+        blocked_under=blocked.blocked_under,
         healed=healed,
         strikes=_newest(one.strikes, two.strikes, lambda strike: (strike[1], strike[0])),
         faults=sorted((Counter(one.faults) | Counter(two.faults)).elements())[-MAX_FAULTS:],

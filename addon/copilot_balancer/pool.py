@@ -106,7 +106,7 @@ class Pool:
         """Least recently used first."""
         self._flights: dict[str, Flight] = {}
         self._stamps: dict[tuple[str, str], tuple[float, float]] = {}
-        """(account id, what) -> (the user's stamp, the moment on our clock that it stands for)."""
+        """(account id, model) -> (when the user cleared that, the moment on our clock that it stands for)."""
         self._in_flight: dict[str, int] = {}
         self._board = Board(policy, decisions.balancing, {}, self._conversations, self._in_flight, {})
         self.replace(decisions, now)
@@ -140,7 +140,15 @@ class Pool:
         if quota:
             self.learn_quota(attempt.account_id, quota)
         before = member.state.models.get(attempt.model or "")
-        mark = learn(member.state, attempt, outcome, now, direct=member.direct, model_ttl=self._board.policy.model_ttl)
+        mark = learn(
+            member.state,
+            attempt,
+            outcome,
+            now,
+            direct=member.direct,
+            model_ttl=self._board.policy.model_ttl,
+            enabled_at=member.account.enabled_at,
+        )
         if mark is not None and flight is not None:
             flight.marks.append(mark)
         after = member.state.models.get(attempt.model or "")
@@ -289,25 +297,22 @@ class Pool:
                 home=home is not None and account.id == home.id,
                 serving=account.id in serving,
                 has=self._board.policy.preseed.get(account.label),
-                enabled_at=self._moment(account.id, "enabled", account.enabled_at, now, known=known is not None),
                 probes=known.probes if known else {},
             )
             for model, stamp in account.cleared.items():
-                self._moment(account.id, f"cleared {model}", stamp, now, known=known is not None)
+                self._note_clearing(account.id, model, stamp, now, known=known is not None)
         self._decisions = decisions
         self._refresh()
         self.version += 1
 
-    def _moment(self, account_id: str, what: str, stamp: float, now: float, *, known: bool) -> float:
-        """Our moment for a stamp of the user, who reads the wall clock: a new one about a known account is from now.
+    def _note_clearing(self, account_id: str, model: str, stamp: float, now: float, *, known: bool) -> None:
+        """Find our moment for a stamp of the user, who reads the wall clock: a new one of a known account is from now.
 
         One that was there before we started counts as it is, and one from the future (the clock was set back) not.
         """
-        seen = self._stamps.get((account_id, what))
+        seen = self._stamps.get((account_id, model))
         if seen is None or seen[0] != stamp:
-            seen = (stamp, now if known else stamp if stamp <= now else 0.0)
-            self._stamps[account_id, what] = seen
-        return seen[1]
+            self._stamps[account_id, model] = (stamp, now if known else stamp if stamp <= now else 0.0)
 
     def _refresh(self) -> None:
         """Bring what was learnt in line with what was decided."""
@@ -317,7 +322,7 @@ class Pool:
                 state.credential = member.fingerprint
                 state.rejected_at, state.models, state.listed_at = None, {}, None
             for model in member.account.cleared:
-                clear(state, model, self._stamps[member.account.id, f"cleared {model}"][1])
+                clear(state, model, self._stamps[member.account.id, model][1])
         self._weigh_models()
 
     def _weigh_models(self) -> None:
