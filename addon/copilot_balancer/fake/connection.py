@@ -297,9 +297,7 @@ class Connection:
         asked = replace(seen, method="FRAME", body=text.encode(), at=time.monotonic())
         self._fake.seen.append(asked)
         asked.client_gone = True  # until all is sent
-        goes_on = await self._answer_frame(asked, frames, self._fake.answer(asked))
-        asked.client_gone = False
-        return goes_on
+        return await self._answer_frame(asked, frames, self._fake.answer(asked))
 
     async def _answer_frame(self, asked: Seen, frames: WebSocketConnection, answer: Answer) -> bool:
         ending: Ending = "end"
@@ -324,6 +322,7 @@ class Connection:
         for event in events:
             await self._write(frames.send(TextMessage(as_text(event))))
             await asyncio.sleep(gap)
+        asked.client_gone = ending == "stall"
         match ending:
             case "stall":
                 await asyncio.Event().wait()
