@@ -1,6 +1,7 @@
 """The command line in a temporary home, with a scripted GitHub; every call checks that no token came out."""
 
 from dataclasses import dataclass, replace
+from datetime import UTC
 from pathlib import Path
 
 import httpx
@@ -80,6 +81,7 @@ class CommandLine:
             sleep=self._sleep,
             clock=lambda: self.passed,
             open_page=self._open,
+            zone=UTC,
         )
 
     def _sleep(self, seconds: float) -> None:

@@ -65,8 +65,7 @@ def test_status(cli):
 
     assert result.stdout == (
         "Balancing by hybrid; 1 of 3 accounts can serve now.\n"
-        "Proxy on 127.0.0.1:8080 (process 4242, for 2 h, strategy hybrid): 2 requests\n"
-        "  under way.\n"
+        "Proxy on 127.0.0.1:8080 (process 4242, for 2 h): 2 requests under way.\n"
         "\n"
         "work (home)  cooling      octocat on github.com, plan business\n"
         "  chat     unlimited\n"
@@ -189,6 +188,14 @@ def test_proxies_to_worry_about(cli):
     assert "note: the proxy on nothing uses no account: the option ssl_insecure is on\n" in told
     assert f"is copilot-balancer 0.0.9, this is {__version__}: restart it" in told
     assert "): no request under way." in told
+
+
+def test_a_proxy_with_another_strategy(cli):
+    """A strategy is told of a proxy only where it is not what the files say."""
+    proxy = a_proxy(cli, strategy="sticky")
+    told = cli.run("status").stdout
+    proxy.close()
+    assert "(process 4242, for 2 h, but by sticky): 2 requests" in told
 
 
 def test_a_strange_project_file(cli):

@@ -489,7 +489,7 @@ def test_account_details_of_others(overview):
 
     view_of_old = replace(of(overview, OLD), last_used=None)
     shown = text(account_details(view_of_old, overview, (), History(), zone=ZONE, width=70))
-    assert "Not told yet" in shown
+    assert "No answer has told it yet." in shown
     assert "last used    never" in shown
 
 

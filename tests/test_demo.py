@@ -10,7 +10,8 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from copilot_balancer.demo import FIRST, SECOND, Told, broken_promises
+from copilot_balancer.demo import Told, broken_promises
+from copilot_balancer.demo_cast import FIRST, SECOND
 
 KEPT = (
     Told(200, "spare", "3", FIRST, complete=True, first=0.1, whole=2.0),

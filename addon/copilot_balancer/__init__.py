@@ -19,7 +19,8 @@ The rooms, top to bottom; an arrow points down only (``pyproject.toml``, import-
                journal         what is told about finished requests
                contentview     an answer as a person reads it, in mitmweb and the console; ``answer_text`` and ``page``
                                are its parts
-               demo            a story for newcomers, with the fake in the place of GitHub
+               demo            a story for newcomers, with the fake in the place of GitHub; ``demo_cast`` says who plays
+                               in it, ``demo_page`` how it is printed
                terminal        how commands read and print
                explained       an explanation of the pool's as text and as JSON
                overview        accounts, proxies and requests as the files tell them

@@ -18,7 +18,7 @@ _LIGHT = ("7", "15")
 
 
 def _screen() -> bool:
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))  # Textual draws on stderr
 
 
 @click.command()

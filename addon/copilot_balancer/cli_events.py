@@ -2,7 +2,8 @@
 
 Laws of this file:
 
-1. One line an event, oldest first, in the words of mitmproxy's event log; nothing is changed by reading.
+1. One line an event, oldest first, in the words of mitmproxy's event log and at this computer's time, as there; in a
+   terminal a long one is folded. Nothing is changed by reading.
 2. ``--json`` prints one object a line, as in the file, so that both a pipe and ``--follow`` work.
 3. A filter is a shell-like pattern, case-insensitive. ``--last`` counts what the filters leave.
 """
@@ -10,7 +11,7 @@ Laws of this file:
 import json
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 
 import click
 
@@ -18,7 +19,7 @@ from copilot_balancer.accounts import matches
 from copilot_balancer.attribution import recorded, told
 from copilot_balancer.event import Event, document
 from copilot_balancer.event_file import EventReader
-from copilot_balancer.terminal import World, json_option, note, pass_world
+from copilot_balancer.terminal import World, folded, json_option, note, pass_world
 
 LOOK_EVERY = 0.5
 """Seconds between two looks while following."""
@@ -48,13 +49,13 @@ def events(
         return
     reader = EventReader(world.paths.state)
     wanted = _wanted(reader.read(), account, model)
-    _print(wanted[-last:], as_json=as_json)
+    _print(wanted[-last:], world, as_json=as_json)
     if not wanted and not follow:
         note("no such request was written down" if account or model else "no request was written down yet")
     with suppress(KeyboardInterrupt):
         while follow:
             world.sleep(LOOK_EVERY)
-            _print(_wanted(reader.read(), account, model), as_json=as_json)
+            _print(_wanted(reader.read(), account, model), world, as_json=as_json)
 
 
 def _wanted(found: Iterable[Event], account: str | None, model: str | None) -> list[Event]:
@@ -66,11 +67,15 @@ def _wanted(found: Iterable[Event], account: str | None, model: str | None) -> l
     ]
 
 
-def _print(found: Iterable[Event], *, as_json: bool) -> None:
+def _print(found: Iterable[Event], world: World, *, as_json: bool) -> None:
     for event in found:
-        click.echo(json.dumps(document(event)) if as_json else event_line(event))
+        if as_json:
+            click.echo(json.dumps(document(event)))
+        else:
+            line = event_line(event, world.zone)
+            click.echo(folded(line, world.columns(), line.index("  ") + 2))
 
 
-def event_line(event: Event) -> str:
-    """``2026-11-03 14:05:09  gpt-5 <- work (api.githubcopilot.com) 200 in 812 ms, ...``; the time is UTC."""
-    return f"{datetime.fromtimestamp(event.at, UTC):%Y-%m-%d %H:%M:%S}  {told(recorded(event))}"
+def event_line(event: Event, zone: tzinfo | None) -> str:
+    """``2026-11-03 14:05:09  gpt-5 <- work (api.githubcopilot.com) 200 in 812 ms, ...``."""
+    return f"{datetime.fromtimestamp(event.at, UTC).astimezone(zone):%Y-%m-%d %H:%M:%S}  {told(recorded(event))}"

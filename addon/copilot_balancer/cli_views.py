@@ -141,7 +141,7 @@ _SAID_BY = {"server": "as the server said", "reset": "until its quota resets"}
 
 def status_text(seen: Overview) -> str:
     """Everything at a glance, in lines of at most 80 columns: what the dashboard shows, printed once."""
-    parts = ["\n".join([_filled(_headline(seen)), *(_filled(_proxy(proxy, seen.at)) for proxy in seen.proxies)])]
+    parts = ["\n".join([_filled(_headline(seen)), *(_filled(_proxy(proxy, seen)) for proxy in seen.proxies)])]
     width = max((len(_name(view)) for view in seen.pool.accounts), default=0)
     parts += ["\n".join(_account(view, min(width, 30), seen.at)) for view in seen.pool.accounts]
     parts += [wrapped(printable(warning, 1000), "note: ") for warning in warnings(seen)]
@@ -177,10 +177,11 @@ def _addresses(proxy: LiveProxy) -> str:
     return printable(", ".join(proxy.listening) or "nothing", 200)
 
 
-def _proxy(proxy: LiveProxy, now: float) -> str:
-    since = f"process {proxy.pid}, for {duration(now - proxy.began)}"
+def _proxy(proxy: LiveProxy, seen: Overview) -> str:
+    since = f"process {proxy.pid}, for {duration(seen.at - proxy.began)}"
     busy = "no request" if not proxy.requests else f"{proxy.requests} request{'' if proxy.requests == 1 else 's'}"
-    by = f", strategy {printable(proxy.strategy, 40)}" if proxy.strategy else ""
+    other = proxy.strategy not in ("", seen.pool.strategy)
+    by = f", but by {printable(proxy.strategy, 40)}" if other else ""
     return f"Proxy on {_addresses(proxy)} ({since}{by}): {busy} under way."
 
 

@@ -10,41 +10,30 @@ Laws of this file:
 import asyncio
 import json
 import logging
-import os
 import signal
 import ssl
 import tempfile
-import textwrap
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import httpx
 from mitmproxy.addons import default_addons
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 from pydantic import SecretStr
 
+from copilot_balancer import demo_page as page
 from copilot_balancer.accounts import Account, Decisions
 from copilot_balancer.addon import CopilotBalancer
 from copilot_balancer.copilot import PLACEHOLDER
-from copilot_balancer.fake import FakeAccount, FakeCopilot, Ok, dial, limited, once
+from copilot_balancer.demo_cast import FIRST, MODEL, SECOND, cast, from_now_on
+from copilot_balancer.fake import FakeCopilot, dial
 from copilot_balancer.store import Paths, Store
 
-WIDTH = 80
-MODEL = "gpt-4.1"
 URL = "https://api.githubcopilot.com/chat/completions"
-
-FIRST = (
-    "Hello from spare. I appear word by word, because the proxy hands on each piece of an answer "
-    "as soon as it arrives. Two other accounts were asked before me and refused; you saw nothing of it."
-)
-SECOND = "Hello again from spare. This time nobody else was asked."
-LATER = "Hello from work. My limit is over, so I answer again."
 
 _SETTLED = 3.0
 """Seconds to wait for the proxy's line about a request that has ended."""
@@ -87,8 +76,8 @@ def run_demo(*, stay: bool) -> int:
     try:
         return asyncio.run(_demo(stay))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        _say()
-        _say("Stopped; everything temporary is gone.")
+        page.say()
+        page.say("Stopped; everything temporary is gone.")
         return 0 if stay else 130
 
 
@@ -97,34 +86,26 @@ async def _demo(stay: bool) -> int:
         this = asyncio.current_task()
         assert this is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-    accounts = {
-        _token("work"): FakeAccount("work", default=once(limited(30), then=Ok(LATER, gap=0.07))),
-        _token("personal"): FakeAccount("personal", models=["gpt-5-mini"]),
-        _token("spare"): FakeAccount("spare", script=deque([Ok(FIRST, gap=0.07)]), default=Ok(SECOND, gap=0.07)),
-    }
     log = _Log()
     with tempfile.TemporaryDirectory(prefix="copilot-balancer-demo-") as name, _listening(log):
         folder = Path(name)
         _introduce()
-        async with FakeCopilot(accounts) as fake, _proxy(folder, fake) as port:
+        async with FakeCopilot(cast(time.time())) as fake, _proxy(folder, fake) as port:
             log.show()
-            _say()
+            page.say()
             ca = folder / "mitmproxy" / "mitmproxy-ca-cert.pem"
             try:
                 told = await _story(_Client(port, ca), log)
             except httpx.HTTPError as error:
                 log.show()
-                _say(f"This is not what was promised: the client got no whole answer ({error}).")
+                page.say(f"This is not what was promised: the client got no whole answer ({error}).")
                 return 1
             broken = broken_promises(told, [seen.account or "nobody" for seen in fake.asked()])
             _summary(fake, broken)
             if stay and not broken:
-                await _stay(port, ca, log)
+                from_now_on(fake.accounts.values())
+                await _stay(port, ca, folder, log)
     return 1 if broken else 0
-
-
-def _token(label: str) -> str:
-    return f"gho_demo_{label}_0123456789"
 
 
 # --- the proxy: mitmproxy with the addon, as in real use, but for where it dials
@@ -146,7 +127,15 @@ async def _proxy(folder: Path, fake: FakeCopilot) -> AsyncIterator[int]:
     """Run the proxy on a free loopback port, with the three accounts in a store of its own."""
     now = time.time()
     accounts = tuple(
-        Account(id=f"github.com:{account.user_id}", label=account.name, token=SecretStr(token), added_at=now)
+        Account(
+            id=f"github.com:{account.user_id}",
+            label=account.name,
+            login=account.login,
+            plan=account.plan,
+            api_host=account.api_host,
+            token=SecretStr(token),
+            added_at=now,
+        )
         for token, account in fake.accounts.items()
     )
     Store(folder / "state").edit_decisions(lambda _: Decisions(accounts=accounts, terms_accepted_at=now))
@@ -203,7 +192,7 @@ class _Log(logging.Handler):
     def show(self) -> None:
         """Print what was not printed yet."""
         for line in self.lines[self._shown :]:
-            _aside("proxy", line)
+            page.aside("proxy", line)
         self._shown = len(self.lines)
 
 
@@ -237,7 +226,7 @@ class _Client:
         first = None
         complete = False
         text = ""
-        printed = _Stream("client")
+        printed = page.Words("client")
         async with (
             httpx.AsyncClient(proxy=self._proxy, verify=self._tls, trust_env=False, timeout=20) as http,
             http.stream("POST", URL, json=body, headers=headers) as response,
@@ -268,130 +257,81 @@ def _piece(line: str) -> str:
 
 
 def _introduce() -> None:
-    _title("copilot-balancer: one client, three accounts, no network")
-    _say(
+    page.title("copilot-balancer: one client, three accounts, no network")
+    page.say(
         "A fake GitHub Copilot runs on this machine. In front of it stands the real proxy: "
         "mitmproxy with our addon. It holds three accounts of one person:"
     )
-    _say()
-    _account("work", "has reached its limit: it answers 429, Retry-After: 30")
-    _account("personal", f"does not have the model {MODEL}")
-    _account("spare", "is fine")
-    _say()
-    _say("The client knows the proxy and a dummy token; it knows nothing of the accounts.")
-    _say()
+    page.say()
+    page.account("work", "has reached its limit: it answers 429, Retry-After: 30")
+    page.account("personal", f"does not have the model {MODEL}")
+    page.account("spare", "is fine")
+    page.say()
+    page.say("The client knows the proxy and a dummy token; it knows nothing of the accounts.")
+    page.say()
 
 
 async def _story(client: _Client, log: _Log) -> tuple[Told, Told]:
-    _title(f"1. The client asks {MODEL} for a streamed answer")
+    page.title(f"1. The client asks {MODEL} for a streamed answer")
     first = await client.ask("Say hello.")
     await log.settled(1)
     log.show()
-    _say()
-    _say(
-        f"{_times(first.attempts, 'attempt')}, one answer. Its first word came after {first.first:.2f} s, its last "
+    page.say()
+    page.say(
+        f"{page.times(first.attempts, 'attempt')}, one answer. Its first word came after {first.first:.2f} s, its last "
         f"after {first.whole:.2f} s: it is streamed as the account sends it."
     )
-    _say()
-    _title("2. The client asks again")
+    page.say()
+    page.title("2. The client asks again")
     second = await client.ask("Say hello once more.")
     await log.settled(2)
     log.show()
-    _say()
-    _say(
-        f"{_times(second.attempts, 'attempt')}, first word after {second.first:.2f} s: work rests for the 30 seconds "
-        f"that it asked for, and personal is known to lack {MODEL}."
+    page.say()
+    page.say(
+        f"{page.times(second.attempts, 'attempt')}, first word after {second.first:.2f} s: work rests for the 30 "
+        f"seconds that it asked for, and personal is known to lack {MODEL}."
     )
-    _say()
+    page.say()
     return first, second
 
 
 def _summary(fake: FakeCopilot, broken: Sequence[str]) -> None:
-    _title("What the fake Copilot saw")
+    page.title("What the fake Copilot saw")
     for account in fake.accounts.values():
-        _account(account.name, _times(str(len(fake.asked(account.name))), "request"))
-    _say()
+        page.account(account.name, page.times(str(len(fake.asked(account.name))), "request"))
+    page.say()
     if broken:
         for sentence in broken:
-            _say(f"This is not what was promised: {sentence}.")
+            page.say(f"This is not what was promised: {sentence}.")
         return
-    _title("For real use")
-    _command("copilot-balancer accounts import --from opencode --label work")
-    _command('mitmdump -s "$(copilot-balancer addon-path)"')
-    _command("HTTPS_PROXY=http://127.0.0.1:8080 \\")
-    _command("  NODE_EXTRA_CA_CERTS=~/.mitmproxy/mitmproxy-ca-cert.pem opencode")
-    _say()
+    page.title("For real use")
+    if line := page.path_line():
+        page.command(line)
+    page.command("copilot-balancer accounts import --from opencode --label work")
+    page.command('mitmdump -s "$(copilot-balancer addon-path)"')
+    page.command("HTTPS_PROXY=http://127.0.0.1:8080 \\")
+    page.command("  NODE_EXTRA_CA_CERTS=~/.mitmproxy/mitmproxy-ca-cert.pem opencode")
+    page.say()
 
 
-async def _stay(port: int, ca: Path, log: _Log) -> None:
-    _title("It stays up; Ctrl-C ends it and removes everything")
-    _say("Ask it yourself, from another terminal:")
-    _say()
+async def _stay(port: int, ca: Path, home: Path, log: _Log) -> None:
+    page.title("It stays up; Ctrl-C ends it and removes everything")
+    page.say("Ask it yourself, from another terminal; work runs into its limit every now and then:")
+    page.say()
     body = json.dumps({"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "hello"}]})
-    _command(
+    page.command(
         f"curl -sSN --proxy http://127.0.0.1:{port} --cacert {ca} {URL} "
         f"-H 'authorization: Bearer {PLACEHOLDER}' -d '{body}'"
     )
-    _say()
+    page.say()
+    page.say("Look at it, from a third one; what you decide there, this proxy obeys within a second:")
+    page.say()
+    if line := page.path_line():
+        page.command(line)
+    page.command(f"export COPILOT_BALANCER_HOME={home}")
+    page.command("copilot-balancer dashboard")
+    page.command(f"copilot-balancer status; copilot-balancer explain {MODEL}")
+    page.command("copilot-balancer events --follow")
+    page.say()
     log.live = True
     await asyncio.Event().wait()
-
-
-# --- how it is printed
-
-
-def _echo(text: str, *, end: bool = True) -> None:
-    click.echo(text, nl=end, color=False if "NO_COLOR" in os.environ else None)
-
-
-def _say(text: str = "") -> None:
-    _echo(textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False))
-
-
-def _title(text: str) -> None:
-    _echo(click.style(text, bold=True))
-
-
-def _account(name: str, words: str) -> None:
-    _echo(f"  {click.style(f'{name:<10}', fg='cyan')}{words}")
-
-
-def _command(line: str) -> None:
-    _echo(f"  {click.style(line, fg='green')}")
-
-
-def _times(count: str, what: str) -> str:
-    return f"{count} {what}" if count == "1" else f"{count} {what}s"
-
-
-def _prefix(who: str) -> str:
-    return click.style(f"  {who:<8}", fg="cyan" if who == "client" else "yellow")
-
-
-def _aside(who: str, text: str) -> None:
-    for line in textwrap.wrap(text, WIDTH - 10, break_long_words=False, break_on_hyphens=False):
-        _echo(_prefix(who) + line)
-
-
-class _Stream:
-    """Words that grow on the screen, broken at its edge."""
-
-    def __init__(self, who: str) -> None:
-        self._who = who
-        self._column = 0
-        self._gap = ""
-        """The white space before the next word."""
-
-    def add(self, piece: str) -> None:
-        """Print a piece now."""
-        word = piece.rstrip()
-        if self._column == 0 or self._column + len(self._gap + word) > WIDTH:
-            _echo(("\n" if self._column else "") + _prefix(self._who), end=False)
-            self._column, self._gap = 10, ""
-        _echo(self._gap + word, end=False)
-        self._column += len(self._gap + word)
-        self._gap = piece[len(word) :]
-
-    def end(self) -> None:
-        """The stream is over."""
-        _echo("")

@@ -3,7 +3,8 @@
 Laws of this file:
 
 1. Facts go to stdout, as a table, as lines, or as JSON; what the user should know besides goes to stderr as a note.
-2. Lines are wrapped at 80 columns, so that output looks the same in a terminal, a pipe and a bug report.
+2. Lines are wrapped at 80 columns, so that output looks the same in a terminal, a pipe and a bug report. Only a log,
+   one line an entry for programs, is folded to the width of a terminal.
 3. Nothing here is ever given a token. What is given to another program goes by its stdin, where ``ps`` does not look.
 """
 
@@ -18,7 +19,7 @@ import time
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
 import click
@@ -44,6 +45,10 @@ def _stdin_is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
+def _columns() -> int | None:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 @dataclass(frozen=True)
 class World:
     """The outside world of the commands; the tests and the demo give their own."""
@@ -61,6 +66,10 @@ class World:
     """Seconds that pass evenly."""
     open_page: Callable[[str], bool] = webbrowser.open
     """Show a page in the user's browser; whether that worked."""
+    columns: Callable[[], int | None] = _columns
+    """How wide the terminal is that is printed to; None: it is none."""
+    zone: tzinfo | None = None
+    """Of the times of a log; None: this computer's."""
 
     @property
     def paths(self) -> Paths:
@@ -147,6 +156,14 @@ def wrapped(text: str, first: str = "") -> str:
         break_on_hyphens=False,
     )
     return "\n".join(lines).replace("\0", " ")
+
+
+def folded(text: str, width: int | None, hanging: int) -> str:
+    """`text` in lines of at most `width` columns, all but the first indented; None: as it is."""
+    if width is None or len(text) <= width:
+        return text
+    indent = " " * min(hanging, width // 2)
+    return "\n".join(textwrap.wrap(text, max(width, 20), subsequent_indent=indent, break_on_hyphens=False))
 
 
 def note(text: str) -> None:

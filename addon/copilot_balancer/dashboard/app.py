@@ -36,7 +36,6 @@ from copilot_balancer.dashboard.joining import ClosedError, logged_in, person_te
 from copilot_balancer.dashboard.rows import Rows, content, paragraphs
 from copilot_balancer.dashboard.seen import Seen, see
 from copilot_balancer.dashboard.view import (
-    REQUESTS,
     ROUTES,
     Line,
     Span,
@@ -49,6 +48,7 @@ from copilot_balancer.dashboard.view import (
     notice,
     over,
     picked,
+    request_columns,
     request_key,
     request_row,
     route_row,
@@ -406,7 +406,9 @@ class Dashboard(App[None]):
         if overview is None:
             return
         width = self.size.width - 2
-        screen.query_one("#headline", Static).update(content(headline(overview, zone=self.zone, width=width)))
+        screen.query_one("#headline", Static).update(
+            content(headline(overview, zone=self.zone, width=width, stale=self.seen.overview is None))
+        )
         told = None if self.seen.trouble else notice(overview)
         if told is not None:
             banner.update(content(told))
@@ -450,7 +452,7 @@ class Dashboard(App[None]):
                 words("No request has come yet, and no proxy runs."),
                 words("Start both: ", Span("copilot-balancer exec -- opencode", Tone.KEY)),
             ]
-        pane.show(head(REQUESTS, room), rows, empty)
+        pane.show(head(request_columns(room), room), rows, empty)
 
     def _paint_routes(self, overview: Overview) -> None:
         pane = self.pane("routes")
@@ -491,6 +493,11 @@ class Dashboard(App[None]):
         chosen = self.pane("accounts").rows.chosen
         accounts = self.overview.decisions.accounts if self.overview else ()
         return next((one for one in accounts if one.id == chosen), None)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of all accounts."""
+        return labels(self.overview) if self.overview else ()
 
     @property
     def requests(self) -> list[Event]:
@@ -590,9 +597,7 @@ class Dashboard(App[None]):
     def on_input_changed(self, event: Input.Changed) -> None:
         """What is typed counts at once."""
         if event.input.id == "filter":
-            self.search = event.value.strip()
-            self._title()
-            self.paint()
+            self._pick(event.value.strip(), only_switches=self.only_switches)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Enter: back to the requests."""
@@ -602,15 +607,21 @@ class Dashboard(App[None]):
 
     def action_switches(self) -> None:
         """Show only what did not simply succeed, or everything."""
-        self.only_switches = not self.only_switches
-        self._title()
-        self.paint()
+        self._pick(self.search, only_switches=not self.only_switches)
+
+    def _pick(self, search: str, *, only_switches: bool) -> None:
+        """Show other requests; the cursor begins on the newest of them."""
+        if (search, only_switches) != (self.search, self.only_switches):
+            self.search, self.only_switches = search, only_switches
+            self.pane("requests").rows.highlighted = 0
+            self._title()
+            self.paint()
 
     def action_leave(self) -> None:
         """End the filter, or leave the details."""
         field = self.query_one("#filter", Input)
         if field.display or self.search or self.only_switches:
-            self.search, self.only_switches = "", False
+            self._pick("", only_switches=False)
             field.display, field.value = False, ""
             self.action_pane("requests")
         elif self.focused is self.query_one("#details"):
@@ -622,7 +633,7 @@ class Dashboard(App[None]):
 
     def action_help(self) -> None:
         """All keys."""
-        self.push_screen(Read("Keys", help_lines()))
+        self.push_screen(Read("Keys", help_lines(self._readable)))
 
     # ── edits ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -672,7 +683,13 @@ class Dashboard(App[None]):
     async def action_rename(self) -> None:
         """Give an account another label."""
         if account := self.account:
-            form = Form(f"Rename {account.label}", [Field("New label", account.label)], yes="Rename", check=_label)
+            others = [label for label in self.labels if label != account.label]
+            form = Form(
+                f"Rename {account.label}",
+                [Field("New label", account.label)],
+                yes="Rename",
+                check=lambda values: _free_label(values[0], others),
+            )
             if answer := await self.push_screen_wait(form):
                 wish = normalise_label(answer[0])
                 await self._edit(edits.renamed(account.id, wish), f"{account.label} is called {wish} now")
@@ -681,7 +698,7 @@ class Dashboard(App[None]):
     async def action_priority(self) -> None:
         """Ask an account earlier or later."""
         if account := self.account:
-            said = [words(Span("Lower is asked earlier, by the strategies priority and sticky.", Tone.FAINT)), ()]
+            said = [words(Span("Lower is asked earlier, by the strategies priority and sticky.", Tone.FAINT))]
             fields = [Field(f"0 to {edits.MAX_PRIORITY}", str(account.priority))]
             form = Form(f"Priority of {account.label}", fields, said=said, check=_priority)
             if answer := await self.push_screen_wait(form):
@@ -735,10 +752,15 @@ class Dashboard(App[None]):
         """Show GitHub's rules, and ask once."""
         await self._terms()
 
+    @property
+    def _readable(self) -> int:
+        """Cells of a line in a dialog."""
+        return max(min(self.size.width - 6, 66), 20)
+
     async def _terms(self) -> None:
         if self.overview is None:
             return
-        lines = terms_lines(min(self.size.width - 8, 66))
+        lines = terms_lines(self._readable)
         if self.overview.decisions.terms_accepted_at is not None:
             accepted: Line = words(Span("You have accepted these.", Tone.GOOD))
             await self.push_screen_wait(Read("GitHub's rules about several accounts", [*lines, accepted]))
@@ -753,12 +775,12 @@ class Dashboard(App[None]):
     @work
     async def action_add(self) -> None:
         """Log in with a code, and store the account."""
-        taken = labels(self.overview) if self.overview else ()
+        taken = self.labels
 
         def check(values: tuple[str, ...]) -> None:
             normalise_domain(values[0])
-            if values[1] and normalise_label(values[1]) in taken:
-                raise InvalidInput(f"the label {normalise_label(values[1])} is taken: choose another one")
+            if values[1]:
+                _free_label(values[1], taken)
 
         fields = [Field("Log in at", GITHUB, "github.com or NAME.ghe.com"), Field("Call it", hint="its login")]
         form = Form("Add an account", fields, yes="Get a code", check=check)
@@ -839,8 +861,7 @@ class Dashboard(App[None]):
             self.pane("routes").rows.choose(route_key(row))
 
     async def _ask_for_route(self, title: str, route: RouteTable | None) -> RouteTable | None:
-        known = labels(self.overview) if self.overview else ()
-        return await self.push_screen_wait(RouteDialog(title, route, known, self.models))
+        return await self.push_screen_wait(RouteDialog(title, route, self.labels, self.models))
 
     @work
     async def action_route_switch(self) -> None:
@@ -890,8 +911,10 @@ def route_key(route: RouteTable) -> str:
     return repr((route.models, route.accounts, route.fallback, route.enabled))
 
 
-def _label(values: tuple[str, ...]) -> None:
-    normalise_label(values[0])
+def _free_label(wish: str, taken: Sequence[str]) -> None:
+    label = normalise_label(wish)
+    if label in taken:
+        raise InvalidInput(f"the label {label} is taken: choose another one")
 
 
 def _priority(values: tuple[str, ...]) -> None:
@@ -913,7 +936,7 @@ def terms_lines(width: int) -> list[Line]:
     return [*lines, *wrapped(words(foot), width), ()]
 
 
-def help_lines() -> list[Line]:
+def help_lines(width: int) -> list[Line]:
     """All keys, by pane."""
     groups: tuple[tuple[str, Any], ...] = (
         ("everywhere", Dashboard),
@@ -926,12 +949,18 @@ def help_lines() -> list[Line]:
         text.partition(",")[0].replace("question_mark", "?").replace("slash", "/")
     )
     lines: list[Line] = []
+
+    def tell(sign: str, about: str) -> None:
+        first, *more = wrapped(words(about), width - 14)
+        lines.append((Span(f"  {sign:12}", Tone.KEY), *first))
+        lines.extend((Span(" " * 14), *line) for line in more)
+
     for name, owner in groups:
         lines += [words(Span(name, Tone.FAINT))] if name else []
-        lines += [words(Span(f"  {names(one.key):12}", Tone.KEY), one.tooltip) for one in owner.BINDINGS]
+        for one in owner.BINDINGS:
+            tell(names(one.key), one.tooltip)
         if name not in ("everywhere", ""):
-            enter = "edit it" if name == "routes" else "everything about it"
-            lines += [words(Span(f"  {'enter':12}", Tone.KEY), enter)]
+            tell("enter", "edit it" if name == "routes" else "everything about it")
         if name != "everywhere":
             lines += [()]
     signs = (("●", "ready"), ("◐", "rests"), ("!", "needs login"), ("○", "off"), ("*", "home account"))

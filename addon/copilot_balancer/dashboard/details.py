@@ -18,7 +18,6 @@ from copilot_balancer.dashboard.view import (
     Span,
     Tone,
     account_state,
-    ago,
     amount,
     clock,
     countdown,
@@ -31,6 +30,7 @@ from copilot_balancer.dashboard.view import (
     moment,
     over,
     refused,
+    since,
     tightest,
     verdict_mark,
     width_of,
@@ -108,7 +108,7 @@ def account_details(
         lines += fact("rests", _rest(rest), width)
     busy = overview.in_flight.get(view.id, 0)
     lines += fact("in flight", counted(busy, "request") if busy else "nothing", width)
-    used = "never" if view.last_used is None else f"{moment(view.last_used, zone)}, {ago(at - view.last_used)} ago"
+    used = "never" if view.last_used is None else f"{moment(view.last_used, zone)}, {since(at - view.last_used)}"
     lines += fact("last used", used, width)
     lines += fact("requests", f"{view.served} served, {view.refused} refused", width)
     lines += _quota(view, history, at=at, width=width)
@@ -138,7 +138,7 @@ def _rest(rest: RestView) -> Line:
 def _quota(view: AccountView, history: History, *, at: float, width: int) -> list[Line]:
     lines = section("quota")
     if not view.quota:
-        return [*lines, *wrapped(words(Span("Not told yet: its first answer will say.", Tone.FAINT)), width)]
+        return [*lines, *wrapped(words(Span("No answer has told it yet.", Tone.FAINT)), width)]
     for name, window in view.quota.items():
         told = list(gauge(window, at, 8))
         if window.remaining is not None and window.entitlement and not window.unlimited:
@@ -147,15 +147,15 @@ def _quota(view: AccountView, history: History, *, at: float, width: int) -> lis
             told.append(Span(f", resets in {countdown(window.resets_at - at)}", Tone.FAINT))
         lines += fact(name, tuple(told), width)
     seen = max(window.seen_at for window in view.quota.values())
-    lines += fact("", words(Span(f"seen {ago(at - seen)} ago", Tone.FAINT)), width)
+    lines += fact("", words(Span(f"seen {since(at - seen)}", Tone.FAINT)), width)
     return [*lines, *_plot(view, history, at=at, width=width)]
 
 
 def _plot(view: AccountView, history: History, *, at: float, width: int) -> list[Line]:
     """What was left of the tightest window since the dashboard began."""
     name, _ = tightest(view.quota, at)[0]
-    since = history.since(view.id, name)
-    if since is None:
+    began = history.since(view.id, name)
+    if began is None:
         return []
     columns = min(max(width - NAME - 1, 10), 60)
     plot = history.plot(view.id, name, columns, 4, at)
@@ -163,7 +163,7 @@ def _plot(view: AccountView, history: History, *, at: float, width: int) -> list
     lines: list[Line] = [()]
     for number, cells in zip(scale, plot, strict=True):
         lines.append((Span(number.rjust(NAME), Tone.FAINT), Span("▕", Tone.TRACK), Span(cells, Tone.AREA)))
-    told = f"{name}, the last {countdown(max(at - since, 1))}"
+    told = f"{name}, the last {countdown(max(at - began, 1))}"
     return [*lines, *fact("", words(Span(told, Tone.FAINT)), width)]
 
 
@@ -200,7 +200,7 @@ def request_details(event: Event, *, at: float, zone: tzinfo | None, width: int)
     """Everything about one finished request."""
     lines = [title(event.what), ()]
     lines += fact("ended", words(verdict_mark(event), f" {event.verdict}, {ending(event)}"), width)
-    lines += fact("when", f"{moment(event.at, zone)}, {ago(at - event.at)} ago", width)
+    lines += fact("when", f"{moment(event.at, zone)}, {since(at - event.at)}", width)
     lines += fact("took", milliseconds(event.ms / 1000), width)
     lines += fact("served by", f"{event.account} ({event.host})" if event.account else "nobody", width)
     if event.model:

@@ -169,6 +169,12 @@ def ago(seconds: float) -> str:
     return f"{min(passed // 86400, 9999):.0f} d"
 
 
+def since(seconds: float) -> str:
+    """The same as part of a sentence: ``just now``, ``42 s ago``."""
+    told = ago(seconds)
+    return "just now" if told == "now" else f"{told} ago"
+
+
 def clock(at: float, zone: tzinfo | None) -> str:
     """``14:05:09`` in `zone`; None: this computer's."""
     return f"{datetime.fromtimestamp(at, UTC).astimezone(zone):%H:%M:%S}"
@@ -228,6 +234,13 @@ def gauge(window: QuotaWindow, at: float, width: int) -> Line:
     return words(*bar(window.percent_left, width), Span(f"{window.percent_left:4.0f}%", left_tone(window.percent_left)))
 
 
+def percent(window: QuotaWindow, at: float) -> Line:
+    """The number alone, where it tells something."""
+    if window.unlimited or over(window, at):
+        return ()
+    return words(Span(f"{window.percent_left:.0f}%", left_tone(window.percent_left)))
+
+
 def over(window: QuotaWindow, at: float) -> bool:
     """Whether `window` has reset since it was seen."""
     return window.resets_at is not None and window.resets_at <= at
@@ -245,6 +258,17 @@ def tightest(quota: Mapping[str, QuotaWindow], at: float) -> list[tuple[str, Quo
 
 # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+NARROW = 68
+"""In fewer cells a table shows only its first columns, and less wide."""
+
+SHORT_ACCOUNTS = (
+    Column("mark", 1),
+    Column("label", 8, "account", grows=1, most=18),
+    Column("state", 12, "state", grows=4),
+    Column("percent", 5, "left", right=True),
+)
+"""For less than that."""
+
 NARROW_ACCOUNTS = (
     Column("mark", 1),
     Column("label", 10, "account", grows=1, most=18),
@@ -254,7 +278,7 @@ NARROW_ACCOUNTS = (
     Column("busy", 4, "busy", right=True),
     Column("used", 6, "used", right=True),
 )
-"""For 74 cells and more; the plan stands in the details."""
+"""For `NARROW` cells and more; the plan stands in the details."""
 
 WIDE_ACCOUNTS = (
     Column("mark", 1),
@@ -273,7 +297,7 @@ WIDE = 94
 
 def account_columns(width: int) -> tuple[Column, ...]:
     """What fits into `width` cells."""
-    return WIDE_ACCOUNTS if width >= WIDE else NARROW_ACCOUNTS
+    return WIDE_ACCOUNTS if width >= WIDE else NARROW_ACCOUNTS if width >= NARROW else SHORT_ACCOUNTS
 
 
 MARKS = {
@@ -329,6 +353,7 @@ def account_row(account: AccountView, *, at: float, busy: int, width: int) -> Li
         name, window = shown[0]
         short = name if wide else name[:4]
         cells["left"] = words(*gauge(window, at, 10 if wide else 6), Span(f" {short}", Tone.FAINT))
+        cells["percent"] = percent(window, at)
         if window.resets_at is not None and not window.unlimited and not over(window, at):
             cells["resets"] = words(Span(countdown(window.resets_at - at), Tone.FAINT))
     else:
@@ -346,6 +371,20 @@ REQUESTS = (
     Column("how", 20, "how", grows=5),
     Column("took", 7, "took", right=True),
 )
+
+SHORT_REQUESTS = (
+    Column("mark", 1),
+    Column("time", 8, "time"),
+    Column("account", 8, "account", grows=1, most=16),
+    Column("model", 12, "model", grows=3),
+)
+"""For less than `NARROW` cells."""
+
+
+def request_columns(width: int) -> tuple[Column, ...]:
+    """What fits into `width` cells."""
+    return REQUESTS if width >= NARROW else SHORT_REQUESTS
+
 
 VERDICTS = {
     "served": Span("✓", Tone.GOOD),
@@ -411,7 +450,7 @@ def request_row(event: Event, *, zone: tzinfo | None, width: int) -> Line:
         "how": how(event),
         "took": words(Span(milliseconds(event.ms / 1000), Tone.FAINT)),
     }
-    return row(REQUESTS, cells, width)
+    return row(request_columns(width), cells, width)
 
 
 def request_key(event: Event) -> str:
@@ -482,12 +521,12 @@ def routes_in_force(overview: Overview) -> tuple[RouteTable, ...]:
 # ── all of it ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def headline(overview: Overview, *, zone: tzinfo | None, width: int) -> Line:
-    """The first line: what is on, what runs, what time it is."""
+def headline(overview: Overview, *, zone: tzinfo | None, width: int, stale: bool = False) -> Line:
+    """The first line: what is on, what runs, what time it is; `stale`: it was seen then, and cannot be seen now."""
     decisions = overview.decisions
     strategies = {proxy.strategy for proxy in overview.proxies if proxy.strategy}
     strategy = " and ".join(sorted(strategies)) or overview.policy.strategy
-    parts = [Span("copilot-balancer", Tone.KEY), Span("  ")]
+    parts = [Span("copilot-balancer", Tone.KEY), Span("  ")] if width >= NARROW else []
     if decisions.balancing:
         parts += [Span("balancing on", Tone.GOOD), Span(f", {strategy}", Tone.FAINT)]
     else:
@@ -503,8 +542,8 @@ def headline(overview: Overview, *, zone: tzinfo | None, width: int) -> Line:
         parts += [Span("  "), Span(str(running), Tone.STRONG if running else Tone.FAINT), Span(" running", Tone.FAINT)]
     else:
         parts.append(Span("no proxy runs", Tone.CAUTION))
-    time = clock(overview.at, zone)
-    return (*fitted(words(*parts), max(width - len(time) - 1, 0)), Span(f" {time}", Tone.FAINT))
+    time = f" {'as of ' if stale else ''}{clock(overview.at, zone)}"
+    return (*fitted(words(*parts), max(width - len(time), 0)), Span(time, Tone.CAUTION if stale else Tone.FAINT))
 
 
 def notice(overview: Overview) -> Line | None:
