@@ -139,7 +139,13 @@ def _mitmweb(folder: Path, fake: FakeCopilot) -> Iterator[tuple[str, str]]:
         "FAKE_CA": str(fake.ca_file),
     }
     accounts = tuple(
-        Account(id=f"github.com:{account.user_id}", label=account.name, token=SecretStr(token))
+        Account(
+            id=f"github.com:{account.user_id}",
+            label=account.name,
+            login=account.login,
+            plan=account.plan,
+            token=SecretStr(token),
+        )
         for token, account in fake.accounts.items()
     )
     Store(paths(where).state).edit_decisions(lambda _: Decisions(accounts=accounts, terms_accepted_at=1.0))

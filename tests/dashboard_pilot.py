@@ -36,11 +36,11 @@ class Watched(Dashboard):
 
 
 @asynccontextmanager
-async def shown(world: World, size=COMPACT, **more):
+async def shown(world: World, size=COMPACT, *, toasts=False, **more):
     app = Watched(world, every=None, zone=ZONE, **more)
     app.animation_level = "none"
     with patch("textual.app.wait_for_idle", give_way), patch("textual.pilot.wait_for_idle", give_way):
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=toasts) as pilot:
             await settled(pilot)
             yield app, pilot
             assert "Canary" not in screen(app)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import timedelta, timezone
 
 import click
 import pytest
@@ -51,6 +52,17 @@ def test_events(told):
         "tried: work 429 limit (rests 30 s)\n"
         "2026-09-21 14:13:23  o3 -> gpt-5 (another model, by your route) <- spare (api.githubcopilot.com) 200 "
         "in 812 ms, least recently used\n"
+    )
+
+
+def test_in_a_terminal(told):
+    """In a terminal a long line is folded below its words; the times are of this computer's zone."""
+    told.world = replace(told.world, columns=lambda: 60, zone=timezone(timedelta(hours=5.5)))
+    assert told.run("events", "--last", "1", "--model", "gpt-4.1").stdout == (
+        "2026-09-21 19:43:21  gpt-4.1 <- spare\n"
+        "                     (api.githubcopilot.com) 200 in 812 ms,\n"
+        "                     least recently used; before: work 429\n"
+        "                     limit (rests 30 s)\n"
     )
 
 

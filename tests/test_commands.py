@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -302,12 +303,53 @@ def test_looking(tmp_path, way):
         assert "no proxy runs" not in status
 
         assert call("copilot.accounts") == (
-            "   ACCOUNT  STATE                   LEFT          IN FLIGHT  SERVED  REFUSED\n"
-            "*  work     cooling: limit, 10 min  -             0          0       1\n"
-            "   home     ready                   premium 31 %  1          1       0"
+            "   ACCOUNT  STATE                   LEFT          BUSY  SERVED  REFUSED\n"
+            "*  work     cooling: limit, 10 min  -             0     0       1\n"
+            "   home     ready                   premium 31 %  1     1       0"
         )
         assert "gpt-5 goes to home" in call("copilot.explain gpt-5")
         assert "the conversation is there already" in call("copilot.explain gpt-5 talk")
+
+    play(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("line", "gist"),
+    [
+        ("copilot.status", "Balancing by hybrid; 2 of 2 accounts can serve now."),
+        ("copilot.accounts", "2 accounts."),
+        ("copilot.models", "1 model."),
+        ("copilot.explain gpt-5", "gpt-5 goes to work: first by hybrid."),
+    ],
+)
+def test_in_mitmweb(tmp_path, caplog, line, gist):
+    """mitmweb's command bar would print lines as JSON: it gets one sentence, and the event log the lines."""
+    caplog.set_level(logging.INFO)
+
+    async def test(proxy):
+        proxy.bench.pool.learn_models("github.com:work", ["gpt-5"], proxy.bench.now)
+        lines = proxy.console(line)
+        proxy.master.options.add_option("web_columns", Sequence[str], [], "as mitmweb has it")
+        told = proxy.web(line)
+        assert told == f"{gist} All of it stands in the event log: Options, Display Event Log."
+        assert caplog.records[-1].getMessage() == f"copilot: the answer to a command:\n{lines}"
+        assert "\n" in lines
+
+    play(tmp_path, test)
+
+
+@pytest.mark.parametrize(("columns", "room"), [(200, 80), (100, 78), (80, 62)])
+def test_in_the_console(tmp_path, columns, room):
+    """mitmproxy's console breaks lines between any two characters: none is longer than what it has room for."""
+
+    async def test(proxy):
+        state = proxy.bench.pool._states["github.com:home"]
+        state.quota = {"premium": QuotaWindow(31.4, START + 9e5, entitlement=300, remaining=94, seen_at=START)}
+        proxy.bench.refuse(LIMIT, SERVED)
+        proxy.master.ui = SimpleNamespace(get_cols_rows=lambda: (columns, 40))
+        for line in ("copilot.status", "copilot.explain gpt-5"):
+            told = proxy.console(line)
+            assert room - 12 < max(map(len, told.splitlines())) <= room
 
     play(tmp_path, test)
 

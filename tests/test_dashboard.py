@@ -138,6 +138,7 @@ def test_unreadable_files(scene):
             await pilot.pause()
             assert "accounts.json: it is not JSON" in screen(app).replace("\n", "")
             assert "rests 4:32" in screen(app)
+            assert screen(app).splitlines()[0].endswith("as of 12:32:11")
             await press(pilot, "b")
             assert "it is not JSON" in said(app)
             assert scene.store.accounts_path.read_text() == "{"
@@ -145,6 +146,21 @@ def test_unreadable_files(scene):
             await app.look()
             await pilot.pause()
             assert "not JSON" not in screen(app)
+            assert "as of" not in screen(app)
+
+    run(story())
+
+
+def test_what_was_done_needs_few_lines(scene):
+    """A toast has no empty lines, and a long address in it is not broken: it stands over what is still needed."""
+
+    async def story():
+        async with shown(scene.world, COMPACT, toasts=True) as (app, pilot):
+            app.notify("work is the home account", timeout=1000)
+            await until(pilot, lambda: "work is the home account" in screen(app))
+            assert sum("▌" in line for line in screen(app).splitlines()) == 1
+            app.notify("Revoke it there: https://github.com/settings/applications", timeout=1000)
+            await until(pilot, lambda: "https://github.com/settings/applications " in screen(app))
 
     run(story())
 
@@ -224,6 +240,22 @@ def test_command_without_a_terminal(scene):
     """Where there is no screen it says what to use instead."""
     result = CliRunner().invoke(cli_dashboard.dashboard, [], obj=scene.world)
     assert str(result.exception) == "the dashboard needs a terminal; for pipes there is `copilot-balancer status`"
+
+
+@pytest.mark.parametrize("other", ["stdin", "stdout", "stderr"])
+def test_all_of_a_terminal(monkeypatch, other):
+    """Keys come from stdin, Textual draws on stderr: each of the three must be the terminal."""
+
+    class Stream:
+        def __init__(self, name):
+            self.name = name
+
+        def isatty(self):
+            return self.name != other
+
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(cli_dashboard.sys, name, Stream(name))
+    assert not cli_dashboard._screen()
 
 
 @pytest.mark.parametrize(

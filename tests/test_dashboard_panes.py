@@ -58,7 +58,7 @@ def test_panes(scene, size):
 
 @SIZES
 def test_filter(scene, size):
-    """A filter counts while it is typed; enter goes to the requests, escape ends it."""
+    """A filter counts while it is typed; enter goes to the requests, escape ends it; each time the newest is on top."""
 
     async def story():
         async with shown(scene.world, size) as (app, pilot):
@@ -71,10 +71,12 @@ def test_filter(scene, size):
             assert "No request matches." in screen(app)
             await press(pilot, "escape")
             assert len(app.requests) == 12
-            await press(pilot, "2", "f")
+            await press(pilot, "2", "down", "down", "down", "f")
             assert {one.verdict for one in app.requests} == {"failed over", "refused", "cut off", "left"}
-            await press(pilot, "f")
+            assert app.request == app.requests[0]
+            await press(pilot, "end", "f")
             assert len(app.requests) == 12
+            assert app.request == app.requests[0]
 
     run(story())
 
@@ -117,7 +119,8 @@ def test_help_tells_every_key(scene):
             text = str(app.screen.query("Static").last().content)
             for owner in (Dashboard, Panes, AccountRows, RequestRows, RouteRows):
                 for one in owner.BINDINGS:
-                    assert one.tooltip in text
+                    assert one.tooltip in " ".join(text.split())
+            assert "\n  p           asked earlier or later, by the strategies that look\n              at it\n" in text
             await press(pilot, "q")
             assert len(app.screen_stack) == 1
 

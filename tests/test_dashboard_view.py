@@ -124,6 +124,7 @@ def test_countdown(seconds, shown):
 def test_ago(seconds, shown):
     """What is past is rounded down, and never longer than six characters."""
     assert view.ago(seconds) == shown
+    assert view.since(seconds) == ("just now" if shown == "now" else f"{shown} ago")
     assert len(shown) <= 6
 
 
@@ -170,6 +171,13 @@ def test_gauge():
     assert plain(view.gauge(QuotaWindow(41), NOW, 4)) == "━╸──  41%"
     assert plain(view.gauge(QuotaWindow(41, unlimited=True), NOW, 4)) == "unlimited"
     assert plain(view.gauge(QuotaWindow(41, resets_at=NOW), NOW, 4)) == "has reset"
+
+
+def test_percent():
+    """The number alone; nothing where it says nothing."""
+    assert view.percent(QuotaWindow(9, resets_at=NOW + 1), NOW) == (view.Span("9%", Tone.BAD),)
+    assert view.percent(QuotaWindow(9, resets_at=NOW), NOW) == ()
+    assert view.percent(QuotaWindow(100, unlimited=True), NOW) == ()
 
 
 def test_tightest_window_comes_first():
@@ -234,7 +242,16 @@ WIDE = """\
 """
 
 
-@pytest.mark.parametrize(("width", "golden"), [(75, NARROW), (97, WIDE)], ids=["narrow", "wide"])
+SHORT = """\
+  account    state                  left
+◐ work       rests 4:32 session l…    2%
+● home *     ready                   68%
+● acme       ready, 1:30 until cl…   24%
+! old-seat   needs login: press l
+"""
+
+
+@pytest.mark.parametrize(("width", "golden"), [(40, SHORT), (75, NARROW), (97, WIDE)], ids=["short", "narrow", "wide"])
 def test_account_rows(overview, width, golden):
     """Who is what until when, what is left, and what is in flight stand in aligned columns."""
     columns = view.account_columns(width)
@@ -294,6 +311,15 @@ def test_request_rows():
     lines = [view.head(view.REQUESTS, 75)]
     lines += [view.request_row(one, zone=ZONE, width=75) for one in view.picked(EVENTS, "", switches=False)[:6]]
     assert "".join(f"{plain(line).rstrip()}\n" for line in lines) == REQUEST_ROWS
+
+    lines = [view.head(view.request_columns(40), 40)]
+    lines += [view.request_row(one, zone=ZONE, width=40) for one in view.picked(EVENTS, "", switches=True)[:3]]
+    assert "".join(f"{plain(line).rstrip()}\n" for line in lines) == (
+        "  time     account    model\n"
+        "✗ 12:31:52 home       gpt-5.4-mini\n"
+        "✗ 12:31:40 nobody     claude-opus-4.6\n"
+        "» 12:30:43 home       gpt-5.4\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -393,6 +419,12 @@ def test_headline(overview, decided, proxies, shown):
     seen = replace(overview, proxies=running, decisions=DECISIONS.model_copy(update=decided))
     line = plain(view.headline(seen, zone=ZONE, width=100))
     assert (line[:-8].rstrip(), line[-8:], len(line)) == (shown, "12:32:11", 100)
+    assert plain(view.headline(seen, zone=ZONE, width=100, stale=True)) == f"{line[:-14]}as of 12:32:11"
+
+
+def test_headline_in_few_cells(overview):
+    """Where there is little room the name of the program gives way."""
+    assert plain(view.headline(overview, zone=ZONE, width=40)) == "balancing on, hybrid  127.0.0.… 12:32:11"
 
 
 def quiet(overview, **facts):

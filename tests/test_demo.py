@@ -10,8 +10,10 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from copilot_balancer import demo_page
 from copilot_balancer.demo import Told, broken_promises
-from copilot_balancer.demo_cast import FIRST, SECOND
+from copilot_balancer.demo_cast import FIRST, SECOND, cast, from_now_on
+from copilot_balancer.fake.answers import Seen, chosen
 
 KEPT = (
     Told(200, "spare", "3", FIRST, complete=True, first=0.1, whole=2.0),
@@ -64,7 +66,7 @@ def test_the_demo_keeps_its_promises(tmp_path):
 
 
 def test_the_demo_stays_up_for_curl(tmp_path):
-    """With `stay` the printed curl line works, and Ctrl-C ends everything with exit code 0."""
+    """With `stay` the printed lines work, and Ctrl-C ends everything with exit code 0."""
     with start(tmp_path, stay=True) as demo:
         line = next(line for line in demo.stdout if "curl" in line)
         proxy, ca, url, token, body = re.search(
@@ -72,16 +74,47 @@ def test_the_demo_stays_up_for_curl(tmp_path):
         ).groups()
         with httpx.Client(proxy=proxy, verify=ssl.create_default_context(cafile=ca), trust_env=False) as http:
             answer = http.post(url, content=body, headers={"authorization": token})
+        lines = [next(line for line in demo.stdout if start in line).strip() for start in ("export PATH", "export COP")]
+        lines.append("copilot-balancer status; copilot-balancer events --last 1; copilot-balancer dashboard")
+        looked = subprocess.run(["sh", "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
         began = time.monotonic()
         demo.send_signal(signal.SIGINT)
         out, err = demo.communicate(timeout=20)
 
     assert answer.headers["x-copilot-account"] == "spare"
     assert answer.text.endswith("data: [DONE]\n\n")
+    assert "Balancing by hybrid; 2 of 3 accounts can serve now." in looked.stdout
+    assert "premium  [##..................]  11 %" in looked.stdout
+    assert "gpt-4.1 <- spare (api.individual.githubcopilot.com) 200" in looked.stdout
+    assert "the dashboard needs a terminal" in looked.stderr
     assert (demo.returncode, err) == (0, "")
     assert "everything temporary is gone" in out
     assert time.monotonic() - began < 10
     assert left_behind(tmp_path) == []
+
+
+def test_who_plays():
+    """Each answer leaves the quota smaller, down to nothing; after the story work runs into its limit again and again."""
+    accounts = {account.name: account for account in cast(1_790_000_000.0).values()}
+    seen = Seen("api.githubcopilot.com", "POST", "/chat/completions", None, [], b"{}", 0.0, 1)
+    work = accounts["work"]
+    from_now_on(accounts.values(), every=3)
+    given = [chosen(work.default, seen) for _ in range(10)]
+
+    assert [getattr(one, "status", 200) for one in given] == [429, 200, 429, 200, 200, 429, 200, 200, 429, 200]
+    assert work.quota["premium_interactions"].percent_left == 39.2
+    assert work.quota["premium_interactions"].resets == "2026-09-30T00:00:00Z"
+    for _ in range(300):
+        chosen(accounts["spare"].default, seen)
+    assert accounts["spare"].quota["premium_interactions"].percent_left == 0
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_path_line(monkeypatch, found):
+    """How a shell finds this very program is told where it would not."""
+    own = os.path.dirname(sys.executable)
+    monkeypatch.setattr(demo_page.shutil, "which", lambda name: f"{own if found else '/elsewhere'}/{name}")
+    assert demo_page.path_line() == (None if found else f"export PATH={own}:$PATH")
 
 
 @pytest.mark.parametrize(

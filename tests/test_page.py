@@ -51,6 +51,25 @@ def test_a_fact_is_one_line_of_ours():
     assert sum(map(len, page.lines)) < 2 * FACT
 
 
+def test_json_is_broken_after_its_commas():
+    """A refusal as it came has few spaces: it is broken after commas, and an address stays whole."""
+    page = Page()
+    page.fact(
+        "body", '{"error":{"message":"The model is not supported.","code":"model_not_supported","param":"model"}}'
+    )
+    page.fact("page", f"https://example.com/{'a' * 100}")
+
+    assert page.lines == [
+        'body: {"error":{"message":"The model is not',
+        '    supported.","code":"model_not_supported","param":"model"}}',
+        f"page: https://example.com/{'a' * 100}",
+    ]
+    page = Page()
+    page.fact("body", ",".join(["x" * 20] * 8))
+    assert all(len(line) <= WIDTH for line in page.lines)
+    assert "".join(line.strip() for line in page.lines) == "body: " + ",".join(["x" * 20] * 8)
+
+
 def test_a_page_has_an_end(monkeypatch):
     """So many characters find room; what was left out is said, and what found none at all is counted."""
     monkeypatch.setattr(page_module, "SHOWN", 100)

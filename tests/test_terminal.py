@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from copilot_balancer import terminal
-from copilot_balancer.terminal import World, bar, day, iso, note, show_facts, show_json, show_table, wrapped
+from copilot_balancer.terminal import World, bar, day, folded, iso, note, show_facts, show_json, show_table, wrapped
 
 COMMAND = "`copilot-balancer terms accept`"
 
@@ -61,8 +61,29 @@ def test_json(capsys):
     assert json.loads(capsys.readouterr().out) == {"a": [None]}
 
 
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [(None, "12:00  one two three"), (20, "12:00  one two three"), (5, "12:00  one two three")],
+    ids=["no terminal", "it fits", "at least twenty"],
+)
+def test_folded(width, shown):
+    """A line of a log is folded where a terminal is too narrow for it, below its words, and nowhere else."""
+    assert folded("12:00  one two three", width, 7) == shown
+    assert folded("12:00  one two three four five", 25, 7) == "12:00  one two three four\n       five"
+    assert folded("12:00  one two three four five", 20, 70) == "12:00  one two three\n          four five"
+
+
+def test_columns(monkeypatch):
+    """The width of what is printed to is that of a terminal, or nobody's."""
+    monkeypatch.setenv("COLUMNS", "101")
+    for answer, columns in ((True, 101), (False, None)):
+        monkeypatch.setattr(terminal.sys, "stdout", type("Stdout", (), {"isatty": lambda _, answer=answer: answer})())
+        assert World().columns() == columns
+
+
 def test_moments():
     """A moment is told in UTC, for people and for programs."""
+    assert day(1_790_000_039.99) == "2026-09-21 14:14 UTC"
     assert (day(1_790_000_000.0), iso(1_790_000_000.0)) == ("2026-09-21 14:13 UTC", "2026-09-21T14:13:20Z")
 
 

@@ -92,16 +92,17 @@ def state(view: AccountView) -> str:
     return f"{view.status}: {'; '.join(rests)}" if rests else str(view.status)
 
 
-def quota_lines(windows: Mapping[str, QuotaWindow]) -> list[str]:
-    """What is left of each quota, one a line: a bar, a percentage, numbers and the reset where they are known."""
+def quota_lines(windows: Mapping[str, QuotaWindow], *, cells: int = 20) -> list[str]:
+    """What is left of each quota, one a line: a bar of `cells` if any, a percentage, numbers, the reset where known."""
     width = max(map(len, windows), default=0)
-    return [f"{name.ljust(width)}  {_quota(window)}" for name, window in windows.items()]
+    return [f"{name.ljust(width)}  {_quota(window, cells)}" for name, window in windows.items()]
 
 
-def _quota(window: QuotaWindow) -> str:
+def _quota(window: QuotaWindow, cells: int) -> str:
     if window.unlimited:
         return "unlimited"
-    told = f"{bar(window.percent_left)} {window.percent_left:3.0f} %"
+    told = f"{bar(window.percent_left, cells)} " if cells else ""
+    told += f"{window.percent_left:3.0f} %"
     if window.remaining is not None and window.entitlement:
         told += f"  {_amount(window.remaining)} of {_amount(window.entitlement)}"
     if window.resets_at is not None:
@@ -139,12 +140,13 @@ _SAID_BY = {"server": "as the server said", "reset": "until its quota resets"}
 """``RestView.source`` -> who named the time; what is not here is our own guess and needs no word."""
 
 
-def status_text(seen: Overview) -> str:
-    """Everything at a glance, in lines of at most 80 columns: what the dashboard shows, printed once."""
-    parts = ["\n".join([_filled(_headline(seen)), *(_filled(_proxy(proxy, seen)) for proxy in seen.proxies)])]
-    width = max((len(_name(view)) for view in seen.pool.accounts), default=0)
-    parts += ["\n".join(_account(view, min(width, 30), seen.at)) for view in seen.pool.accounts]
-    parts += [wrapped(printable(warning, 1000), "note: ") for warning in warnings(seen)]
+def status_text(seen: Overview, width: int = WIDTH) -> str:
+    """Everything at a glance, in lines of at most `width` columns: what the dashboard shows, printed once."""
+    head = [headline(seen), *(_proxy(proxy, seen) for proxy in seen.proxies)]
+    parts = ["\n".join(_filled(line, width) for line in head)]
+    named = max((len(_name(view)) for view in seen.pool.accounts), default=0)
+    parts += ["\n".join(_account(view, min(named, 30), seen.at, width)) for view in seen.pool.accounts]
+    parts += [wrapped(printable(warning, 1000), "note: ", width) for warning in warnings(seen)]
     return "\n\n".join(parts)
 
 
@@ -162,7 +164,8 @@ def warnings(seen: Overview) -> list[str]:
     return [warning for warning in told if warning]
 
 
-def _headline(seen: Overview) -> str:
+def headline(seen: Overview) -> str:
+    """How many accounts can serve, and who is asked, in a sentence."""
     accounts, home = seen.pool.accounts, seen.decisions.home
     if not accounts or home is None:
         return "No account is stored yet. To log in: copilot-balancer accounts add"
@@ -189,25 +192,25 @@ def _name(view: AccountView) -> str:
     return f"{view.label} (home)" if view.home else view.label
 
 
-def _account(view: AccountView, width: int, now: float) -> Iterator[str]:
+def _account(view: AccountView, named: int, now: float, width: int) -> Iterator[str]:
     whose = f"{view.login or 'not verified'} on {view.host}, plan {printable(view.plan or 'unknown', 64)}"
-    first = f"{_name(view).ljust(width)}  {view.status:11}  "
-    if len(first) + len(whose) <= WIDTH:
+    first = f"{_name(view).ljust(named)}  {view.status:11}  "
+    if len(first) + len(whose) <= width:
         yield f"{first}{whose}"
     else:
         yield first.rstrip()
-        yield _filled(whose, "  ")
-    yield from (f"  {line}" for line in quota_lines(view.quota))
+        yield _filled(whose, width, "  ")
+    yield from (f"  {line}" for line in quota_lines(view.quota, cells=20 if width >= WIDTH else 0))
     if view.why_not is not None and view.status is not Status.COOLING:
-        yield _filled(f"does not serve: it {printable(view.why_not, 200)}", "  ")
+        yield _filled(f"does not serve: it {printable(view.why_not, 200)}", width, "  ")
     for rest in view.rests:
-        yield _filled(_rest(rest), "  ")
+        yield _filled(_rest(rest), width, "  ")
     if view.lacks:
         names = [printable(model, 60) for model in view.lacks]
         more = f" and {len(names) - _SHOWN_MODELS} more" if len(names) > _SHOWN_MODELS else ""
-        yield _filled(f"does not have {', '.join(names[:_SHOWN_MODELS])}{more}", "  ")
+        yield _filled(f"does not have {', '.join(names[:_SHOWN_MODELS])}{more}", width, "  ")
     used = "never used" if view.last_used is None else f"last used {duration(now - view.last_used)} ago"
-    yield f"  {view.in_flight} in flight, {view.served} served, {view.refused} refused, {used}"
+    yield _filled(f"{view.in_flight} in flight, {view.served} served, {view.refused} refused, {used}", width, "  ")
 
 
 def _rest(rest: RestView) -> str:
@@ -217,8 +220,8 @@ def _rest(rest: RestView) -> str:
     return f"rests{what}, free again in {duration(rest.seconds)}: {printable(rest.reason, 60)}{said}{told}"
 
 
-def _filled(text: str, first: str = "") -> str:
-    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent="  " + " " * len(first))
+def _filled(text: str, width: int, first: str = "") -> str:
+    return textwrap.fill(text, width, initial_indent=first, subsequent_indent="  " + " " * len(first))
 
 
 def status_facts(seen: Overview) -> dict[str, Any]:

@@ -5,7 +5,9 @@ Laws of this file:
 1. A command answers at once, from memory: mitmproxy calls it on the event loop. What it decides is written to the
    store in a thread, one decision after the other, and is in force within a second; a failure is told in the event log.
 2. Names match ``[a-z.]+``: mitmweb can call no other. Every text that is returned is printable.
-3. It decides nothing that the command line could not decide in the same words. How those are printed is imported by
+3. What has several lines fits into mitmproxy's console. mitmweb's command bar prints an answer as JSON, on one line:
+   there the lines go to the event log, and the bar gets the first sentence and where the rest is.
+4. It decides nothing that the command line could not decide in the same words. How those are printed is imported by
    the first command that is typed: a proxy of which nobody asks anything does without.
 """
 
@@ -16,7 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
-from mitmproxy import command
+from mitmproxy import command, ctx
 from mitmproxy.exceptions import CommandError
 from mitmproxy.types import Choice
 
@@ -87,11 +89,12 @@ class Commands:
     @_command("copilot.status")
     def status(self) -> str:
         """Show accounts, quota, rests and what is under way."""
-        from copilot_balancer.cli_views import status_text  # noqa: PLC0415 - law 3
+        from copilot_balancer.cli_views import headline, status_text  # noqa: PLC0415 - law 4
 
         live = self._running()
         policy = config.policy(live.settings, live.decisions)
-        return status_text(overview(live.pool.snapshot(live.now()), live.decisions, policy, (self._this_proxy(),)))
+        seen = overview(live.pool.snapshot(live.now()), live.decisions, policy, (self._this_proxy(),))
+        return _shown(status_text(seen, _columns()), headline(seen))
 
     @_command("copilot.accounts")
     def accounts(self) -> str:
@@ -100,7 +103,8 @@ class Commands:
         views = live.pool.snapshot(live.now()).accounts
         if not views:
             return "No account is stored yet. To log in: copilot-balancer accounts add"
-        return _table([("", "ACCOUNT", "STATE", "LEFT", "IN FLIGHT", "SERVED", "REFUSED"), *map(_row, views)])
+        table = _table([("", "ACCOUNT", "STATE", "LEFT", "BUSY", "SERVED", "REFUSED"), *map(_row, views)])
+        return _shown(table, f"{len(views)} account{'' if len(views) == 1 else 's'}.")
 
     @_command("copilot.models")
     def models(self) -> str:
@@ -122,17 +126,21 @@ class Commands:
             for model, (has, lacks) in sorted(rows.items())
             if has or lacks
         ]
-        return _table([("MODEL", "HAS IT", "LACKS IT"), *told]) if told else "Nothing is known about any model yet."
+        if not told:
+            return "Nothing is known about any model yet."
+        table = _table([("MODEL", "HAS IT", "LACKS IT"), *told])
+        return _shown(table, f"{len(told)} model{'' if len(told) == 1 else 's'}.")
 
     @_command("copilot.explain")
     def explain(self, model: str, conversation: str = "") -> str:
         """Say which account would serve a model now, why, and why not the others; also for a client's conversation."""
-        from copilot_balancer.explained import explain_text  # noqa: PLC0415 - law 3
+        from copilot_balancer.explained import explain_text, headline  # noqa: PLC0415 - law 4
 
         live = self._running()
         now = live.now()
         name = conversation_of({"x-session-id": conversation}, None) if conversation else None
-        return explain_text(live.pool.explain(model, name, now), now)
+        told = live.pool.explain(model, name, now)
+        return _shown(explain_text(told, now, _columns()), headline(told, now))
 
     # --- decide ------------------------------------------------------------------------------------------------------
 
@@ -232,6 +240,30 @@ class Commands:
                 logger.info("copilot: %s", told)
 
 
+# --- what the lines are shown on -------------------------------------------------------------------------------------
+
+_OVERLAY, _FRAME = 0.8, 2
+"""mitmproxy's console shows what a command returns in a frame over so much of its width (``DataViewerOverlay``)."""
+
+
+def _columns() -> int:
+    """Of a line: what fits into the console's frame, at most what the command line prints."""
+    from copilot_balancer.terminal import WIDTH  # noqa: PLC0415 - law 4
+
+    console = getattr(ctx.master, "ui", None)
+    if console is None:
+        return WIDTH
+    return max(min(int(console.get_cols_rows()[0] * _OVERLAY) - _FRAME, WIDTH), 20)
+
+
+def _shown(lines: str, gist: str) -> str:
+    """What a command returns: `lines`; in mitmweb, whose event log is given them, `gist` and where they are."""
+    if "web_columns" not in ctx.options:
+        return lines
+    logger.info("copilot: the answer to a command:\n%s", lines)
+    return f"{gist} All of it stands in the event log: Options, Display Event Log."
+
+
 def _known(decisions: Decisions, account_id: str) -> Account:
     for account in decisions.accounts:
         if account.id == account_id:
@@ -244,7 +276,7 @@ def _changed(account_id: str, decisions: Decisions, **facts: object) -> Decision
 
 
 def _row(view: AccountView) -> tuple[str, ...]:
-    from copilot_balancer.cli_views import state  # noqa: PLC0415 - law 3
+    from copilot_balancer.cli_views import state  # noqa: PLC0415 - law 4
 
     left = [f"{name} {window.percent_left:.0f} %" for name, window in view.quota.items() if not window.unlimited]
     return (

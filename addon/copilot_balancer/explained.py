@@ -3,7 +3,8 @@
 Laws of this file:
 
 1. What is told comes from ``Pool.explain``; nothing is decided here.
-2. Lines have at most 80 columns. Names that come from requests are printed without what could break a terminal.
+2. Lines have at most as many columns as are asked for, else 80. Names that come from requests are printed without
+   what could break a terminal.
 """
 
 import math
@@ -53,19 +54,20 @@ TERMS: Mapping[str, tuple[str, str, Cell]] = {
 """The terms of the strategies: head of the column, what is preferred, how a value is printed."""
 
 
-def explain_text(explanation: Explanation, now: float) -> str:
-    """An explanation for people, in lines of at most 80 columns; `now` is what it was made for."""
-    parts = [_headline(explanation, now)]
+def explain_text(explanation: Explanation, now: float, width: int = WIDTH) -> str:
+    """An explanation for people, in lines of at most `width` columns; `now` is what it was made for."""
+    parts = [filled(headline(explanation, now), width=width)]
     if explanation.candidates:
-        parts.append(_candidates(explanation, now))
+        parts.append(_candidates(explanation, now, width))
     if explanation.why_not:
         head = "The others:" if explanation.candidates else "Why not:"
-        width = max((len(one.label) for one in explanation.why_not if len(one.label) <= _SHORT), default=_SHORT)
-        parts.append("\n".join([head, *(_line(one, width, now) for one in explanation.why_not)]))
+        named = max((len(one.label) for one in explanation.why_not if len(one.label) <= _SHORT), default=_SHORT)
+        parts.append("\n".join([head, *(_line(one, named, now, width) for one in explanation.why_not)]))
     return "\n\n".join(parts)
 
 
-def _headline(explanation: Explanation, now: float) -> str:
+def headline(explanation: Explanation, now: float) -> str:
+    """Who serves it and why, or why nobody does, in a sentence."""
     decision, model = explanation.decision, printable(explanation.model or "A request without a model", 60)
     if isinstance(decision, Attempt):
         told = f"{model} goes to {explanation.chosen}: {decision.why}."
@@ -78,22 +80,23 @@ def _headline(explanation: Explanation, now: float) -> str:
     else:
         free = "" if decision.free_at is None else f"; the first is free in {duration(decision.free_at - now)}"
         told = f"Nobody can serve {model} now ({decision.kind}){free}."
-    return filled(told)
+    return told
 
 
-def _candidates(explanation: Explanation, now: float) -> str:
+def _candidates(explanation: Explanation, now: float, width: int) -> str:
     """Who can serve, best first, with what they were compared by."""
     names = list(explanation.candidates[0].terms)
     shown = [TERMS.get(name, (name.upper(), f"the lowest {name}", lambda value, _: f"{value:g}")) for name in names]
-    parts = [PARTS.get(name, name.upper()) for name in explanation.candidates[0].parts]
+    summands = explanation.candidates[0].parts if width >= WIDTH else {}
+    parts = [PARTS.get(name, name.upper()) for name in summands]
     rows = [["", "ACCOUNT", *parts, *(head for head, _, _ in shown)]]
     for place, one in enumerate(explanation.candidates, 1):
-        summands = (f"{value:.2f}" for value in one.parts.values())
         cells = (cell(one.terms[name], now) for name, (_, _, cell) in zip(names, shown, strict=True))
-        rows.append([str(place), one.label + (" *" if one.stays else ""), *summands, *cells])
+        values = (f"{one.parts[name]:.2f}" for name in summands)
+        rows.append([str(place), one.label + (" *" if one.stays else ""), *values, *cells])
     preferred = f"{explanation.strategy} prefers {', then '.join(words for _, words, _ in shown)}"
     order = preferred if _is_by_terms(explanation.candidates) else "a route of yours gives the order"
-    lines = [filled(f"Who can serve it, best first; {order}:"), *_table(rows)]
+    lines = [filled(f"Who can serve it, best first; {order}:", width=width), *_table(rows, width)]
     if parts:
         lines.append(f"  SCORE = {' + '.join(parts)}")
     if any(one.stays for one in explanation.candidates):
@@ -107,32 +110,32 @@ def _is_by_terms(candidates: Sequence[CandidateView]) -> bool:
     return order == sorted(order)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest cell, numbers to the right; the names are cut where 80 columns are too few."""
+def _table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Columns as wide as their widest cell, numbers to the right; the names are cut where `width` is too little."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    room = WIDTH - 2 - sum(widths) - 2 * (len(widths) - 1) + widths[1]
+    room = width - 2 - sum(widths) - 2 * (len(widths) - 1) + widths[1]
     widths[1] = min(widths[1], room)
     lines = []
     for place, name, *cells in rows:
         told = name if len(name) <= room else f"{name[: room - 1]}…"
-        numbers = (cell.rjust(width) for cell, width in zip(cells, widths[2:], strict=True))
+        numbers = (cell.rjust(size) for cell, size in zip(cells, widths[2:], strict=True))
         lines.append("  ".join(["", place.rjust(widths[0]), told.ljust(widths[1]), *numbers]).rstrip())
     return lines
 
 
-def _line(one: WhyNot, width: int, now: float) -> str:
+def _line(one: WhyNot, named: int, now: float, width: int) -> str:
     free = "" if one.free_at is None else f", free again in {duration(one.free_at - now)}"
-    first = f"  {one.label.ljust(width)}  "
-    if len(one.label) > width:
-        first = f"  {one.label}\n  {' ' * width}  "
-    hanging = " " * (width + 4)
-    told = filled(f"{printable(one.reason, 300)}{free}", hanging)
+    first = f"  {one.label.ljust(named)}  "
+    if len(one.label) > named:
+        first = f"  {one.label}\n  {' ' * named}  "
+    hanging = " " * (named + 4)
+    told = filled(f"{printable(one.reason, 300)}{free}", hanging, width)
     return first + told.removeprefix(hanging)
 
 
-def filled(text: str, first: str = "") -> str:
-    """`text` in lines of at most 80 columns, hanging from `first`, whatever long names stand in it."""
-    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
+def filled(text: str, first: str = "", width: int = WIDTH) -> str:
+    """`text` in lines of at most `width` columns, hanging from `first`, whatever long names stand in it."""
+    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=" " * len(first))
 
 
 def explained(explanation: Explanation, now: float) -> dict[str, Any]:

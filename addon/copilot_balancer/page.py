@@ -69,7 +69,7 @@ def _prose(lines: list[str]) -> Iterator[str]:
 
 
 def _wrapped(line: str, *, indent: int, solid: int = 0) -> Iterator[str]:
-    """The line on several: mitmweb wraps none. Between words, or where there are none (Chinese) anywhere.
+    """The line on several: mitmweb wraps none. Between words, after a comma (JSON), or where there are none anywhere.
 
     Args:
         line: without an end.
@@ -82,7 +82,7 @@ def _wrapped(line: str, *, indent: int, solid: int = 0) -> Iterator[str]:
     while len(line) - begin > room:
         end = line.rfind(" ", begin + solid + 1, begin + room + 1)
         if end < 0 and line[begin + room].isascii():
-            end = line.find(" ", begin + room)
+            end = line.rfind(",", begin + solid + 1, begin + room) + 1 or line.find(" ", begin + room)
             if end < 0:
                 break
         elif end < 0:

@@ -144,12 +144,12 @@ def bar(percent: float, width: int = 20) -> str:
     return f"[{'#' * filled}{'.' * (width - filled)}]"
 
 
-def wrapped(text: str, first: str = "") -> str:
-    """`text` in lines of at most 80 columns, hanging from `first`; what stands between backticks stays on one line."""
+def wrapped(text: str, first: str = "", width: int = WIDTH) -> str:
+    """`text` in lines of at most `width` columns, hanging from `first`; what is in backticks stays on one line."""
     joined = re.sub(r"`[^`]*`", lambda command: command[0].replace(" ", "\0"), text)
     lines = textwrap.wrap(
         joined,
-        WIDTH,
+        width,
         initial_indent=first,
         subsequent_indent=" " * len(first),
         break_long_words=False,
@@ -173,7 +173,7 @@ def note(text: str) -> None:
 
 def day(seconds: float) -> str:
     """A moment for people: ``2026-11-03 14:05 UTC``."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{datetime.fromtimestamp(round(seconds), UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def iso(seconds: float) -> str:
