@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from textual.worker import WorkerFailed
 
 from copilot_balancer import cli_dashboard
 from copilot_balancer.accounts import Decisions
@@ -149,6 +150,27 @@ def test_unreadable_files(scene):
             assert "as of" not in screen(app)
 
     run(story())
+
+
+def test_a_bug_shows_no_token(scene, capsys):
+    """A bug ends the dashboard with a traceback in which no variable's value stands: a token may be one."""
+
+    async def bug():
+        token = "gho-in-a-variable".upper()
+        raise RuntimeError(f"a bug near {len(token)} characters")
+
+    async def story():
+        app = Dashboard(scene.world, every=None, zone=ZONE)
+        async with app.run_test() as pilot:
+            app.run_worker(bug())
+            while app.is_running:
+                await pilot.pause(0.01)
+
+    with pytest.raises(WorkerFailed):
+        run(story())
+    told = capsys.readouterr()
+    assert "RuntimeError: a bug near 17 characters" in told.err
+    assert "GHO-IN-A-VARIABLE" not in told.out + told.err
 
 
 def test_what_was_done_needs_few_lines(scene):

@@ -1,6 +1,7 @@
 """The dashboard under Textual's pilot: the cursor, the panes, the filter, the mouse, help."""
 
 import pytest
+from rich.color import Color, ColorSystem
 
 from copilot_balancer.dashboard.app import DARK, LIGHT, AccountRows, Dashboard, Panes, RequestRows, RouteRows
 from copilot_balancer.dashboard.dialogs import Read
@@ -139,6 +140,28 @@ def test_themes(scene):
             assert app.theme == LIGHT.name
 
     run(story())
+
+
+def luminance(colour: Color) -> float:
+    """As WCAG 2 defines it."""
+    parts = [part / 255 for part in colour.get_truecolor()]
+    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize(("system", "least"), [(None, 4.5), (ColorSystem.EIGHT_BIT, 4.0)], ids=["all colours", "256"])
+@pytest.mark.parametrize("theme", [DARK, LIGHT], ids=lambda theme: theme.name)
+def test_everything_can_be_read(theme, system, least):
+    """Each colour of a text stands out from each ground that it can stand on, also in a terminal of 256 colours."""
+    colours = {name: Color.parse(code) for name, code in theme.variables.items() if code.startswith("#")}
+    colours |= {"foreground": Color.parse(theme.foreground), "background": Color.parse(theme.background)}
+    colours["panel"] = Color.parse(theme.panel)
+    if system is not None:
+        colours = {name: colour.downgrade(system) for name, colour in colours.items()}
+    for text in ("foreground", "good", "caution", "bad", "faint", "name"):
+        for ground in ("background", "panel", "cursor", "quiet-cursor"):
+            low, high = sorted(luminance(colours[one]) for one in (text, ground))
+            assert (high + 0.05) / (low + 0.05) >= least, (text, ground)
 
 
 def test_quit(scene):

@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Event as Flag
 from typing import Any, ClassVar, Literal, get_args
 
+from rich.traceback import Traceback
 from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
@@ -87,10 +88,10 @@ DARK = Theme(
         "caution": "#e3b341",
         "bad": "#ff7b72",
         "faint": "#8f99a5",
-        "track": "#4a535e",
+        "track": "#626d7a",
         "name": "#79c0ff",
         "frame": "#39414b",
-        "cursor": "#22303f",
+        "cursor": "#2a3038",
         "quiet-cursor": "#191f27",
         "footer-key-foreground": "#79c0ff",
     },
@@ -100,20 +101,20 @@ LIGHT = Theme(
     primary="#0969da",
     secondary="#c8d1da",
     accent="#0969da",
-    success="#1a7f37",
-    warning="#9a6700",
-    error="#cf222e",
+    success="#116329",
+    warning="#8a5a00",
+    error="#c01c28",
     foreground="#1f2328",
     background="#fcfcfd",
     surface="#fcfcfd",
     panel="#eef1f4",
     dark=False,
     variables={
-        "good": "#1a7f37",
+        "good": "#116329",
         "caution": "#8a5a00",
         "bad": "#c01c28",
         "faint": "#5c6570",
-        "track": "#a9b3bd",
+        "track": "#8a949e",
         "name": "#0550ae",
         "frame": "#c3ccd5",
         "cursor": "#d8e8fb",
@@ -347,6 +348,10 @@ class Dashboard(App[None]):
         """Nobody waits for a login any more."""
         for closed in self._logins:
             closed.set()
+
+    def _fatal_error(self) -> None:
+        """A bug ends it with a traceback. Textual's own would show the values of variables, a token among them."""
+        self.panic(Traceback(show_locals=False, width=None))
 
     def on_panes_sized(self) -> None:
         """Another layout, perhaps."""
@@ -838,7 +843,7 @@ class Dashboard(App[None]):
             await self._terms()
 
     async def _agreed(self, who: str, host: str) -> bool:
-        said = [words("Logged in as ", Span(who, Tone.KEY), "."), (), words("Store this account?")]
+        said = [words("Logged in as ", Span(who, Tone.KEY), ".")]
         if await self.push_screen_wait(Confirm("Store this account?", said, yes="Store", no="Do not store")):
             return True
         self.say(f"Nothing was stored. {_token_note(host)}")

@@ -285,14 +285,15 @@ class AccountOrder(OptionList):
         self.highlighted = cursor if lines else None
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Pick the account, or leave it out."""
+        """Pick the account, or leave it out; the cursor goes with it, so that it can be put in its place."""
         event.stop()
         index = event.option_index
         if index < len(self.picked):
             self.others.insert(0, self.picked.pop(index))
+            self._paint(len(self.picked))
         else:
             self.picked.append(self.others.pop(index - len(self.picked)))
-        self._paint(min(index, len(self.picked) + len(self.others) - 1))
+            self._paint(len(self.picked) - 1)
 
     def action_shift(self, by: int) -> None:
         """Ask the account under the cursor earlier or later."""

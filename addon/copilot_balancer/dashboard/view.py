@@ -343,9 +343,9 @@ def account_row(account: AccountView, *, at: float, busy: int, width: int) -> Li
         "label": words(Span(account.label, label), Span(" *" if account.home else "", Tone.KEY)),
         "plan": words(Span(printable(account.plan or "-", 60), Tone.FAINT)),
         "state": account_state(account),
-        "busy": words(Span(str(busy), Tone.STRONG) if busy else Span("-", Tone.TRACK)),
+        "busy": words(Span(str(busy), Tone.STRONG) if busy else Span("-", Tone.FAINT)),
         "used": words(
-            Span("never", Tone.TRACK) if account.last_used is None else Span(ago(at - account.last_used), Tone.FAINT)
+            Span("never", Tone.FAINT) if account.last_used is None else Span(ago(at - account.last_used), Tone.FAINT)
         ),
     }
     shown = tightest(account.quota, at)
@@ -357,7 +357,7 @@ def account_row(account: AccountView, *, at: float, busy: int, width: int) -> Li
         if window.resets_at is not None and not window.unlimited and not over(window, at):
             cells["resets"] = words(Span(countdown(window.resets_at - at), Tone.FAINT))
     else:
-        cells["left"] = words(Span("not told yet", Tone.TRACK))
+        cells["left"] = words(Span("not told yet", Tone.FAINT))
     return row(columns, cells, width)
 
 
@@ -502,7 +502,7 @@ def route_row(route: RouteTable, place: int, labels: Iterable[str], width: int) 
         "models": words(Span(printable(", ".join(route.models), 300), Tone.STRONG if route.enabled else tone)),
         "accounts": tuple(order) or words(Span("all of them", Tone.FAINT)),
         "fallback": words(
-            Span(printable(", ".join(route.fallback), 300) or "-", tone if route.fallback else Tone.TRACK)
+            Span(printable(", ".join(route.fallback), 300) or "-", tone if route.fallback else Tone.FAINT)
         ),
     }
     return row(ROUTES, cells, width)
