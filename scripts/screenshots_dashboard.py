@@ -1,6 +1,6 @@
 """Make the README's picture of the dashboard, ``.github/images/dashboard.svg``: the same bytes each time.
 
-    python scripts/screenshots_dashboard.py [FOLDER] [--light] [--size 132x36]
+    python scripts/screenshots_dashboard.py [FOLDER] [--light] [--size 138x36]
 
 The store is the made-up one of the tests (``tests/dashboards.py``), in a temporary folder, with a clock that stands
 still; no account, no network.
@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / ".github" / "images")
     parser.add_argument("--light", action="store_true")
-    parser.add_argument("--size", default="132x36")
+    parser.add_argument("--size", default="138x36")
     wishes = parser.parse_args()
     columns, rows = map(int, wishes.size.split("x"))
     with tempfile.TemporaryDirectory() as home:
