@@ -288,12 +288,13 @@ def test_until_the_terms_are_accepted_one_account_serves(start, fake):
 
 def test_balancing_off(start, fake):
     """With balancing off the home account serves everything, and its refusal reaches the client unchanged."""
-    proxy = start(balancing=False, home_id="github.com:2")
+    proxy = start(balancing=False, home_id="github.com:2", strategy="sticky")
     fake.accounts[PERSONAL].default = limited(300)
     got = proxy.post()
     assert got.status_code == 429
     assert got.headers["retry-after"] == "300"
     assert asked(fake) == ["personal"]
+    assert "strategy: sticky" in proxy.log  # what is in force: the dashboard's decision, not the setting
 
 
 def test_models_come_from_the_home_account(start, fake):

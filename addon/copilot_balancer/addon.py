@@ -178,7 +178,7 @@ class CopilotBalancer:
             "copilot: ready on %s; accounts: %s; strategy: %s",
             ", ".join(sorted(_listening())) or "nothing",
             labels or "none",
-            self.live.settings.strategy,
+            config.policy(self.live.settings, decisions).strategy,
         )
         if not decisions.accounts:
             logger.warning(
