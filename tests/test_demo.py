@@ -65,6 +65,18 @@ def test_the_demo_keeps_its_promises(tmp_path):
     assert left_behind(tmp_path) == []
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal here")
+def test_a_closed_window_leaves_nothing_behind(tmp_path):
+    """A terminal that is closed hangs up, and takes what is printed no more: the folder is removed all the same."""
+    with start(tmp_path, stay=False) as demo:
+        next(line for line in demo.stdout if "ready on" in line)
+        demo.stdout.close()
+        demo.send_signal(signal.SIGHUP)
+        demo.wait(timeout=20)
+
+    assert left_behind(tmp_path) == []
+
+
 def test_the_demo_stays_up_for_curl(tmp_path):
     """With `stay` the printed lines work, and Ctrl-C ends everything with exit code 0."""
     with start(tmp_path, stay=True) as demo:

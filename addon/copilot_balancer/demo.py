@@ -82,10 +82,11 @@ def run_demo(*, stay: bool) -> int:
 
 
 async def _demo(stay: bool) -> int:
-    with suppress(NotImplementedError):  # Windows has no such handlers
+    with suppress(NotImplementedError, AttributeError):  # Windows has neither such handlers nor SIGHUP
         this = asyncio.current_task()
         assert this is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+        for one in (signal.SIGTERM, signal.SIGHUP):  # a window that is closed hangs up
+            asyncio.get_running_loop().add_signal_handler(one, this.cancel)
     log = _Log()
     with tempfile.TemporaryDirectory(prefix="copilot-balancer-demo-") as name, _listening(log):
         folder = Path(name)
