@@ -350,6 +350,8 @@ def test_in_the_console(tmp_path, columns, room):
         for line in ("copilot.status", "copilot.explain gpt-5"):
             told = proxy.console(line)
             assert room - 12 < max(map(len, told.splitlines())) <= room
+        heads = ["", "ACCOUNT", "STATE", "LEFT", "BUSY", "SERVED", "REFUSED"]
+        assert proxy.console("copilot.accounts").splitlines()[0].split() == heads[1 : 7 if room > 70 else 6]
 
     play(tmp_path, test)
 

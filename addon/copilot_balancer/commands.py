@@ -103,7 +103,7 @@ class Commands:
         views = live.pool.snapshot(live.now()).accounts
         if not views:
             return "No account is stored yet. To log in: copilot-balancer accounts add"
-        table = _table([("", "ACCOUNT", "STATE", "LEFT", "BUSY", "SERVED", "REFUSED"), *map(_row, views)])
+        table = _table([("", "ACCOUNT", "STATE", "LEFT", "BUSY", "SERVED", "REFUSED"), *map(_row, views)], kept=4)
         return _shown(table, f"{len(views)} account{'' if len(views) == 1 else 's'}.")
 
     @_command("copilot.models")
@@ -128,7 +128,7 @@ class Commands:
         ]
         if not told:
             return "Nothing is known about any model yet."
-        table = _table([("MODEL", "HAS IT", "LACKS IT"), *told])
+        table = _table([("MODEL", "HAS IT", "LACKS IT"), *told], kept=3)
         return _shown(table, f"{len(told)} model{'' if len(told) == 1 else 's'}.")
 
     @_command("copilot.explain")
@@ -290,7 +290,10 @@ def _row(view: AccountView) -> tuple[str, ...]:
     )
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def _table(rows: Sequence[Sequence[str]], kept: int) -> str:
+    """Columns as wide as their widest cell; where there is no room those after the first `kept` are left out."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    while len(widths) > kept and sum(widths) + 2 * (len(widths) - 1) > _columns():
+        widths.pop()
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows)
     return "\n".join(lines)
