@@ -164,6 +164,30 @@ def test_everything_can_be_read(theme, system, least):
             assert (high + 0.05) / (low + 0.05) >= least, (text, ground)
 
 
+@pytest.mark.parametrize("light", [False, True])
+def test_sixteen_colours(scene, monkeypatch, light):
+    """In a terminal of 16 colours the row under the cursor has another ground than its neighbours."""
+    monkeypatch.setenv("TERM", "xterm-16color")
+    monkeypatch.delenv("COLORTERM", raising=False)
+
+    async def story():
+        async with shown(scene.world, light=light) as (app, _):
+            strips = app.screen._compositor.render_strips()
+            rows = [next(strip for strip in strips if f" {label} " in strip.text) for label in ("work", "home")]
+            grounds = [
+                {
+                    segment.style.bgcolor.downgrade(ColorSystem.STANDARD).number
+                    for segment in row
+                    if "4:32" in segment.text or "68%" in segment.text
+                }
+                for row in rows
+            ]
+            assert len(grounds[0]) == len(grounds[1]) == 1
+            assert grounds[0] != grounds[1]
+
+    run(story())
+
+
 def test_quit(scene):
     """q leaves."""
 

@@ -92,6 +92,7 @@ DARK = Theme(
         "name": "#79c0ff",
         "frame": "#39414b",
         "cursor": "#2a3038",
+        "cursor-of-sixteen": "#000080",
         "quiet-cursor": "#191f27",
         "footer-key-foreground": "#79c0ff",
     },
@@ -118,6 +119,7 @@ LIGHT = Theme(
         "name": "#0550ae",
         "frame": "#c3ccd5",
         "cursor": "#d8e8fb",
+        "cursor-of-sixteen": "#c0c0c0",
         "quiet-cursor": "#eff3f7",
         "footer-key-foreground": "#0550ae",
     },
@@ -338,6 +340,7 @@ class Dashboard(App[None]):
 
     async def on_mount(self) -> None:
         """Look at once, then again and again."""
+        self.set_class(self.console.color_system == "standard", "-few-colours")
         self._arrange()
         self.pane("accounts").rows.focus()
         await self.look()
