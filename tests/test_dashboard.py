@@ -12,7 +12,8 @@ from textual.worker import WorkerFailed
 
 from copilot_balancer import cli_dashboard
 from copilot_balancer.accounts import Decisions
-from copilot_balancer.dashboard.app import DARK, LIGHT, Dashboard
+from copilot_balancer.dashboard.app import Dashboard
+from copilot_balancer.dashboard.themes import DARK, LIGHT
 from copilot_balancer.errors import BalancerError
 from dashboard_pilot import COMPACT, FULL, SIZES, filled, press, run, said, screen, settled, shown, until
 from dashboards import ACCOUNTS, HOME, NOW, ZONE, Scene, attempt, event

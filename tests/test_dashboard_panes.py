@@ -3,8 +3,10 @@
 import pytest
 from rich.color import Color, ColorSystem
 
-from copilot_balancer.dashboard.app import DARK, LIGHT, AccountRows, Dashboard, Panes, RequestRows, RouteRows
+from copilot_balancer.dashboard.app import Dashboard
 from copilot_balancer.dashboard.dialogs import Read
+from copilot_balancer.dashboard.panes import AccountRows, Panes, RequestRows, RouteRows
+from copilot_balancer.dashboard.themes import DARK, LIGHT
 from dashboard_pilot import FULL, SIZES, filled, press, run, screen, settled, shown
 from dashboards import SPARE, attempt, event
 

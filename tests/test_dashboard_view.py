@@ -5,13 +5,16 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from copilot_balancer.accounts import RouteTable, Status
 from copilot_balancer.assignment import Policy, Route
+from copilot_balancer.dashboard import lines as drawing
 from copilot_balancer.dashboard import view
 from copilot_balancer.dashboard.details import account_details, fact, request_details, route_details, wrapped
 from copilot_balancer.dashboard.history import CAPACITY, History
-from copilot_balancer.dashboard.view import Column, Span, Tone, plain, words
+from copilot_balancer.dashboard.lines import Column, Span, Tone, plain, words
+from copilot_balancer.errors import printable
 from copilot_balancer.event import document, parsed
 from copilot_balancer.memory import QuotaWindow
 from copilot_balancer.overview import look
@@ -60,14 +63,14 @@ def of(overview, account_id):
 )
 def test_fitted(text, width, right, shown):
     """A line is as wide as it was asked to be, in cells."""
-    assert plain(view.fitted(words(text), width, right=right)) == shown
+    assert plain(drawing.fitted(words(text), width, right=right)) == shown
 
 
 @given(st.lists(st.text(max_size=30), max_size=4), st.integers(0, 60))
 def test_no_text_breaks_a_row(texts, width):
     """Whatever stands in a line, fitting it gives exactly the cells that were asked for."""
-    texts = [view.printable(text) for text in texts]
-    assert view.width_of(view.fitted(words(*texts), width)) == width
+    texts = [printable(text) for text in texts]
+    assert drawing.width_of(drawing.fitted(words(*texts), width)) == width
 
 
 @pytest.mark.parametrize(
@@ -82,12 +85,12 @@ def test_no_text_breaks_a_row(texts, width):
 def test_laid_out(width, widths):
     """Growing columns share what is over, as far as each may grow."""
     columns = (Column("a", 2), Column("b", 4, grows=1), Column("c", 4, grows=1, most=8))
-    assert [wide for _, wide in view.laid_out(columns, width)] == widths
+    assert [wide for _, wide in drawing.laid_out(columns, width)] == widths
 
 
 def test_laid_out_without_growing():
     """Columns that do not grow leave the rest empty."""
-    assert [wide for _, wide in view.laid_out((Column("a", 2),), 9)] == [2]
+    assert [wide for _, wide in drawing.laid_out((Column("a", 2),), 9)] == [2]
 
 
 # ── moments and amounts ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -103,7 +106,7 @@ def test_laid_out_without_growing():
 )  # fmt: skip
 def test_countdown(seconds, shown):
     """A wait is rounded up, and never longer than seven characters."""
-    assert view.countdown(seconds) == shown
+    assert drawing.countdown(seconds) == shown
     assert len(shown) <= 7
 
 
@@ -123,8 +126,8 @@ def test_countdown(seconds, shown):
 )
 def test_ago(seconds, shown):
     """What is past is rounded down, and never longer than six characters."""
-    assert view.ago(seconds) == shown
-    assert view.since(seconds) == ("just now" if shown == "now" else f"{shown} ago")
+    assert drawing.ago(seconds) == shown
+    assert drawing.since(seconds) == ("just now" if shown == "now" else f"{shown} ago")
     assert len(shown) <= 6
 
 
@@ -133,7 +136,7 @@ def test_ago(seconds, shown):
 )
 def test_milliseconds(seconds, shown):
     """How long a request took, with about three digits."""
-    assert view.milliseconds(seconds) == shown
+    assert drawing.milliseconds(seconds) == shown
 
 
 @pytest.mark.parametrize(
@@ -141,12 +144,12 @@ def test_milliseconds(seconds, shown):
 )
 def test_amount(number, shown):
     """A number in a few characters."""
-    assert view.amount(number) == shown
+    assert drawing.amount(number) == shown
 
 
 def test_moments_stand_in_the_zone():
     """A moment is shown in the zone that was given."""
-    assert (view.clock(NOW, ZONE), view.moment(NOW, ZONE)) == ("12:32:11", "2026-11-23 12:32")
+    assert (drawing.clock(NOW, ZONE), drawing.moment(NOW, ZONE)) == ("12:32:11", "2026-11-23 12:32")
 
 
 # ── quota ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -161,23 +164,23 @@ def test_moments_stand_in_the_zone():
 )  # fmt: skip
 def test_bar(percent, shown, tone):
     """A bar is full or empty only when the quota is, and its colour says how much is left."""
-    line = view.bar(percent, 4)
+    line = drawing.bar(percent, 4)
     assert plain(line) == shown
     assert tone in [None, line[0].tone]
 
 
 def test_gauge():
     """A window that has no end, and one that has reset since, show no bar."""
-    assert plain(view.gauge(QuotaWindow(41), NOW, 4)) == "━╸──  41%"
-    assert plain(view.gauge(QuotaWindow(41, unlimited=True), NOW, 4)) == "unlimited"
-    assert plain(view.gauge(QuotaWindow(41, resets_at=NOW), NOW, 4)) == "has reset"
+    assert plain(drawing.gauge(QuotaWindow(41), NOW, 4)) == "━╸──  41%"
+    assert plain(drawing.gauge(QuotaWindow(41, unlimited=True), NOW, 4)) == "unlimited"
+    assert plain(drawing.gauge(QuotaWindow(41, resets_at=NOW), NOW, 4)) == "has reset"
 
 
 def test_percent():
     """The number alone; nothing where it says nothing."""
-    assert view.percent(QuotaWindow(9, resets_at=NOW + 1), NOW) == (view.Span("9%", Tone.BAD),)
-    assert view.percent(QuotaWindow(9, resets_at=NOW), NOW) == ()
-    assert view.percent(QuotaWindow(100, unlimited=True), NOW) == ()
+    assert drawing.percent(QuotaWindow(9, resets_at=NOW + 1), NOW) == (Span("9%", Tone.BAD),)
+    assert drawing.percent(QuotaWindow(9, resets_at=NOW), NOW) == ()
+    assert drawing.percent(QuotaWindow(100, unlimited=True), NOW) == ()
 
 
 def test_tightest_window_comes_first():
@@ -188,7 +191,7 @@ def test_tightest_window_comes_first():
         "premium": QuotaWindow(30),
         "session": QuotaWindow(20),
     }
-    assert [name for name, _ in view.tightest(quota, NOW)] == ["session", "premium", "weekly", "chat"]
+    assert [name for name, _ in drawing.tightest(quota, NOW)] == ["session", "premium", "weekly", "chat"]
 
 
 def test_history_thins_out_and_keeps_its_ends():
@@ -255,13 +258,13 @@ SHORT = """\
 def test_account_rows(overview, width, golden):
     """Who is what until when, what is left, and what is in flight stand in aligned columns."""
     columns = view.account_columns(width)
-    lines = [view.head(columns, width)]
+    lines = [drawing.head(columns, width)]
     lines += [
         view.account_row(one, at=NOW, busy=overview.in_flight.get(one.id, 0), width=width)
         for one in overview.pool.accounts
     ]
 
-    assert {view.width_of(line) for line in lines} == {width}
+    assert {drawing.width_of(line) for line in lines} == {width}
     assert "".join(f"{plain(line).rstrip()}\n" for line in lines) == golden
 
 
@@ -308,11 +311,11 @@ REQUEST_ROWS = """\
 
 def test_request_rows():
     """Which account served what, after whom and why, newest first."""
-    lines = [view.head(view.REQUESTS, 75)]
+    lines = [drawing.head(view.REQUESTS, 75)]
     lines += [view.request_row(one, zone=ZONE, width=75) for one in view.picked(EVENTS, "", switches=False)[:6]]
     assert "".join(f"{plain(line).rstrip()}\n" for line in lines) == REQUEST_ROWS
 
-    lines = [view.head(view.request_columns(40), 40)]
+    lines = [drawing.head(view.request_columns(40), 40)]
     lines += [view.request_row(one, zone=ZONE, width=40) for one in view.picked(EVENTS, "", switches=True)[:3]]
     assert "".join(f"{plain(line).rstrip()}\n" for line in lines) == (
         "  time     account    model\n"
@@ -388,7 +391,7 @@ ROUTE_ROWS = """\
 def test_route_rows(overview):
     """A row of the matrix shows models, accounts in their order and fallbacks; who is not there is marked."""
     rows = (*ROUTES, RouteTable(models=("*",)))
-    lines = [view.head(view.ROUTES, 64)]
+    lines = [drawing.head(view.ROUTES, 64)]
     lines += [view.route_row(one, place, view.labels(overview), 64) for place, one in enumerate(rows, 1)]
     assert "".join(f"{plain(line).rstrip()}\n" for line in lines) == ROUTE_ROWS
 
@@ -483,7 +486,7 @@ def test_details_are_never_wider(overview, width):
     every = [account_details(one, overview, EVENTS, history, zone=ZONE, width=width) for one in overview.pool.accounts]
     every += [request_details(one, at=NOW, zone=ZONE, width=width) for one in EVENTS]
     every += [route_details(one, overview, ["gpt-5.4"], place=1, width=width) for one in ROUTES]
-    assert max(view.width_of(line) for lines in every for line in lines) <= width
+    assert max(drawing.width_of(line) for lines in every for line in lines) <= width
 
 
 def test_account_details(overview):
@@ -562,12 +565,10 @@ def test_route_details(overview):
 @given(st.text(max_size=200), st.integers(12, 50))
 def test_wrapping_loses_no_short_word(string, width):
     """Wrapped text holds every word that fits, in order, and no line is wider than it may be."""
-    lines = wrapped(words(Span(view.printable(string, 400))), width)
-    assert all(view.width_of(line) <= width for line in lines)
+    lines = wrapped(words(Span(printable(string, 400))), width)
+    assert all(drawing.width_of(line) <= width for line in lines)
     shown = " ".join(plain(line) for line in lines).split()
-    assert [
-        word for word in view.printable(string, 400).split() if view.cell_len(word) <= width and word not in shown
-    ] == []
+    assert [word for word in printable(string, 400).split() if cell_len(word) <= width and word not in shown] == []
 
 
 def test_a_fact_hangs_from_its_name():

@@ -13,29 +13,25 @@ from rich.cells import cell_len, chop_cells
 
 from copilot_balancer.accounts import Account, RouteTable, matches
 from copilot_balancer.dashboard.history import History
-from copilot_balancer.dashboard.view import (
+from copilot_balancer.dashboard.lines import (
     Line,
     Span,
     Tone,
-    account_state,
     amount,
     clock,
     countdown,
     counted,
-    ending,
     fitted,
     gauge,
-    how,
     milliseconds,
     moment,
     over,
-    refused,
     since,
     tightest,
-    verdict_mark,
     width_of,
     words,
 )
+from copilot_balancer.dashboard.view import account_state, ending, how, refused, verdict_mark
 from copilot_balancer.errors import printable
 from copilot_balancer.event import Event
 from copilot_balancer.explain import AccountView, RestView

@@ -19,8 +19,8 @@ from textual.widgets import Button, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from copilot_balancer.accounts import RouteTable
+from copilot_balancer.dashboard.lines import Line, Span, Tone, fitted, words
 from copilot_balancer.dashboard.rows import content, paragraphs
-from copilot_balancer.dashboard.view import Line, Span, Tone, fitted, words
 from copilot_balancer.device_flow import Show
 from copilot_balancer.errors import InvalidInput
 

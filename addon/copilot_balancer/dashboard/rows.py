@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from copilot_balancer.dashboard.view import Line, Tone
+from copilot_balancer.dashboard.lines import Line, Tone
 
 STYLES = {
     Tone.PLAIN: "",
