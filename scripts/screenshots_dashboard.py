@@ -8,6 +8,7 @@ still; no account, no network.
 
 import argparse
 import asyncio
+import os
 import re
 import sys
 import tempfile
@@ -25,6 +26,7 @@ QUOTA = (97, 97, 95, 92, 92, 91, 88, 86, 86, 84, 81, 79, 79, 76, 74, 73, 71, 71,
 
 async def picture(folder: Path, *, light: bool, size: tuple[int, int]) -> str:
     """The screen with the home account under the cursor, as SVG."""
+    os.environ["COLORTERM"] = "truecolor"  # the picture is the same, whatever terminal it is made in
     scene = Scene(folder).filled()
     try:
         app = Dashboard(scene.world, every=None, zone=ZONE, light=light)
