@@ -55,6 +55,16 @@ def test_events(told):
     )
 
 
+def test_an_account_that_was_renamed(cli):
+    """Its old events are found by its new label, and still by the old one."""
+    cli.add("Work", "office")
+    [account] = cli.decisions.accounts
+    put(cli, replace(SERVED, account="work", attempts=(replace(SPARE, account="work", account_id=account.id),)))
+    assert "<- work" in cli.run("events", "--account", "office").stdout
+    assert "<- work" in cli.run("events", "--account", "work").stdout
+    assert cli.run("events", "--account", "spare").stdout == ""
+
+
 def test_in_a_terminal(told):
     """In a terminal a long line is folded below its words; the times are of this computer's zone."""
     told.world = replace(told.world, columns=lambda: 60, zone=timezone(timedelta(hours=5.5)))

@@ -94,3 +94,11 @@ def test_foreign_words(text):
     words = [event.what, event.note, event.account, event.moved, event.error]
     words += [getattr(event.attempts[0], name) for name in attempt]
     assert all(word.isprintable() for word in words)
+
+
+def test_whose_an_attempt_was():
+    """By its id, whatever the account is called; by its label where no id was written."""
+    known = EventAttempt("work", "h", "w", "served", 200, account_id="github.com:1")
+    assert known.is_by("github.com:1", "office")
+    assert not known.is_by("github.com:2", "work")
+    assert EventAttempt("work", "h", "w", "served", 200).is_by("github.com:1", "work")

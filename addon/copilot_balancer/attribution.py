@@ -60,6 +60,7 @@ class Try:
     """What the upstream said, shortened."""
     body: str = ""
     """The beginning of a refusal as it came, for whoever inspects the flow."""
+    account_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +238,7 @@ def _attempt(attempt: Try) -> EventAttempt:
         status=attempt.status,
         rest=round(rest, 1) if rest is not None and math.isfinite(rest) else None,
         text=printable(attempt.text, 200),
+        account_id=printable(attempt.account_id, 100),
     )
 
 

@@ -9,7 +9,7 @@ Laws of this file:
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
 
@@ -48,21 +48,26 @@ def events(
     if context.invoked_subcommand is not None:
         return
     reader = EventReader(world.paths.state)
-    wanted = _wanted(reader.read(), account, model)
+    accounts = world.store.read_decisions().accounts if account is not None else ()
+    known = {one.id for one in accounts if matches(one.label, [account or ""])}
+    wanted = _wanted(reader.read(), account, known, model)
     _print(wanted[-last:], world, as_json=as_json)
     if not wanted and not follow:
         note("no such request was written down" if account or model else "no request was written down yet")
     with suppress(KeyboardInterrupt):
         while follow:
             world.sleep(LOOK_EVERY)
-            _print(_wanted(reader.read(), account, model), world, as_json=as_json)
+            _print(_wanted(reader.read(), account, known, model), world, as_json=as_json)
 
 
-def _wanted(found: Iterable[Event], account: str | None, model: str | None) -> list[Event]:
+def _wanted(found: Iterable[Event], account: str | None, known: Collection[str], model: str | None) -> list[Event]:
+    """The events that the filters leave; `known`: ids of accounts that are called so now, whatever they were called."""
     return [
         event
         for event in found
-        if (account is None or any(matches(attempt.account, [account]) for attempt in event.attempts))
+        if (
+            account is None or any(one.account_id in known or matches(one.account, [account]) for one in event.attempts)
+        )
         and (model is None or any(matches(name, [model]) for name in (event.what, event.model) if name))
     ]
 

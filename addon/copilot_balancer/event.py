@@ -40,6 +40,12 @@ class EventAttempt:
     """Seconds that the account, or the model on it, rests because of this."""
     text: Word = ""
     """What the upstream said, shortened."""
+    account_id: Word = ""
+    """What stays when the label is changed."""
+
+    def is_by(self, account_id: str, label: str) -> bool:
+        """Whether this account made it; by its label where an older version wrote no id."""
+        return self.account_id == account_id if self.account_id else self.account == label
 
 
 @dataclass(frozen=True, slots=True)

@@ -434,6 +434,7 @@ class Exchange:
         self.tries.append(
             Try(
                 account=self.account.label,
+                account_id=self.account.id,
                 host=self.bearer.host if self.bearer else self.account.api_host,
                 why=self.attempt.why,
                 reason=outcome.reason,

@@ -113,7 +113,7 @@ def account_details(
     if view.lacks:
         told = ", ".join(f"{printable(model, 80)} ({countdown(left)})" for model, left in sorted(view.lacks.items()))
         lines += fact("lacks", told, width)
-    mine = [event for event in events if any(attempt.account == view.label for attempt in event.attempts)]
+    mine = [event for event in events if any(attempt.is_by(view.id, view.label) for attempt in event.attempts)]
     if mine:
         lines += section("last requests")
         lines += [_brief(event, zone, width) for event in mine[: -_LAST_REQUESTS - 1 : -1]]
