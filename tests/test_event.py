@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copilot_balancer.event import document, moment, parsed
+from copilot_balancer.event import EventAttempt, document, moment, parsed
 from events import EVENT
 
 
