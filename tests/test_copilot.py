@@ -165,3 +165,51 @@ def test_error_body():
 def test_api_of(path, api):
     """In which form a conversation is told at a path."""
     assert api_of(path) is api
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=12,
+)
+ODD = '0123456789.eE+-"\\/bfnrtu{}[]:, \n\t\x00\x1fNaInfinity\u00e9\U0001f600\ud800\ufeff'
+
+
+def reference(raw):
+    """The object as json reads it, and every number in it; None when it is none."""
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return json.dumps(found) if isinstance(found, dict) else None
+
+
+@given(
+    st.dictionaries(st.text(max_size=3), VALUES, max_size=4),
+    st.booleans(),
+    st.sampled_from(["utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-32-be"]),
+    st.lists(st.tuples(st.integers(0, 100), st.integers(0, 3), st.text(ODD, max_size=4)), max_size=2),
+)
+def test_a_body_is_read_as_json_reads_it(body, ascii_only, encoding, edits):
+    """The faster parser changes no answer, whatever the bytes are."""
+    raw = bytearray(json.dumps(body, ensure_ascii=ascii_only).encode(encoding, "surrogatepass"))
+    for place, length, text in edits:
+        raw[place : place + length] = text.encode("utf-8", "surrogatepass")
+    found = read_body(bytes(raw))
+    assert (None if found is None else json.dumps(found)) == reference(bytes(raw))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("1" * 4300, "1" * 4301, "1" * 5000 + ".0", "1" * 400, "-0", "-0.0", "1e400", "-1E400", "5e-324", "01", "1."),
+        *("9007199254740993.0", "9223372036854775808", "NaN", "-Infinity", "-NaN", "1.7976931348623159e308"),
+        *('"\\ud83d"', '"\\ud83d\\ude00"', '"\\u0000"', '"\x7f"', '"\t"', '"\\x"', "[" * 250 + "]" * 250, "[1,]"),
+    ],
+    ids=lambda value: value[:14].encode("unicode_escape").decode(),
+)
+def test_values_that_parsers_differ_on(value):
+    """They are read, or refused, as json does it."""
+    raw = f'{{"a":1,"b":{value},"a":2}}'.encode("utf-8", "surrogatepass")
+    found = read_body(raw)
+    assert (None if found is None else json.dumps(found)) == reference(raw)

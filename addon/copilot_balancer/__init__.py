@@ -61,11 +61,13 @@ The rooms, top to bottom; an arrow points down only (``pyproject.toml``, import-
                bound           what a request carries that only its maker takes back, and how it is left out
                ownership       whose that is
                error_body      what an upstream's error says, whatever its form
+               abridged        a long request body without what nobody looks at
                copilot         facts of the wire: hosts, paths, model and stream flag, our own error bodies
                quota           quota headers and bodies -> QuotaWindow
                memory          the nouns of what the proxy learnt: Cooldown, AccountState, Memory
                accounts        the nouns of what the user decided: Account, Decisions, Status
                retry_after     every way a server says "not before"
+               json_slices     a long JSON text, read slice by slice; ``json_spans``: where its parts stand
                errors          the few ways to fail that a user is told about
 """
 

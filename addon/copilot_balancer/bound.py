@@ -19,10 +19,13 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from copilot_balancer.copilot import PARSE_LIMIT, Api
-from copilot_balancer.json_spans import UNREADABLE, Part, Walked, document, named, spans, walk, without
+from copilot_balancer.json_slices import Steps, finish
+from copilot_balancer.json_spans import MOST_PARTS, UNREADABLE, Part, Walked, document, named, spans, walk, without
 
 _TURNS = {Api.CHAT: "messages", Api.MESSAGES: "messages", Api.RESPONSES: "input"}
 """Where the conversation stands in a request's body."""
+_SLICE = 256
+"""Turns that are read between two places to pause."""
 _INSTRUCTIONS = ("system", "developer")
 """Roles that are neither the user's nor the model's: they do not tell whose turn it is."""
 
@@ -67,8 +70,18 @@ class Stripped:
 
 
 def read_bound(api: Api, body: dict[str, object]) -> Bound:
-    """What a request carries that is bound to an account; `body` is the parsed request."""
+    """What a request carries that is bound to an account; `body` is the parsed request.
+
+    Of more than `MOST_PARTS` turns nothing: they could not be stripped either, and are no conversation.
+    """
+    return finish(reading_bound(api, body))
+
+
+def reading_bound(api: Api, body: dict[str, object]) -> Steps[Bound]:
+    """As `read_bound`, slice by slice."""
     turns = _turns(api, body)
+    if len(turns) > MOST_PARTS:
+        return Bound()
     begins = _loop_begins(api, turns)
     marks: dict[str, None] = {}
     needed: set[str] = set()
@@ -89,6 +102,8 @@ def read_bound(api: Api, body: dict[str, object]) -> Bound:
             carry(_LOOSE[api](turn), needs=place >= begins)
             if api is Api.RESPONSES:
                 carry(_held(turn), needs=True)
+        if place % _SLICE == _SLICE - 1:
+            yield
     if previous is not None and newest:
         carry([previous], needs=True)
     running = any(not isinstance(turn, dict) or turn.get("role") not in _INSTRUCTIONS for turn in turns[begins:])

@@ -8,9 +8,11 @@ Laws of this file:
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
+
+from copilot_balancer.abridged import canonical
+from copilot_balancer.json_slices import Steps, finish
 
 _HEADERS = (
     "x-parent-session-id",  # opencode, in a sub-agent's requests: the parent's session
@@ -20,6 +22,9 @@ _HEADERS = (
     "session-id",  # codex
 )
 """Headers that name a whole conversation, best first (clients.md 3, 4, 5)."""
+
+_PIECE = 1024 * 1024
+"""Characters that are hashed at once."""
 
 _SESSION = re.compile(r"session_[0-9a-fA-F-]{8,64}")
 """Claude Code puts this into ``metadata.user_id`` (copilot-protocol.md 3.3)."""
@@ -33,8 +38,19 @@ def conversation_of(headers: Mapping[str, str], body: dict[str, object] | None) 
         body: the request's JSON object, when it has one.
 
     """
+    return finish(naming(headers, body))
+
+
+def naming(headers: Mapping[str, str], body: dict[str, object] | None) -> Steps[str | None]:
+    """As `conversation_of`, slice by slice."""
     name = _named(headers, body or {}) or _beginning(body or {})
-    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:24] if name else None
+    if not name:
+        return None
+    hashed = hashlib.sha256()
+    for start in range(0, len(name), _PIECE):
+        hashed.update(name[start : start + _PIECE].encode("utf-8", "surrogatepass"))
+        yield
+    return hashed.hexdigest()[:24]
 
 
 def _named(headers: Mapping[str, str], body: dict[str, object]) -> str | None:
@@ -69,6 +85,6 @@ def _beginning(body: dict[str, object]) -> str | None:
     if isinstance(turns, list):
         system += [turn for turn in turns if isinstance(turn, dict) and turn.get("role") in ("system", "developer")][:1]
     try:
-        return json.dumps([system, first], sort_keys=True)
-    except RecursionError:  # as deep as JSON can be read, and one more around it
+        return f"[[{', '.join(map(canonical, system))}], {canonical(first)}]"
+    except RecursionError:  # as deep as JSON can be read
         return None

@@ -21,7 +21,6 @@ from pydantic import SecretStr
 from copilot_balancer import attribution, guard, quota
 from copilot_balancer.accounts import Account
 from copilot_balancer.attribution import Attribution, Try
-from copilot_balancer.conversation import conversation_of
 from copilot_balancer.copilot import PLACEHOLDER, Kind, kind_of, plain_host
 from copilot_balancer.doorkeeper import made_by_a_page
 from copilot_balancer.error_body import inflated
@@ -122,13 +121,13 @@ class Exchange:
             self.live.notice(SecretStr(bearer), request.host)
         if self.kind is not Kind.BALANCED:
             return
-        body = await self._at_once(self.body.read())
+        await self._at_once(self.body.read(self.headers))
         owner, held = owner_of(self.live.ownership, self.body.bound.marks, self.body.bound.needed)
         self.request = PoolRequest(
             id=self.flow.id,
             model=self.body.model,
             began=self.began,
-            conversation=conversation_of(self.headers, body),
+            conversation=self.body.conversation,
             only=self._session_account(send),
             owner=owner,
             bound=held,
@@ -358,7 +357,7 @@ class Exchange:
                 self._answer_self(502, "bad_gateway", f"no answer from upstream: {printable(refusal.error)}")
             return
         if outcome.action is Action.OWNER:
-            self.request = replace(self.request, carries=self.body.can_go_bare())
+            self.request = replace(self.request, carries=await self.body.can_go_bare())
         self._refused(outcome, response.status_code if response and not in_stream else None, beginning(response))
         assert self.next is not None
         if not isinstance(self.next, Nobody):

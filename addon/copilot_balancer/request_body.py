@@ -5,23 +5,33 @@ Laws of this file:
 1. The client's own bytes go out. Another body does only for another model that the user wrote down (features B4), or
    without what only another account takes back (D9); and the next account starts from the client's own bytes again.
 2. A body that cannot be read goes on as it is.
+3. A long one is read on the event loop too, a slice at a turn: json holds Python's lock, so a thread would help nobody.
 """
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
+from weakref import WeakKeyDictionary
 
 from mitmproxy import http
 
-from copilot_balancer.bound import Bound, read_bound, stripped
-from copilot_balancer.copilot import api_of, model_of, read_body, with_model
+from copilot_balancer.abridged import abridged
+from copilot_balancer.bound import Bound, read_bound, reading_bound, stripped
+from copilot_balancer.conversation import conversation_of, naming
+from copilot_balancer.copilot import PARSE_LIMIT, api_of, model_of, read_body, with_model
 from copilot_balancer.error_body import inflated
+from copilot_balancer.json_slices import Steps
+from copilot_balancer.json_spans import UNREADABLE
 
 COMPRESSED_LIMIT = 4 * 1024 * 1024
 """Bytes of a compressed body that are looked at, inflated. No client is known to send one (clients.md 3, 4)."""
 
-PARSE_ON_LOOP = 1024 * 1024
-"""Bytes of a body that are parsed on the event loop; a longer one is parsed in a thread."""
+AT_ONCE = 256 * 1024
+"""Bytes of a body that are read at once: 1 ms as a rule, 20 ms when they are nothing but small tokens."""
+
+TURN = 0.002
+"""Seconds that reading a longer one may take before everything else on the event loop has its turn."""
 
 
 class RequestBody:
@@ -38,6 +48,8 @@ class RequestBody:
         """What the request asks for now."""
         self.streams = False
         """Whether the client asked for a stream."""
+        self.conversation: str | None = None
+        """Which conversation it belongs to."""
         self.bound = Bound()
         """What it carries that only its maker takes back."""
         self.left_out = ""
@@ -45,21 +57,27 @@ class RequestBody:
 
     @property
     def is_long(self) -> bool:
-        """Whether it is read and changed in a thread; of a compressed one nobody knows before."""
-        return len(self._request.raw_content or b"") > PARSE_ON_LOOP or "content-encoding" in self._request.headers
+        """Whether reading and changing it lets others have their turn; of a compressed one nobody knows before."""
+        return len(self._request.raw_content or b"") > AT_ONCE or "content-encoding" in self._request.headers
 
-    async def read(self) -> dict[str, object] | None:
-        """The JSON object that it is; None when it is none that we can read."""
+    async def read(self, headers: Mapping[str, str]) -> None:
+        """Learn what it says; `headers`: the request's, by lower-case name."""
         raw = self._content()
-        large = len(raw) > PARSE_ON_LOOP
-        body, self.bound = await asyncio.to_thread(self._parsed, raw) if large else self._parsed(raw)
+        if len(raw) <= AT_ONCE:
+            body = read_body(raw)
+            self.conversation = conversation_of(headers, body)
+            self.bound = read_bound(self.api, body) if self.api is not None and body is not None else Bound()
+        else:
+            body = await _in_turns(self._long(raw, headers))
         self.model = self.asked_model = model_of(body)
         self.streams = (body or {}).get("stream") is True
-        return body
 
-    def _parsed(self, raw: bytes) -> tuple[dict[str, object] | None, Bound]:
-        body = read_body(raw)
-        return body, read_bound(self.api, body) if self.api is not None and body is not None else Bound()
+    def _long(self, raw: bytes, headers: Mapping[str, str]) -> Steps[dict[str, object] | None]:
+        body = (yield from abridged(raw)) if len(raw) <= PARSE_LIMIT else None
+        self.conversation = yield from naming(headers, body)
+        if self.api is not None and body is not None:
+            self.bound = yield from reading_bound(self.api, body)
+        return body
 
     async def dress(self, model: str | None, keeps: Callable[[str], bool]) -> None:
         """Let it ask for `model`, without what `keeps` refuses (told by its mark)."""
@@ -71,11 +89,9 @@ class RequestBody:
         own = request.raw_content
         self.asked_model, self.left_out = model or self.model, ""
         if self.model is not None and self.asked_model not in (None, self.model):
-            request.content = with_model(self._content(), self.model, self.asked_model or "")
+            request.content = await self._made(partial(with_model, old=self.model, new=self.asked_model or ""))
         if self.api is not None and not all(map(keeps, self.bound.marks)):
-            content = self._content()
-            strip = partial(stripped, self.api, content, keeps)
-            found = await asyncio.to_thread(strip) if len(content) > PARSE_ON_LOOP else strip()
+            found = await self._made(partial(stripped, self.api, keep=keeps))
             if found is not None:
                 request.content, self.left_out = found.body, found.what
         if request.raw_content != own:
@@ -86,10 +102,38 @@ class RequestBody:
         """The model that is asked for now, where it is not the client's."""
         return (self.asked_model or "") if self.asked_model != self.model else ""
 
-    def can_go_bare(self) -> bool:
+    async def can_go_bare(self) -> bool:
         """Whether there is something in what was sent last that could be left out."""
-        return self.api is not None and stripped(self.api, self._content(), lambda _mark: False) is not None
+        if self.api is None:
+            return False
+        return await self._made(partial(stripped, self.api, keep=lambda _mark: False)) is not None
+
+    async def _made[Made](self, make: Callable[[bytes], Made]) -> Made:
+        """What is made of the body as it stands now; of a long one in a thread."""
+        content = self._content()
+        return await asyncio.to_thread(make, content) if len(content) > AT_ONCE else make(content)
 
     def _content(self) -> bytes:
         raw, encoding = self._request.raw_content or b"", self._request.headers.get("content-encoding", "")
         return inflated(raw, encoding, COMPRESSED_LIMIT) if encoding else raw
+
+
+_reading: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+"""One long body at a time, so that ten do not take ten turns in a row."""
+
+
+async def _in_turns(steps: Steps[dict[str, object] | None]) -> dict[str, object] | None:
+    """Read a long body, and let everything else have its turn in between; None when it cannot be read."""
+    async with _reading.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        until = time.perf_counter() + TURN
+        try:
+            while True:
+                next(steps)
+                if time.perf_counter() >= until:
+                    await asyncio.sleep(0)
+                    until = time.perf_counter() + TURN
+        except StopIteration as end:
+            body: dict[str, object] | None = end.value
+            return body
+        except UNREADABLE:
+            return None
