@@ -14,8 +14,10 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from conftest import CLIENT, PERSONAL, ROOT, SPARE, WORK, until
+from conftest import CLIENT, PERSONAL, ROOT, SPARE, WORK, three_accounts, until
 from copilot_balancer.fake import CutMid, Drop, FakeAccount, Ok, Refuse, limited
+from test_end_to_end import tunnel
+from test_frames import Socket
 
 TOKENS = (WORK, PERSONAL, SPARE, CLIENT)
 
@@ -122,6 +124,30 @@ def test_no_token_in_any_output(start, fake):
     for label in ("work", "personal", "spare"):
         assert f"[account:{label}]" in shown
     assert "Bearer [client]" in shown
+
+
+def test_no_token_that_an_answer_disguises(start, fake):
+    """An upstream that echoes a token in another writing, over HTTP or in a frame: it is in no file either."""
+    fake.accounts[WORK].websocket = True
+    proxy = start("-w", "flows.mitm", "--set", "hardump=flows.har", accounts=three_accounts()[:1])
+    escaped = "".join(f"\\u{ord(char):04x}" for char in WORK)
+    echo = f"echo_{base64.b64encode(f'user:{WORK}'.encode()).decode()}_{quote(WORK)}_{escaped}_{WORK.encode().hex()}"
+    fake.accounts[WORK].default = Ok(text=echo)
+    assert proxy.post(stream=True).status_code == 200
+    with tunnel(proxy) as tls:
+        frames = Socket(tls).ask(input="hi")
+    assert WORK not in json.dumps(frames)
+    fake.accounts[WORK].default = Refuse(400, "invalid_request_body", echo, headers=(("x-echo", echo),))
+    assert proxy.post().status_code == 400
+    until(lambda: len(proxy.lines()) >= 3, "the lines")
+    proxy.stop()
+
+    assert leaks(proxy.folder) == []
+    kept = (proxy.folder / "flows.mitm").read_bytes()
+    assert kept.count(b"echo_") >= 4  # the answers are there, in HTTP and in frames
+    assert escaped.encode() not in kept
+    assert escaped.replace("\\", "\\\\").encode() not in kept
+    assert b"[account:work]" in kept
 
 
 def test_no_token_in_the_process(proxy):

@@ -67,6 +67,7 @@ The rooms, top to bottom; an arrow points down only (``pyproject.toml``, import-
                memory          the nouns of what the proxy learnt: Cooldown, AccountState, Memory
                accounts        the nouns of what the user decided: Account, Decisions, Status
                retry_after     every way a server says "not before"
+               redaction       secrets taken out of bytes, in whatever writing they stand there
                json_slices     a long JSON text, read slice by slice; ``json_spans``: where its parts stand
                errors          the few ways to fail that a user is told about
 """

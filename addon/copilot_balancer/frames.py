@@ -6,7 +6,8 @@ Laws of this file:
 2. A limit told in a frame is noted as any other. The socket is closed then, and the frame is not handed on while
    the turn has shown nothing: the client says the same turn again over HTTP, where another account can serve it
    (clients.md 4).
-3. A flow keeps the last frames only, and none when nobody looks at bodies.
+3. A flow keeps the last frames only, and none when nobody looks at bodies. A token that the upstream echoes is taken
+   out of what is kept, and so out of what the client gets.
 """
 
 import logging
@@ -21,6 +22,7 @@ from copilot_balancer.accounts import Account
 from copilot_balancer.answer_stream import read_frame
 from copilot_balancer.copilot import model_of, read_body
 from copilot_balancer.errors import printable
+from copilot_balancer.guard import redacted
 from copilot_balancer.live import Live
 from copilot_balancer.outcomes import Action, classify_event
 from copilot_balancer.pool import Attempt, duration
@@ -55,6 +57,9 @@ class Frames:
             self._asked(newest)
         elif newest.is_text:
             self._told(newest)
+        if self._live.keep_bodies and not newest.from_client:
+            live = self._live
+            newest.content = redacted(newest.content, live.decisions.accounts, live.mint.secrets())
         del messages[: -KEPT if self._live.keep_bodies else None]
 
     def _asked(self, message: WebSocketMessage) -> None:

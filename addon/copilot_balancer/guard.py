@@ -23,6 +23,7 @@ from copilot_balancer.accounts import Account
 from copilot_balancer.copilot import Kind, kind_of, plain_host
 from copilot_balancer.error_body import inflated
 from copilot_balancer.questions import HIDDEN, Hidden
+from copilot_balancer.redaction import taken_out
 
 INFLATED = 1024 * 1024
 """Bytes of a compressed answer in which an echoed token is looked for."""
@@ -109,18 +110,31 @@ def hand_on(request: http.Request, *, hidden: Hidden) -> None:
 
 
 def redact(response: http.Response, accounts: Iterable[Account], minted: Iterable[SecretStr] = ()) -> None:
-    """Take accounts' tokens, and those minted for them, out of an answer that echoes one, before anybody keeps it."""
+    """Take accounts' tokens, and those minted for them, out of an answer that echoes one, before anybody keeps it.
+
+    Also in the disguises that `redaction` knows.
+    """
+    secrets = _shown(accounts, minted)
+    _open_up(response, secrets)
+    fields = tuple((key, taken_out(value, secrets)) for key, value in response.headers.fields)
+    if fields != response.headers.fields:
+        response.headers.fields = fields
+    if response.raw_content and (left := taken_out(response.raw_content, secrets)) != response.raw_content:
+        response.raw_content = left
+        if "content-length" in response.headers:
+            response.headers["content-length"] = str(len(left))
+
+
+def redacted(data: bytes, accounts: Iterable[Account], minted: Iterable[SecretStr] = ()) -> bytes:
+    """`data`, that somebody keeps, without the tokens in it."""
+    return taken_out(data, _shown(accounts, minted))
+
+
+def _shown(accounts: Iterable[Account], minted: Iterable[SecretStr]) -> list[tuple[bytes, bytes]]:
+    """Each token that may be echoed, with what is shown in its place."""
     names = [(account.token, f"[account:{account.label}]") for account in accounts]
-    minted = tuple(minted)
-    _open_up(response, [token for token, _ in names] + list(minted))
-    for token, name in [*names, *((token, "[account]") for token in minted)]:
-        secret, shown = token.get_secret_value().encode("ascii"), name.encode()
-        if any(secret in value for _, value in response.headers.fields):
-            response.headers.fields = tuple((key, text.replace(secret, shown)) for key, text in response.headers.fields)
-        if response.raw_content and secret in response.raw_content:
-            response.raw_content = response.raw_content.replace(secret, shown)
-            if "content-length" in response.headers:
-                response.headers["content-length"] = str(len(response.raw_content))
+    names += [(token, "[account]") for token in minted]
+    return [(token.get_secret_value().encode("ascii"), name.encode()) for token, name in names]
 
 
 class LogFilter(logging.Filter):
@@ -142,11 +156,11 @@ def watch_log() -> None:
     log.addFilter(LogFilter())
 
 
-def _open_up(response: http.Response, tokens: Iterable[SecretStr]) -> None:
+def _open_up(response: http.Response, secrets: list[tuple[bytes, bytes]]) -> None:
     """A compressed answer that echoes a token goes on inflated, so that the token can be taken out."""
     encoding = response.headers.get("content-encoding", "")
     plain = inflated(response.raw_content or b"", encoding, INFLATED) if encoding else b""
-    if any(token.get_secret_value().encode("ascii") in plain for token in tokens):
+    if taken_out(plain, secrets) is not plain:
         del response.headers["content-encoding"]
         response.raw_content = plain
         response.headers["content-length"] = str(len(plain))

@@ -1,0 +1,80 @@
+r"""Taking secrets out of bytes, also where they stand in another writing than their own.
+
+Laws of this file:
+
+1. Found are: the secret as it is; with any of its characters written ``\u0067``, ``\x67`` or ``%67``, also several
+   times over (JSON in JSON); in hexadecimal; in base64 and base64url, whatever stands before and behind it.
+2. Where nothing is found the bytes are handed back as they are. Looking costs a few searches for each kind of secret,
+   not for each secret, and grows with the bytes alone, whatever they are.
+"""
+
+import base64
+import re
+from collections.abc import Iterable, Iterator
+
+_ROUNDS = 3
+"""How often one writing may stand in another."""
+_WRITTEN = re.compile(rb"\\(?:\\{0,7}(?:u00|x)([2-7][0-9a-fA-F])|\\{0,7}/)|%([2-7][0-9a-fA-F])")
+"""A printable ASCII character in another writing, JSON's own for ``/`` included; in JSON in JSON in JSON at most."""
+_BEGINNING = 4
+"""Bytes by which secrets of one kind begin alike: ``gho_``, ``ghu_``, ``tid=``."""
+
+
+def taken_out(data: bytes, secrets: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """`data` without the secrets; `secrets`: each with what is shown in its place."""
+    needles = [(form, shown) for secret, shown in secrets for form in _forms(secret)]
+    while True:
+        left = _without_one(data, needles)
+        if left is data:
+            return data
+        data = left
+
+
+def _without_one(data: bytes, needles: list[tuple[bytes, bytes]]) -> bytes:
+    """`data` without the first of the forms that is found in it, wherever it stands; itself when none is."""
+    text = data
+    beginnings = {form[:_BEGINNING] for form, _ in needles}
+    for level in range(_ROUNDS + 1):
+        begun = {beginning for beginning in beginnings if text.find(beginning) >= 0}
+        for form, shown in needles:
+            if form[:_BEGINNING] in begun and form in text:
+                if not level:
+                    return data.replace(form, shown)
+                left = _in_any_writing(form).sub(shown.replace(b"\\", rb"\\"), data)
+                # what is written in a way that this does not follow is left as it was meant
+                return left if left != data else text.replace(form, shown)
+        plain = _WRITTEN.sub(_read, text)
+        if plain == text:
+            break
+        text = plain
+    return data
+
+
+def _forms(secret: bytes) -> Iterator[bytes]:
+    """The secret as it is, in hexadecimal, and in base64 at its three places among the bytes around it."""
+    yield secret
+    yield secret.hex().encode()
+    yield secret.hex().upper().encode()
+    for before in range(3):
+        # only the characters that are the same whatever stands before and behind: each says six bits
+        whole = base64.b64encode(b"\0" * before + secret + b"\0\0")
+        kept = whole[-(-before * 8 // 6) : (before + len(secret)) * 8 // 6]
+        yield kept
+        if (safe := kept.translate(_URL_SAFE)) != kept:
+            yield safe
+
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+
+def _read(found: re.Match[bytes]) -> bytes:
+    digits = found[1] or found[2]
+    return bytes.fromhex(digits.decode()) if digits else b"/"
+
+
+def _in_any_writing(form: bytes) -> re.Pattern[bytes]:
+    writings = []
+    for byte in form:
+        itself = rb"\\{0,8}/" if byte == ord("/") else re.escape(bytes([byte]))
+        writings.append(rb"(?:%s|(?:\\{1,8}(?:u00|x)|%%(?:25){0,3})(?i:%02x))" % (itself, byte))
+    return re.compile(b"".join(writings))
