@@ -2,10 +2,14 @@
 
 import asyncio
 import json
+import time
 
-from bench_client import Ask, Client
+from bench_client import HOST, Ask, Client
 from bench_numbers import milliseconds, percentile, table
 from bench_proxies import Proxy, folder, proxies, upstream
+from mitmproxy import http
+
+from copilot_balancer.request_body import RequestBody
 
 PLAIN, OURS = "plain", "with the addon"
 LARGE = 10_000_000
@@ -85,3 +89,41 @@ def loop(*, quick: bool) -> None:
         ["", "p50", "p99", "longest"],
         rows,
     )
+    _reading(quick=quick)
+
+
+def _reading(*, quick: bool) -> None:
+    """What of that is reading the bodies: ten at once, with no proxy around them."""
+    said = {
+        "turns of 1 KB": [{"role": "user", "content": "x" * 1000}] * (LARGE // 1000),
+        "one string": [{"role": "user", "content": "x" * LARGE}],
+        "nothing but numbers": [{"role": "user", "content": [1] * (LARGE // 3)}],
+    }
+    rows = []
+    for name, turns in said.items():
+        raw = json.dumps({"model": "gpt-4.1", "messages": turns}).encode()
+        held = asyncio.run(_held(raw, 2 if quick else 10))
+        rows.append([name, *(milliseconds(percentile(held, share)) for share in (50, 99)), milliseconds(max(held))])
+    table(
+        f"loop: processor milliseconds between two turns while ten requests of {LARGE // 10**6} MB are read",
+        ["", "p50", "p99", "longest"],
+        rows,
+    )
+
+
+async def _held(raw: bytes, requests: int) -> list[float]:
+    """Processor time between two turns of another task, while so many bodies are read."""
+    url = f"https://{HOST}/chat/completions"
+    bodies = [RequestBody(http.Request.make("POST", url, raw)) for _ in range(requests)]
+    held = []
+
+    async def others() -> None:
+        while True:
+            began = time.process_time()
+            await asyncio.sleep(0)
+            held.append(time.process_time() - began)
+
+    task = asyncio.create_task(others())
+    await asyncio.gather(*(body.read({}) for body in bodies))
+    task.cancel()
+    return held

@@ -1,8 +1,10 @@
 """JSON of other programs: what cannot be read is None, and what is of another type counts as not said."""
 
+import json
+
 import pytest
 
-from copilot_balancer.loose_json import as_list, as_number, as_object, as_text, dumped, objects, parsed
+from copilot_balancer.loose_json import as_list, as_number, as_object, as_text, dumped, loads, objects, parsed
 
 
 @pytest.mark.parametrize(
@@ -21,13 +23,21 @@ def test_only_an_object_is_parsed(text, found):
     assert parsed(text) == found
 
 
+@pytest.mark.parametrize(
+    "text", ['{"a": "\\ud800"}', '{"a": NaN}', '{"a": 1, "b": -0.0, "a": 1e400}', '"\ud800"', "[" * 250 + "]" * 250]
+)
+def test_what_only_json_takes(text):
+    """The faster parser is asked first; what it refuses is read as json reads it."""
+    assert json.dumps(loads(text)) == json.dumps(json.loads(text))
+
+
 def test_no_memory_left(monkeypatch):
     """A document that does not fit is none."""
 
-    def refuse(_text):
+    def refuse(_text, **_options):
         raise MemoryError
 
-    monkeypatch.setattr("copilot_balancer.loose_json.json.loads", refuse)
+    monkeypatch.setattr("copilot_balancer.loose_json.from_json", refuse)
     assert parsed("{}") is None
 
 

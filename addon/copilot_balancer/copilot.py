@@ -15,12 +15,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from enum import Enum, StrEnum
 
-from pydantic_core import from_json
-
 from copilot_balancer.abridged import abridged
 from copilot_balancer.accounts import API_HOSTS
 from copilot_balancer.json_slices import finish
 from copilot_balancer.json_spans import UNREADABLE
+from copilot_balancer.loose_json import loads
 
 PLACEHOLDER = "ghu_" + "a" * 36
 """What a client may hold in the place of a credential. It has the shape that the Copilot CLI accepts.
@@ -103,17 +102,10 @@ def read_body(body: bytes) -> dict[str, object] | None:
     if not body or len(body) > PARSE_LIMIT:
         return None
     try:
-        found = _read(body)
+        found = loads(body)
     except (ValueError, RecursionError, MemoryError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _read(body: bytes) -> object:
-    try:
-        return from_json(body, cache_strings="keys")  # in half the time; no word of a conversation stays in its cache
-    except ValueError:
-        return json.loads(body)  # it takes more: lone surrogates, other encodings, deeper nesting
 
 
 def model_of(body: dict[str, object] | None) -> str | None:

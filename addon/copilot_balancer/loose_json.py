@@ -2,11 +2,14 @@
 
 Laws of this file:
 
-1. Nothing here raises: what cannot be read is None, and a value of an unexpected type counts as not said.
+1. But for `loads` nothing here raises: what cannot be read is None, and a value of an unexpected type counts as not
+   said.
 """
 
 import json
 from typing import Any
+
+from pydantic_core import from_json
 
 type Json = dict[str, Any]
 
@@ -14,10 +17,23 @@ type Json = dict[str, Any]
 def parsed(text: str) -> Json | None:
     """The object that the text is; None when it is none, or too deep."""
     try:
-        found = json.loads(text)
+        found = loads(text)
     except (ValueError, RecursionError, MemoryError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def loads(text: str | bytes) -> object:
+    """As ``json.loads``, in about half the time.
+
+    Raises:
+        ValueError, RecursionError, MemoryError: as that does.
+
+    """
+    try:
+        return from_json(text, cache_strings="keys")  # no word of anybody's stays in its cache
+    except (ValueError, TypeError):  # TypeError: a text with a lone surrogate in it
+        return json.loads(text)  # it takes more: lone surrogates, other encodings, deeper nesting
 
 
 def dumped(value: object) -> str:
