@@ -17,7 +17,7 @@ from copilot_balancer.json_spans import MOST_PARTS
 _WHOLE = ("model", "stream", "prompt_cache_key", "previous_response_id", "metadata", "messages", "input")
 _CANONICAL = ("instructions", "system")
 _TURNS = ("messages", "input")
-_BATCH = 256
+_BATCH = 32
 """Small elements that are written as text at once."""
 
 _encode = json.JSONEncoder(sort_keys=True).encode

@@ -48,6 +48,7 @@ class LongText:
         self._raw = memoryview(raw)
         self._decoded = 0
         self._text, self._at = "", 0
+        self._ahead, self._ahead_at = "", 0  # decoded for the end of a long string, and not wanted yet
         self._within = 0
 
     def document(self, take: Callable[[str, object], None], large: Callable[[str, object], Steps[None]]) -> Steps[None]:
@@ -141,6 +142,8 @@ class LongText:
             return self._beyond()
         if end < len(self._text) - 2 or self._all:  # else a number could go on: "1", "1." or "1e+" stands here
             self._at = end
+            if len(self._text) - end > 2 * WINDOW:
+                self._put_back()
             return value
         return self._beyond()
 
@@ -156,10 +159,20 @@ class LongText:
 
     @property
     def _all(self) -> bool:
-        return self._decoded == len(self._raw)
+        return self._decoded == len(self._raw) and self._ahead_at >= len(self._ahead)
+
+    def _put_back(self) -> None:
+        """Have a window of the text, and the rest of it later."""
+        self._ahead = self._text[self._at + WINDOW :] + self._ahead[self._ahead_at :]
+        self._text, self._at, self._ahead_at = self._text[self._at : self._at + WINDOW], 0, 0
 
     def _decode(self, size: int) -> None:
         """Have about `size` bytes more of the text."""
+        if self._ahead_at < len(self._ahead):
+            self._text = self._text[self._at :] + self._ahead[self._ahead_at : self._ahead_at + size]
+            self._at = 0
+            self._ahead_at += size
+            return
         raw, start = self._raw, self._decoded
         end = min(start + size, len(raw))
         for _ in range(3):  # not within a character
