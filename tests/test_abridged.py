@@ -15,11 +15,13 @@ from copilot_balancer.copilot import Api, model_of
 from copilot_balancer.json_slices import finish
 from copilot_balancer.json_spans import MOST_PARTS, UNREADABLE
 
+NO_HEADERS: dict[str, str] = {}
 
-def short(raw):
+
+def short(raw, **how):
     """The body as it is read in slices; None when it cannot be."""
     try:
-        return finish(abridged(raw))
+        return finish(abridged(raw, **how))
     except UNREADABLE:
         return None
 
@@ -33,12 +35,12 @@ def whole(raw):
     return found if isinstance(found, dict) else None
 
 
-def told(body):
+def told(body, headers=NO_HEADERS):
     """All that anybody reads of a body."""
     if body is None:
         return None
     marks = [read_bound(api, body) for api in Api]
-    return model_of(body), body.get("stream") is True, conversation_of({}, body), marks
+    return model_of(body), body.get("stream") is True, conversation_of(headers, body), marks
 
 
 # --- texts, not values: keys stand twice, in any order, with any white space -------------------------------------------
@@ -138,6 +140,8 @@ def test_it_says_the_same(text, window, spoilt, data):
         patch.setattr(module, "_BATCH", 2)
         patch.setattr(module, "_PIECE", 7)
         assert told(short(bytes(raw))) == told(whole(bytes(raw)))
+        named = {"x-interaction-id": "one"}
+        assert told(short(bytes(raw), beginning=False), named) == told(whole(bytes(raw)), named)
 
 
 def chat(content, **more):

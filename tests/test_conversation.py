@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copilot_balancer.conversation import conversation_of
+from copilot_balancer.conversation import conversation_of, is_named
 
 CHAT = {"messages": [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hello"}]}
 
@@ -27,6 +27,18 @@ CHAT = {"messages": [{"role": "system", "content": "be kind"}, {"role": "user", 
 def test_names_of_one_conversation(headers, body):
     """However a client names its session, the same name is the same conversation."""
     assert conversation_of(headers, body) == conversation_of({"x-session-id": "ses_1"}, None)
+
+
+@pytest.mark.parametrize(
+    ("headers", "named"),
+    [({"session-id": "s"}, True), ({"x-interaction-id": "s"}, True), ({"x-session-id": ""}, False), ({}, False)],
+    ids=["a session", "an interaction", "empty", "nothing"],
+)
+def test_who_needs_the_beginning(headers, named):
+    """Where a header names the conversation nobody looks at how it began."""
+    assert is_named(headers) is named
+    other = {"messages": [{"role": "user", "content": "bye"}]}
+    assert (conversation_of(headers, CHAT) == conversation_of(headers, other)) is named
 
 
 def test_claude_code_session():

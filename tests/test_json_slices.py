@@ -174,9 +174,7 @@ def test_too_much_in_each_other(monkeypatch):
         pytest.param(b'{"a":{' + b'"b":1,' * 100_000 + b'"c":1}}', 400, id="small members"),
         pytest.param(b'{"a":["' + b'","'.join([b"x" * 1000] * 800) + b'"]}', 400, id="strings"),
         pytest.param(b'{"a":"' + b"x" * 800_000 + b'"}', 1, id="one string"),
-        pytest.param(
-            b'{"b":"' + b"x" * 800_000 + b'","a":[' + b"[]," * 60_000 + b"1]}", 400, id="small ones after it"
-        ),
+        pytest.param(b'{"b":"' + b"x" * 800_000 + b'","a":[' + b"[]," * 60_000 + b"1]}", 400, id="small ones after it"),
     ],
 )
 def test_the_pauses(raw, longest, monkeypatch):

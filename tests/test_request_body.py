@@ -25,6 +25,7 @@ def asked(raw: bytes = RAW, path: str = "/responses"):
 @pytest.fixture(params=[128 * 1024, 0], ids=["at once", "in slices"])
 def where(request, monkeypatch):
     monkeypatch.setattr(request_body, "AT_ONCE", request.param)
+    monkeypatch.setattr(request_body, "PROSE_AT_ONCE", request.param)
 
 
 @pytest.mark.usefixtures("where")
@@ -95,7 +96,7 @@ def test_a_compressed_body():
     assert strange.raw_content == RAW
 
 
-def long_body(turns=3000):
+def long_body(turns=4000):
     said = [{"role": "user", "content": f"say {turn} " + "x" * 300} for turn in range(turns)]
     return json.dumps({"model": "gpt-5", "stream": True, "messages": said}).encode()
 
@@ -132,7 +133,7 @@ def test_a_long_body_leaves_the_loop_to_others(monkeypatch):
         pytest.param(long_body()[:-1], id="cut off"),
         pytest.param(b"\xff" + long_body(), id="no UTF-8"),
         pytest.param(b'{"model":"gpt-5","a":' + b"1" * 300_000 + b"}", id="a number that Python refuses"),
-        pytest.param(long_body().replace(b"say 2999", b"say\n2999"), id="a line break in a string"),
+        pytest.param(long_body().replace(b"say 3999", b"say\n3999"), id="a line break in a string"),
     ],
 )
 def test_a_long_body_that_cannot_be_read(raw):
@@ -142,6 +143,26 @@ def test_a_long_body_that_cannot_be_read(raw):
     assert (body.model, body.streams, body.bound.marks, body.conversation) == (None, False, (), None)
     assert not asyncio.run(body.can_go_bare())
     assert request.raw_content == raw
+
+
+@pytest.mark.parametrize(
+    ("raw", "at_once"),
+    [
+        pytest.param(long_body(500), True, id="shorter than all that is read in slices"),
+        pytest.param(long_body(2500), True, id="text"),
+        pytest.param(long_body(), False, id="much text"),
+        pytest.param(b'{"model":"gpt-5","stream":true,"input":[' + b"1," * 60_000 + b"1]}", True, id="few numbers"),
+        pytest.param(b'{"model":"gpt-5","stream":true,"input":[' + b"1," * 150_000 + b"1]}", False, id="numbers"),
+        pytest.param(b'{"model":"gpt-5","stream":true,"input":[' + b"[[]]," * 60_000 + b"1]}", False, id="arrays"),
+    ],
+)
+def test_which_are_read_in_slices(raw, at_once, monkeypatch):
+    """Long ones, and what would take long though it is short enough."""
+    read = []
+    monkeypatch.setattr(request_body, "read_body", lambda raw: read.append(raw) or json.loads(raw))
+    _, body = asked(raw, "/chat/completions")
+    assert (body.model, body.streams) == ("gpt-5", True)
+    assert bool(read) is at_once
 
 
 def test_a_body_that_is_too_long(monkeypatch):

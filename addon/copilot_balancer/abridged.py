@@ -60,8 +60,12 @@ def canonical(value: object) -> str:
     return value.text if isinstance(value, Abridged) else _encode(value)
 
 
-def abridged(raw: bytes) -> Steps[dict[str, object]]:
+def abridged(raw: bytes, *, beginning: bool = True) -> Steps[dict[str, object]]:
     """Read a long request body; what it returns is the object without what nobody looks at.
+
+    Args:
+        raw: the body, uncompressed.
+        beginning: whether somebody looks at how the conversation began.
 
     Raises:
         ValueError, RecursionError, MemoryError: it is no JSON object that can be read.
@@ -80,8 +84,8 @@ def abridged(raw: bytes) -> Steps[dict[str, object]]:
             return
         found: object = None
         if key in _TURNS and text.is_array:
-            found = yield from _conversation(text)
-        elif key in _CANONICAL:
+            found = yield from _conversation(text, beginning=beginning)
+        elif key in _CANONICAL and beginning:
             found = written = Abridged()
             written.text = yield from _written(text, value)
         elif key == "metadata" and not text.is_array:
@@ -94,9 +98,9 @@ def abridged(raw: bytes) -> Steps[dict[str, object]]:
     return body
 
 
-def _conversation(text: LongText) -> Steps[list[object]]:
+def _conversation(text: LongText, *, beginning: bool) -> Steps[list[object]]:
     turns: list[object] = []
-    awaited = ["user", "system"]
+    awaited = ["user", "system"] if beginning else []
     """Roles whose first turn has not come yet."""
 
     def keep(turn: object) -> None:

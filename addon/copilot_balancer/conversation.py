@@ -30,6 +30,15 @@ _SESSION = re.compile(r"session_[0-9a-fA-F-]{8,64}")
 """Claude Code puts this into ``metadata.user_id`` (copilot-protocol.md 3.3)."""
 
 
+_LAST_HEADER = "x-interaction-id"
+"""A whole session for some clients, one turn and its tool calls for VS Code; what a body says counts before it."""
+
+
+def is_named(headers: Mapping[str, str]) -> bool:
+    """Whether nobody has to look at how the conversation began."""
+    return any(headers.get(name) for name in (*_HEADERS, _LAST_HEADER))
+
+
 def conversation_of(headers: Mapping[str, str], body: dict[str, object] | None) -> str | None:
     """Twenty-four hex digits that name the conversation of a request, or None when nothing tells.
 
@@ -65,8 +74,7 @@ def _named(headers: Mapping[str, str], body: dict[str, object]) -> str | None:
     user = metadata.get("user_id") if isinstance(metadata, dict) else None
     if isinstance(user, str) and (session := _SESSION.search(user)):
         return f"id:{session.group()}"
-    if value := headers.get("x-interaction-id"):
-        # a whole session for some clients, one turn and its tool calls for VS Code
+    if value := headers.get(_LAST_HEADER):
         return f"id:{value}"
     return None
 

@@ -125,7 +125,7 @@ def with_model(body: bytes, old: str, new: str) -> bytes:
     named = json.dumps(new).encode()
     if len(mention.findall(body)) == 1 and (changed := mention.sub(lambda m: m[1] + named, body)) != body:
         with suppress(*UNREADABLE):
-            if finish(abridged(changed)).get("model") == new:
+            if finish(abridged(changed, beginning=False)).get("model") == new:
                 return changed
     return json.dumps({**(read_body(body) or {}), "model": new}).encode()
 
