@@ -49,7 +49,7 @@ def three_accounts() -> tuple[Account, ...]:
 
 @dataclass
 class Proxy:
-    """A mitmdump of its own process, with the addon, in front of a fake."""
+    """A mitmdump or mitmweb of its own process, with the addon, in front of a fake."""
 
     port: int
     folder: Path
@@ -126,11 +126,12 @@ def fake() -> Iterator[FakeCopilot]:
 
 @pytest.fixture
 def start(fake, tmp_path) -> Iterator[Callable[..., Proxy]]:
-    """Start `mitmdump -s addon/balancer.py` with these accounts and arguments; ended at the end of the test."""
+    """Start `mitmdump -s addon/balancer.py` (or mitmweb) with these accounts and arguments; the test's end ends it."""
     begun: list[Proxy] = []
 
     def start(
         *arguments: str,
+        program: str = "mitmdump",
         accounts: tuple[Account, ...] | None = None,
         wait: bool = True,
         home: Path | None = None,
@@ -155,11 +156,13 @@ def start(fake, tmp_path) -> Iterator[Callable[..., Proxy]]:
             decisions = Decisions(**{"accounts": stored, "terms_accepted_at": 1.0, **decided})
             store.edit_decisions(lambda _: decisions)
         port = free_port()
-        program = "import sys; from mitmproxy.tools.main import mitmdump; sys.argv[0] = 'mitmdump'; mitmdump()"
+        code = f"import sys; from mitmproxy.tools.main import {program}; sys.argv[0] = '{program}'; {program}()"
+        if program == "mitmweb":
+            arguments += ("--no-web-open-browser", "--web-port", str(free_port()))
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-c", program, "-s", str(ROOT / "tests" / "dial_fake.py")),
+                    *(sys.executable, "-c", code, "-s", str(ROOT / "tests" / "dial_fake.py")),
                     *("-s", str(ROOT / "addon" / "balancer.py"), "-p", str(port)),
                     *("--set", f"confdir={folder / 'ca'}"),
                     *("--set", f"ssl_verify_upstream_trusted_ca={fake.ca_file}", *arguments),
@@ -172,7 +175,7 @@ def start(fake, tmp_path) -> Iterator[Callable[..., Proxy]]:
         proxy = Proxy(port, folder, process, store, fake)
         begun.append(proxy)
         if wait:
-            until(lambda: "copilot: ready on" in proxy.log or process.poll() is not None, "mitmdump to be ready")
+            until(lambda: "copilot: ready on" in proxy.log or process.poll() is not None, f"{program} to be ready")
             assert process.poll() is None, proxy.log
         return proxy
 

@@ -1,6 +1,6 @@
 """A mitmproxy script for tests alone: in this process, every connection leads to the fake at $FAKE_PORT.
 
-Hosts in $FAKE_REFUSES refuse to be connected to.
+Hosts in $FAKE_REFUSES refuse to be connected to, hosts in $FAKE_SWALLOWS never answer.
 """
 
 import os
@@ -12,7 +12,12 @@ from httpcore._backends.sync import SyncBackend
 from copilot_balancer.fake import dial
 from copilot_balancer.github import GitHub
 
-dialling = dial(int(os.environ["FAKE_PORT"]), everything=True, refuse=os.environ.get("FAKE_REFUSES", "").split())
+dialling = dial(
+    int(os.environ["FAKE_PORT"]),
+    everything=True,
+    refuse=os.environ.get("FAKE_REFUSES", "").split(),
+    swallow=os.environ.get("FAKE_SWALLOWS", "").split(),
+)
 dialling.__enter__()
 
 

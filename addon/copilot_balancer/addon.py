@@ -33,6 +33,7 @@ from mitmproxy.tls import ClientHelloData
 
 from copilot_balancer import config, contentview, guard
 from copilot_balancer.commands import Commands
+from copilot_balancer.connect_limit import ConnectLimit
 from copilot_balancer.copilot import error_body, plain_host
 from copilot_balancer.doorkeeper import Doorkeeper, is_loopback
 from copilot_balancer.errors import BalancerError, InvalidInput, printable
@@ -77,6 +78,7 @@ class CopilotBalancer:
         self.addons = [
             Commands(lambda: self.live, self.upkeep.store, self._this_proxy),
             Doorkeeper(lambda: self.live.settings if self.live else None),
+            ConnectLimit(self._is_copilot),
         ]
         """mitmproxy calls them as it calls us."""
         self._watching: asyncio.Task[None] | None = None

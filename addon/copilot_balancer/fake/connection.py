@@ -43,6 +43,7 @@ from copilot_balancer.fake.answers import (
     Silent,
     SlowFirst,
     StreamError,
+    Trickle,
     Unstreamed,
 )
 from copilot_balancer.fake.bodies import EMBEDDINGS, RESPONSES, Quota
@@ -202,6 +203,12 @@ class Connection:
                     await asyncio.Event().wait()
                 await self._end("fin")
                 return False
+            case Trickle(data, gap):
+                for byte in data:
+                    await self._write(bytes([byte]))
+                    await asyncio.sleep(gap)
+                await self._end("fin")
+                return False
         return True
 
     # how it is sent
@@ -243,6 +250,7 @@ class Connection:
         out = outgoing(answer, seen.endpoint, self._fake.served(seen, ok))
         headers = [("cache-control", "no-cache"), *self._fake.served_headers(seen, ok)]
         await self._head(200, "text/event-stream", headers)
+        await asyncio.sleep(ok.wait)
         for number, event in enumerate(out.events):
             if number and ok.gap:
                 await asyncio.sleep(ok.gap)

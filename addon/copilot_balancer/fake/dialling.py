@@ -18,10 +18,13 @@ from copilot_balancer.fake.server import HOSTS, FakeCopilot
 class _Dialling:
     """``asyncio`` as mitmproxy's server module sees it: the same, but for where some connections lead."""
 
-    def __init__(self, port: int, hosts: Collection[str] | None, refuse: Collection[str]) -> None:
+    def __init__(
+        self, port: int, hosts: Collection[str] | None, refuse: Collection[str], swallow: Collection[str]
+    ) -> None:
         self._port = port
         self._hosts = hosts
         self._refuse = refuse
+        self._swallow = swallow
 
     def __getattr__(self, name: str) -> Any:
         return getattr(asyncio, name)
@@ -32,13 +35,21 @@ class _Dialling:
         """Connect to the fake where `host` is one of its hosts."""
         if host.lower() in self._refuse:
             raise ConnectionRefusedError(f"connection to {host}:{port} refused")
+        if host.lower() in self._swallow:
+            await asyncio.Event().wait()
         if self._hosts is None or host.lower() in self._hosts:
             return await asyncio.open_connection("127.0.0.1", self._port, **options)
         return await asyncio.open_connection(host, port, **options)
 
 
 @contextmanager
-def dial(to: FakeCopilot | int, *, everything: bool = False, refuse: Collection[str] = ()) -> Iterator[None]:
+def dial(
+    to: FakeCopilot | int,
+    *,
+    everything: bool = False,
+    refuse: Collection[str] = (),
+    swallow: Collection[str] = (),
+) -> Iterator[None]:
     """Let mitmproxy, in this process, reach the fake (or the port of one) under the real names.
 
     Addresses, Host, SNI and certificates stay those of the service; only the one function that dials is replaced.
@@ -47,9 +58,10 @@ def dial(to: FakeCopilot | int, *, everything: bool = False, refuse: Collection[
         to: the fake, or the port of a fake that runs in another process.
         everything: lead every host here, not the fake's own alone.
         refuse: hosts whose connections fail; looked at anew with each connection.
+        swallow: hosts whose connections are never answered, likewise.
 
     """
     port, hosts = (to, HOSTS) if isinstance(to, int) else (to.port, to.hosts)
-    shim = _Dialling(port, None if everything else hosts, refuse)
+    shim = _Dialling(port, None if everything else hosts, refuse, swallow)
     with patch.object(mitmproxy_server, "asyncio", shim):
         yield

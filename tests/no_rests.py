@@ -1,0 +1,23 @@
+"""A mitmproxy script for tests alone: each request finds every account as if nothing had happened before.
+
+So a fault can be met by every one of many requests. The brake on sending again (tested in test_choosing) is off.
+"""
+
+from copilot_balancer import choosing, connect_limit
+from copilot_balancer.cooldowns import clear
+from copilot_balancer.pool import Pool
+
+choosing.BUDGET_FLOOR = 10_000
+connect_limit.SECONDS = 0.7
+
+_assign = Pool.assign
+
+
+def assign(self, request, now):
+    if not request.tried:
+        for member in self._board.members.values():
+            clear(member.state, "", now)
+    return _assign(self, request, now)
+
+
+Pool.assign = assign
