@@ -1,14 +1,15 @@
 """A mitmproxy script for tests alone: each request finds every account as if nothing had happened before.
 
-So a fault can be met by every one of many requests. The brake on sending again (tested in test_choosing) is off.
+So a fault can be met by every one of many requests. The brake on sending again (tested in test_choosing) is off, and
+the layer's fixed waits are short.
 """
 
-from copilot_balancer import choosing, connect_limit
+from copilot_balancer import choosing, connect_limit, stream
 from copilot_balancer.cooldowns import clear
 from copilot_balancer.pool import Pool
 
 choosing.BUDGET_FLOOR = 10_000
-connect_limit.SECONDS = 0.7
+connect_limit.SECONDS = stream.REFUSAL_SECONDS = 0.7
 
 _assign = Pool.assign
 

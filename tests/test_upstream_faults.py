@@ -109,7 +109,7 @@ def asked_by(proxy: Proxy, number: int, version: str) -> list[Got]:
     context.load_verify_locations(str(proxy.ca_file))
     with httpx.Client(
         proxy=f"http://{fence(number)}:@127.0.0.1:{proxy.port}",
-        verify=context, http2=version != "HTTP/1.1", trust_env=False, timeout=120,
+        verify=context, http2=version != "HTTP/1.1", trust_env=False, timeout=2 * DEADLINE,
         headers={"authorization": f"Bearer {CLIENT}"},
     ) as client:
         for turn in range(REQUESTS):
@@ -122,6 +122,8 @@ def asked_by(proxy: Proxy, number: int, version: str) -> list[Got]:
                     got.headers = response.headers
                     for piece in response.iter_text():
                         got.text += piece
+                        if time.monotonic() - began > 2 * DEADLINE:
+                            raise httpx.ReadTimeout("it does not end")
                 got.ended = True
             except httpx.RemoteProtocolError as error:
                 got.problem = "" if got.status else str(error)

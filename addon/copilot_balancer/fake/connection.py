@@ -224,7 +224,8 @@ class Connection:
 
     async def _head(self, status: int, content_type: str, headers: Iterable[tuple[str, str]] = ()) -> None:
         named = [("content-type", content_type), ("x-github-request-id", f"FAKE:{self._number}"), *headers]
-        await self._send(h11.Response(status_code=status, headers=named, reason=HTTPStatus(status).phrase))
+        reason = HTTPStatus(status).phrase if status in HTTPStatus else ""  # Anthropic's 529 has none
+        await self._send(h11.Response(status_code=status, headers=named, reason=reason))
 
     async def _whole(
         self, status: int, body: bytes, content_type: str, headers: Iterable[tuple[str, str]] = ()
