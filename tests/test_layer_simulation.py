@@ -113,6 +113,18 @@ def test_an_end_that_is_told_after_the_answer_was_replaced():
     assert b"HTTP/1.1 418" in play.to_client[20:]
 
 
+def test_a_refusal_that_ends_because_the_client_has_left():
+    """A refusal without a length ends with its connection, which we close when the client leaves: nobody is asked again."""
+    addon = Addon()
+    play = addon.play()
+    play.client_sends(REQUEST)
+    play.server_sends(b"HTTP/1.1 503 No\r\n\r\nhalf of")
+    play.client_leaves()
+    play.server_closes(play.opened[0])
+    assert addon.refusals == []
+    assert len(addon.sends) == 1
+
+
 @pytest.mark.parametrize("status", [100, 102, 103])
 def test_an_informational_answer_is_none(status):
     """mitmproxy takes a 1xx for the answer: the client would wait for ever. It counts as no answer instead."""

@@ -198,7 +198,8 @@ class FailoverStream(HttpStream):
     def send_response(self, already_streamed: bool = False) -> layer.CommandGenerator[None]:
         """Ask *again?* before a refusal that the client has not seen goes down."""
         assert self.flow.response
-        if self._upstream and not self._committed and self.flow.response.status_code >= 400:
+        client_left = self.client_state == self.state_errored
+        if self._upstream and not self._committed and not client_left and self.flow.response.status_code >= 400:
             self._upstream = False
             if (yield from self._again(None, sent=True)):
                 yield from self.make_server_connection()
