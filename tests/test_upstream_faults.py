@@ -20,9 +20,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from conftest import CLIENT, ROOT, Proxy, an_account, until
-from copilot_balancer.fake import FakeAccount, FakeCopilot, Seen
-from upstream_faults import CUT, FAULTS, PASSED, REFUSES, SHORT_WAIT, STAYED, SWALLOWS, Fault, answer, word_of
+from conftest import CLIENT, ROOT, WORK, Proxy, an_account, until
+from copilot_balancer.fake import FakeAccount, FakeCopilot, Seen, limited
+from upstream_faults import CUT, FAULTS, MUTE, PASSED, REFUSES, SHORT_WAIT, STAYED, SWALLOWS, Fault, answer, word_of
 
 API = "https://api.githubcopilot.com/chat/completions"
 REQUESTS = int(os.environ.get("FAULT_REQUESTS", "2"))
@@ -43,6 +43,7 @@ CLIENTS = {
     "HTTP/2": ("lazy", "HTTP/2"),
 }
 """mitmproxy's ``connection_strategy``, and what is spoken then."""
+CELLS = CLIENTS if REQUESTS > 10 else ("HTTP/1.1", "HTTP/2")
 
 
 class PrefersHttp2(ssl.SSLContext):
@@ -96,7 +97,9 @@ def accounts_of(fake: FakeCopilot) -> list:
             stored.append(
                 an_account(
                     *(label, token, 10 * number + position + 1),
-                    priority=position, fence=fence(number), api_host=host,
+                    priority=position,
+                    fence=fence(number),
+                    api_host=host,
                 )
             )
     return stored
@@ -109,7 +112,10 @@ def asked_by(proxy: Proxy, number: int, version: str) -> list[Got]:
     context.load_verify_locations(str(proxy.ca_file))
     with httpx.Client(
         proxy=f"http://{fence(number)}:@127.0.0.1:{proxy.port}",
-        verify=context, http2=version != "HTTP/1.1", trust_env=False, timeout=2 * DEADLINE,
+        verify=context,
+        http2=version != "HTTP/1.1",
+        trust_env=False,
+        timeout=2 * DEADLINE,
         headers={"authorization": f"Bearer {CLIENT}"},
     ) as client:
         for turn in range(REQUESTS):
@@ -203,8 +209,22 @@ def write_table(cell: str, counts: dict[str, Count]) -> None:
             file.write("\n".join([*lines, "", ""]))
 
 
+@pytest.mark.parametrize("strategy", ["eager", "lazy"])
+def test_what_is_spoken_to_a_client_that_prefers_http2(start, fake, strategy):
+    """HTTP/1.1, as upstream, unless that is connected to later; either way the client is served."""
+    fake.accounts[WORK].default = limited(30)
+    proxy = start("--set", f"connection_strategy={strategy}")
+    context = PrefersHttp2(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(str(proxy.ca_file))
+    with httpx.Client(proxy=proxy.url, verify=context, http2=True, trust_env=False) as client:
+        got = client.post(API, json={"model": "gpt-4.1"}, headers={"authorization": f"Bearer {CLIENT}"})
+    assert got.status_code == 200
+    assert got.http_version == ("HTTP/2" if strategy == "lazy" else "HTTP/1.1")
+    assert fake.asked()[0].account == "work"
+
+
 @pytest.mark.timeout(0 if REQUESTS > 10 else 240)
-@pytest.mark.parametrize("spoken", CLIENTS)
+@pytest.mark.parametrize("spoken", CELLS)
 @pytest.mark.parametrize("program", ["mitmdump", "mitmweb"])
 def test_every_fault(start, fake, program, spoken):
     """Every request ends in time with exactly one answer, the second account's wherever nothing was sent yet."""
@@ -215,7 +235,7 @@ def test_every_fault(start, fake, program, spoken):
         *(part for option in options for part in ("--set", option)),
         program=program,
         accounts=accounts_of(fake),
-        env={"FAKE_REFUSES": REFUSES, "FAKE_SWALLOWS": SWALLOWS},
+        env={"FAKE_REFUSES": REFUSES, "FAKE_SWALLOWS": SWALLOWS, "FAKE_MUTE": MUTE},
     )
     numbers = range(len(FAULTS))
     with ThreadPoolExecutor(AT_ONCE) as threads:

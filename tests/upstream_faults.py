@@ -30,8 +30,8 @@ from copilot_balancer.fake.bodies import CHAT
 from copilot_balancer.fake.faults import FORMS
 from copilot_balancer.fake.reply import Reply, as_sse
 
-REFUSES, SWALLOWS = "api.business.githubcopilot.com", "api.enterprise.githubcopilot.com"
-"""Hosts that refuse connections, and that never answer."""
+REFUSES, SWALLOWS, MUTE = (f"api.{seat}.githubcopilot.com" for seat in ("business", "enterprise", "individual"))
+"""Hosts that refuse connections, that never answer them, and that never begin TLS."""
 SHORT_WAIT = 0.7
 """Seconds for the first byte and for a pause."""
 
@@ -138,6 +138,7 @@ FAULTS = (
     # the connection
     Fault("connect refused", MOVED, answer, host=REFUSES, asked=False),
     Fault("connect never answered", MOVED, answer, host=SWALLOWS, asked=False),
+    Fault("TLS never answered", MOVED, answer, host=MUTE, asked=False),
     Fault("reset before the head", MOVED, _always(Drop("rst"))),
     Fault("closed before the head", MOVED, _always(Drop("fin"))),
     Fault("half a head, then closed", MOVED, _always(RawBytes(b"HTTP/1.1 200 OK\r\ncontent-ty"))),
@@ -167,7 +168,11 @@ FAULTS = (
     Fault("compression bomb", MOVED, _always(Refuse(429, body=_BOMB, headers=(("content-encoding", "gzip"),)))),
     Fault("endless error, fast", MOVED, _always(EndlessError(chunk=b"x" * 65536, gap=0.0))),
     Fault("endless error, slow", MOVED, _always(EndlessError(chunk=b"x", gap=0.1))),
-    Fault("an error shorter than told", MOVED, _always(RawBytes(b"HTTP/1.1 429 X\r\ncontent-length: 999\r\n\r\n" + _ERROR))),
+    Fault(
+        "an error shorter than told",
+        MOVED,
+        _always(RawBytes(b"HTTP/1.1 429 X\r\ncontent-length: 999\r\n\r\n" + _ERROR)),
+    ),
     # streams
     Fault("an error as the first event", MOVED, _always(StreamError(*_LIMIT, announced=False))),
     Fault("a head, then silence", MOVED, lambda seen: Ok(answer(seen).text, wait=3600)),

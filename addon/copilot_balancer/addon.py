@@ -54,6 +54,10 @@ KEEP_BODIES = 2 * 1024 * 1024
 """Bytes of a streamed answer kept where a person can look at it, unless `copilot_keep_bodies` says otherwise."""
 
 
+GRACE = 1.0
+"""Seconds beyond a request's deadline for a choice that should have been made by then."""
+
+
 class CopilotBalancer:
     """The addon. Build a new one each time: mitmproxy runs a script again when it is saved.
 
@@ -285,7 +289,8 @@ class CopilotBalancer:
         exchange = self.exchanges[send.flow]
         assert exchange.choice is not None
         try:
-            await exchange.choice
+            async with asyncio.timeout(exchange.time_left() + GRACE):
+                await exchange.choice
         except Exception as error:  # noqa: BLE001
             exchange.fault("the choice of an account", error)
 

@@ -88,6 +88,10 @@ class Exchange:
         self.passing: Passing | None = None
         """The answer that is streamed, once its head has come."""
 
+    def time_left(self) -> float:
+        """Seconds within which the client must see the first byte."""
+        return self.began + self.live.settings.deadline - self.live.now()
+
     # --- with what? --------------------------------------------------------------------------------------------------
 
     async def choose(self, send: Send) -> None:
@@ -237,7 +241,7 @@ class Exchange:
         send.host = self.bearer.host
         send.authorize = partial(self._authorize, send)
         send.idle_timeout = self.live.settings.idle_timeout
-        send.first_byte_timeout = max(self.began + self.live.settings.deadline - self.live.now(), LAST_CHANCE)
+        send.first_byte_timeout = max(self.time_left(), LAST_CHANCE)
         if self.body.streams and (patience := self.live.settings.first_byte_timeout):
             send.first_event_timeout = send.first_byte_timeout = min(patience, send.first_byte_timeout)
 
