@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -124,9 +125,9 @@ def fake() -> Iterator[FakeCopilot]:
         yield server
 
 
-@pytest.fixture
-def start(fake, tmp_path) -> Iterator[Callable[..., Proxy]]:
-    """Start `mitmdump -s addon/balancer.py` (or mitmweb) with these accounts and arguments; the test's end ends it."""
+@contextmanager
+def proxies(fake: FakeCopilot, where_to: Path) -> Iterator[Callable[..., Proxy]]:
+    """What starts `mitmdump -s addon/balancer.py` (or mitmweb) in front of a fake; all of them are ended at the end."""
     begun: list[Proxy] = []
 
     def start(
@@ -138,7 +139,7 @@ def start(fake, tmp_path) -> Iterator[Callable[..., Proxy]]:
         env: dict[str, str] | None = None,
         **decided: object,
     ) -> Proxy:
-        folder = tmp_path / f"proxy{len(begun)}"
+        folder = where_to / f"proxy{len(begun)}"
         folder.mkdir()
         accounts = () if home else accounts
         home = home or folder / "home"
@@ -179,9 +180,18 @@ def start(fake, tmp_path) -> Iterator[Callable[..., Proxy]]:
             assert process.poll() is None, proxy.log
         return proxy
 
-    yield start
-    for proxy in begun:
-        proxy.stop()
+    try:
+        yield start
+    finally:
+        for proxy in begun:
+            proxy.stop()
+
+
+@pytest.fixture
+def start(fake, tmp_path) -> Iterator[Callable[..., Proxy]]:
+    """Start `mitmdump -s addon/balancer.py` (or mitmweb) with these accounts and arguments; the test's end ends it."""
+    with proxies(fake, tmp_path) as starting:
+        yield starting
 
 
 @pytest.fixture
