@@ -9,7 +9,7 @@ from copilot_balancer.cooldowns import clear
 from copilot_balancer.pool import Pool
 
 choosing.BUDGET_FLOOR = 10_000
-connect_limit.SECONDS = stream.REFUSAL_SECONDS = 0.7
+connect_limit.SECONDS = stream.REFUSAL_SECONDS = 3.0
 
 _assign = Pool.assign
 

@@ -6,8 +6,8 @@ HTTP/1.1: a dead peer is one that is silent, a GOAWAY is a connection that close
 
 import gzip
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from copilot_balancer.fake import (
     BAD_CREDENTIALS,
@@ -32,8 +32,8 @@ from copilot_balancer.fake.reply import Reply, as_sse
 
 REFUSES, SWALLOWS, MUTE = (f"api.{seat}.githubcopilot.com" for seat in ("business", "enterprise", "individual"))
 """Hosts that refuse connections, that never answer them, and that never begin TLS."""
-SHORT_WAIT = 0.7
-"""Seconds for the first byte and for a pause."""
+SHORT_WAIT = 3.0
+"""Seconds for the first byte and for a pause: short, and longer than a busy machine lets a healthy answer wait."""
 
 MOVED, STAYED, PASSED, CUT = "moved", "stayed", "passed on", "cut"
 """Answered by the second account; by the first; the first one's refusal, as it is; the first one's answer, aborted."""
@@ -65,8 +65,8 @@ class Fault:
     """Whether the first account sees the request at all."""
     text: str = ""
     """What the body holds of a refusal that is passed on."""
-    more: Mapping[str, object] = field(default_factory=dict)
-    """Beyond the usual in the request's body."""
+    waits: bool = False
+    """Whether a time-out ends it."""
 
 
 def _always(given: Answer) -> Callable[[Seen], Answer]:
@@ -137,15 +137,22 @@ def _cut(how: str) -> Callable[[Seen], Answer]:
 FAULTS = (
     # the connection
     Fault("connect refused", MOVED, answer, host=REFUSES, asked=False),
-    Fault("connect never answered", MOVED, answer, host=SWALLOWS, asked=False),
-    Fault("TLS never answered", MOVED, answer, host=MUTE, asked=False),
+    Fault("connect never answered", MOVED, answer, host=SWALLOWS, asked=False, waits=True),
+    Fault("TLS never answered", MOVED, answer, host=MUTE, asked=False, waits=True),
     Fault("reset before the head", MOVED, _always(Drop("rst"))),
     Fault("closed before the head", MOVED, _always(Drop("fin"))),
     Fault("half a head, then closed", MOVED, _always(RawBytes(b"HTTP/1.1 200 OK\r\ncontent-ty"))),
-    Fault("half a head, then silence", MOVED, _always(RawBytes(b"HTTP/1.1 200 OK\r\ncontent-ty", close=False))),
-    Fault("a head that drips for ever", MOVED, _always(Trickle(b"HTTP/1.1 200 OK\r\n" + b"x-more: 1\r\n" * 1000))),
+    Fault(
+        "half a head, then silence", MOVED, _always(RawBytes(b"HTTP/1.1 200 OK\r\ncontent-ty", close=False)), waits=True
+    ),
+    Fault(
+        "a head that drips for ever",
+        MOVED,
+        _always(Trickle(b"HTTP/1.1 200 OK\r\n" + b"x-more: 1\r\n" * 1000)),
+        waits=True,
+    ),
     Fault("not HTTP", MOVED, _always(RawBytes(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"))),
-    Fault("silent", MOVED, _always(Silent())),
+    Fault("silent", MOVED, _always(Silent()), waits=True),
     Fault("slow head", STAYED, lambda seen: SlowFirst(0.3, answer(seen))),
     Fault("connection: close", STAYED, _with(headers=(("connection", "close"),))),
     Fault("closed between two requests", STAYED, _closed_after),
@@ -167,7 +174,7 @@ FAULTS = (
     Fault("302", PASSED, _always(_MOVED_AWAY), status=302),
     Fault("compression bomb", MOVED, _always(Refuse(429, body=_BOMB, headers=(("content-encoding", "gzip"),)))),
     Fault("endless error, fast", MOVED, _always(EndlessError(chunk=b"x" * 65536, gap=0.0))),
-    Fault("endless error, slow", MOVED, _always(EndlessError(chunk=b"x", gap=0.1))),
+    Fault("endless error, slow", MOVED, _always(EndlessError(chunk=b"x", gap=0.1)), waits=True),
     Fault(
         "an error shorter than told",
         MOVED,
@@ -175,7 +182,7 @@ FAULTS = (
     ),
     # streams
     Fault("an error as the first event", MOVED, _always(StreamError(*_LIMIT, announced=False))),
-    Fault("a head, then silence", MOVED, lambda seen: Ok(answer(seen).text, wait=3600)),
+    Fault("a head, then silence", MOVED, lambda seen: Ok(answer(seen).text, wait=3600), waits=True),
     Fault("bad chunk before output", MOVED, _always(RawBytes(_CHUNKED + b"zz\r\n"))),
     Fault("bad chunk after output", CUT, _bad_chunk_late),
     Fault("less than Content-Length", CUT, _too_short),
@@ -183,6 +190,6 @@ FAULTS = (
     Fault("reset in the answer", CUT, _cut("rst")),
     Fault("closed in the answer", CUT, _cut("fin")),
     Fault("ended early", CUT, _cut("clean")),
-    Fault("stalled in the answer", CUT, _cut("stall")),
+    Fault("stalled in the answer", CUT, _cut("stall"), waits=True),
     Fault("Set-Cookie", STAYED, _with(headers=(("set-cookie", "who=first"),))),
 )
