@@ -40,8 +40,6 @@ PROMPT = "Say in sixty words what a proxy for several accounts must never do."
 class Profile:
     """Seconds: of the faults, and the time-outs of the proxy."""
 
-    slow: float
-    stall: float
     down: float
     requests: int
     interval: float
@@ -50,13 +48,13 @@ class Profile:
     idle: float
 
 
-FAST = Profile(slow=3.0, stall=4.0, down=6.0, requests=12, interval=1.2, first_byte=1.0, idle=1.0)
-FULL = Profile(slow=20.0, stall=30.0, down=60.0, requests=20, interval=4.0, first_byte=10.0, idle=30.0)
-"""The catalogue's own. Its baseline is one time-out of 30 s; a time to the first token is allowed and stated."""
+FAST = Profile(down=6.0, requests=12, interval=1.2, first_byte=2.5, idle=2.5)
+FULL = Profile(down=60.0, requests=20, interval=4.0, first_byte=10.0, idle=30.0)
+"""The catalogue's own times. Its baseline is 30 s for any silence; ours is stricter before the first token: 10 s."""
 
 
 @dataclass
-class Seenby:
+class Got:
     """What the client saw of one request."""
 
     outcome: str
@@ -80,7 +78,7 @@ class Run:
     """All that is known about one scenario's run."""
 
     profile: Profile
-    seen: list[Seenby]
+    seen: list[Got]
     primary: list[float] = field(default_factory=list)
     """When the primary was asked; seconds after the scenario began."""
     fallback: list[float] = field(default_factory=list)
@@ -90,12 +88,12 @@ class Run:
     """Whether a healthy request through the same proxy was answered afterwards."""
 
     @property
-    def last(self) -> Seenby:
+    def last(self) -> Got:
         """What the only request came to."""
         return self.seen[-1]
 
     @property
-    def during(self) -> list[Seenby]:
+    def during(self) -> list[Got]:
         """S15: the requests that were sent during the outage."""
         return [one for one in self.seen if one.sent_at < self.profile.down]
 
@@ -218,7 +216,7 @@ SCENARIOS = (
         "pass", 130,
     ),
     Scenario(
-        "S07", "head at once, slow first token", lambda profile: Ok(WORDS, wait=profile.slow),
+        "S07", "head at once, slow first token", lambda _: Ok(WORDS, wait=20.0),
         (NO_HANG, Check("first token in time", ended_in(15), advisory=True)), "pass", 60,
     ),
     Scenario("S08", "stream cut after 40 of 60 words", lambda _: _CUT, (NO_TRUNCATED_SUCCESS, NO_HANG), "safe", 40),

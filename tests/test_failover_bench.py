@@ -16,7 +16,7 @@ import pytest
 
 from conftest import CLIENT, Proxy, an_account, proxies
 from copilot_balancer.fake import FakeAccount, Ok, Refuse, running
-from failover_bench import FAST, FULL, HEADER, PROMPT, SCENARIOS, WORDS, Run, Scenario, Seenby, row, verdict
+from failover_bench import FAST, FULL, HEADER, PROMPT, SCENARIOS, WORDS, Run, Scenario, Got, row, verdict
 
 API = "https://api.githubcopilot.com/chat/completions"
 PROFILE = FULL if os.environ.get("FAILOVER_BENCH") == "full" else FAST
@@ -26,11 +26,11 @@ def token(fence: str, name: str) -> str:
     return f"gho_{fence}-{name}-canary"
 
 
-def asked(proxy: Proxy, scenario: Scenario, fence: str, number: int, *, stream: bool = True) -> Seenby:
+def asked(proxy: Proxy, scenario: Scenario, fence: str, number: int, *, stream: bool = True) -> Got:
     """One request, as a client of the OpenAI API reads its answer: what is no JSON is skipped, [DONE] is not needed."""
     messages = [{"role": "user", "content": PROMPT}]
     body = {"model": "gpt-4.1", "stream": stream, "messages": messages}
-    found, began = Seenby("error"), time.monotonic()
+    found, began = Got("error"), time.monotonic()
     try:
         with (
             httpx.Client(
@@ -61,7 +61,7 @@ def asked(proxy: Proxy, scenario: Scenario, fence: str, number: int, *, stream: 
     return found
 
 
-def read(response: httpx.Response, found: Seenby, until: float) -> None:
+def read(response: httpx.Response, found: Got, until: float) -> None:
     """Read a stream or a document to its end."""
     if not response.headers["content-type"].startswith("text/event-stream"):
         document = json.loads(response.read())
