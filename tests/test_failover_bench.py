@@ -16,7 +16,7 @@ import pytest
 
 from conftest import CLIENT, Proxy, an_account, proxies
 from copilot_balancer.fake import FakeAccount, Ok, Refuse, running
-from failover_bench import FAST, FULL, HEADER, PROMPT, SCENARIOS, WORDS, Run, Scenario, Got, row, verdict
+from failover_bench import FAST, FULL, HEADER, PROMPT, SCENARIOS, WORDS, Got, Run, Scenario, row, verdict
 
 API = "https://api.githubcopilot.com/chat/completions"
 PROFILE = FULL if os.environ.get("FAILOVER_BENCH") == "full" else FAST
