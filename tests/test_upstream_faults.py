@@ -28,7 +28,7 @@ API = "https://api.githubcopilot.com/chat/completions"
 REQUESTS = int(os.environ.get("FAULT_REQUESTS", "2"))
 """Of each fault, in each cell; a part of them one after the other over one connection, as long as that lasts."""
 PART = 25
-AT_ONCE = 16
+AT_ONCE = 16 if REQUESTS <= PART else 40
 DEADLINE = 20.0
 """Seconds; far above what the time-outs add up to, so that only a hang, not a busy machine, comes near it."""
 OPTIONS = {
