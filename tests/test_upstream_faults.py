@@ -1,7 +1,7 @@
 """Every fault of an upstream over real sockets, through mitmdump and mitmweb, to HTTP/1.1 and HTTP/2 clients.
 
 Of each request it is counted whether it was lost (not the answer that it should have got), doubled (a second answer, or
-sent more often than it may), misattributed (``x-copilot-account`` is not who answered) or late; all must be 0.
+sent more often than it may), misattributed (``x-copilot-account`` is not who answered) or late; all must be 0. In the end no connection is left open.
 A few requests a fault here; ``FAULT_REQUESTS=200`` is the long form, and ``FAULT_TABLE=FILE`` writes the counts there.
 
 A client that offers HTTP/2 gets it only with ``connection_strategy=lazy``, and only when it prefers HTTP/2: by default
@@ -14,6 +14,7 @@ import ssl
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -205,6 +206,15 @@ def counted(seen: list[Seen], answers: dict[int, list[Got]]) -> tuple[dict[str, 
     return counts, wrong
 
 
+def open_sockets(proxy: Proxy) -> int:
+    """How many sockets the proxy has open; 0 where the system does not tell."""
+    found = 0
+    for link in Path(f"/proc/{proxy.process.pid}/fd").glob("*"):
+        with suppress(FileNotFoundError):
+            found += os.readlink(link).startswith("socket:")
+    return found
+
+
 def write_table(cell: str, counts: dict[str, Count]) -> None:
     """Append the counts of a cell to the file that `FAULT_TABLE` names."""
     if name := os.environ.get("FAULT_TABLE"):
@@ -246,6 +256,7 @@ def test_every_fault(start, fake, program, spoken):
         accounts=accounts_of(fake),
         env={"FAKE_REFUSES": REFUSES, "FAKE_SWALLOWS": SWALLOWS, "FAKE_MUTE": MUTE},
     )
+    before = open_sockets(proxy)
     answers: dict[int, list[Got]] = defaultdict(list)
     with ThreadPoolExecutor(AT_ONCE) as threads:
         for found in threads.map(lambda part: (part[0], asked_by(proxy, *part, spoken)), parts()):
@@ -257,3 +268,4 @@ def test_every_fault(start, fake, program, spoken):
     assert {got.version for found in answers.values() for got in found} == {version}
     assert "Traceback" not in proxy.log
     assert "incident" not in proxy.log
+    until(lambda: open_sockets(proxy) <= before, "every connection to be closed")

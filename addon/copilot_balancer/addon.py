@@ -33,7 +33,6 @@ from mitmproxy.tls import ClientHelloData
 
 from copilot_balancer import config, contentview, guard
 from copilot_balancer.commands import Commands
-from copilot_balancer.connect_limit import ConnectLimit
 from copilot_balancer.copilot import error_body, plain_host
 from copilot_balancer.doorkeeper import Doorkeeper, is_loopback
 from copilot_balancer.errors import BalancerError, InvalidInput, printable
@@ -47,6 +46,7 @@ from copilot_balancer.overview import running
 from copilot_balancer.questions import Refusal, Send, log_incident
 from copilot_balancer.store import Paths, paths
 from copilot_balancer.upkeep import Upkeep
+from copilot_balancer.upstreams import Upstreams
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class CopilotBalancer:
         self.addons = [
             Commands(lambda: self.live, self.upkeep.store, self._this_proxy),
             Doorkeeper(lambda: self.live.settings if self.live else None),
-            ConnectLimit(self._is_copilot),
+            Upstreams(self._is_copilot),
         ]
         """mitmproxy calls them as it calls us."""
         self._watching: asyncio.Task[None] | None = None

@@ -1,16 +1,19 @@
-"""How long a connection to a Copilot host may take: mitmproxy itself waits as long as the system does.
+"""The connections to upstreams: how long one to a Copilot host may take, and that each is closed in the end.
 
 Laws of this file:
 
-1. A connection and its TLS have `SECONDS` each; then mitmproxy is told that it failed, in the way in which it tells
-   itself: the task that opens and reads the connection is cancelled.
-2. Nothing else is decided here: what a failed connection means for a request is the layer's and the pool's.
+1. A connection to a Copilot host and its TLS have `SECONDS` each; mitmproxy waits as long as the system does. It is
+   told that they failed as it tells itself: the task that opens and reads the connection is cancelled.
+2. A connection that mitmproxy is done with is closed. It forgets one that it cancels while more data of it waits for
+   the lock of ``server_event``: socket and buffers stayed for ever (mitmproxy 12.3.1, ``proxy/server.py``).
+3. Nothing else is decided here: what a failed connection means for a request is the layer's and the pool's.
 """
 
 import asyncio
 import weakref
 from collections.abc import Callable
 
+from mitmproxy import ctx
 from mitmproxy.connection import Connection
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import TlsData
@@ -19,7 +22,7 @@ SECONDS = 10.0
 """For the connection, and again for its TLS."""
 
 
-class ConnectLimit:
+class Upstreams:
     """A mitmproxy addon inside ours.
 
     Args:
@@ -47,6 +50,7 @@ class ConnectLimit:
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
         """It failed."""
         self._end(data.server)
+        self._tasks.pop(data.server, None)
 
     def tls_start_server(self, tls: TlsData) -> None:
         """Its TLS begins."""
@@ -63,6 +67,10 @@ class ConnectLimit:
     def server_disconnected(self, data: ServerConnectionHookData) -> None:
         """It is over."""
         self._end(data.server)
+        self._tasks.pop(data.server, None)
+        for handler in ctx.master.addons.get("proxyserver").connections.values():
+            if handler.client is data.client and (forgotten := handler.transports.pop(data.server, None)) is not None:
+                forgotten.writer.close()
 
     def _begin(self, connection: Connection, what: str) -> None:
         task = self._tasks.get(connection)
