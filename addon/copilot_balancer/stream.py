@@ -316,7 +316,7 @@ class FailoverStream(HttpStream):
                 yield from self._release()
             else:
                 yield from self._layer.wake_in(HOLD_SECONDS)
-        elif isinstance(event, ResponseEndOfMessage) and not watch.whole:
+        elif isinstance(event, ResponseEndOfMessage) and not watch.whole and self.client_state != self.state_errored:
             yield from self._refused_in_stream("the answer ended before it began")
         else:
             yield from self._release()
