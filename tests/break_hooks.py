@@ -1,6 +1,12 @@
-"""A mitmproxy script for tests alone: for models named break-*, our own code raises, with a secret in hand."""
+"""A mitmproxy script for tests alone: for models named break-*, our own code raises, with a secret in hand.
+
+For the model wait-choose the choice of an account takes for ever.
+"""
+
+import asyncio
 
 from copilot_balancer.exchange import Exchange
+from copilot_balancer.later import Later
 from copilot_balancer.stream import FailoverStream
 
 _choose, _judge, _head, _end = Exchange.choose, Exchange.judge, Exchange.head, Exchange.end
@@ -16,6 +22,8 @@ def _break(exchange: Exchange, where: str) -> None:
 async def choose(self, send):
     await _choose(self, send)
     _break(self, "choose")
+    if self.body.model == "wait-choose":
+        await Later(asyncio.Event().wait())
 
 
 async def judge(self, refusal):

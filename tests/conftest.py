@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def three_accounts() -> tuple[Account, ...]:
 
 @dataclass
 class Proxy:
-    """A mitmdump of its own process, with the addon, in front of a fake."""
+    """A mitmdump or mitmweb of its own process, with the addon, in front of a fake."""
 
     port: int
     folder: Path
@@ -124,20 +125,21 @@ def fake() -> Iterator[FakeCopilot]:
         yield server
 
 
-@pytest.fixture
-def start(fake, tmp_path) -> Iterator[Callable[..., Proxy]]:
-    """Start `mitmdump -s addon/balancer.py` with these accounts and arguments; ended at the end of the test."""
+@contextmanager
+def proxies(fake: FakeCopilot, where_to: Path) -> Iterator[Callable[..., Proxy]]:
+    """What starts `mitmdump -s addon/balancer.py` (or mitmweb) in front of a fake; all of them are ended at the end."""
     begun: list[Proxy] = []
 
     def start(
         *arguments: str,
+        program: str = "mitmdump",
         accounts: tuple[Account, ...] | None = None,
         wait: bool = True,
         home: Path | None = None,
         env: dict[str, str] | None = None,
         **decided: object,
     ) -> Proxy:
-        folder = tmp_path / f"proxy{len(begun)}"
+        folder = where_to / f"proxy{len(begun)}"
         folder.mkdir()
         accounts = () if home else accounts
         home = home or folder / "home"
@@ -155,11 +157,13 @@ def start(fake, tmp_path) -> Iterator[Callable[..., Proxy]]:
             decisions = Decisions(**{"accounts": stored, "terms_accepted_at": 1.0, **decided})
             store.edit_decisions(lambda _: decisions)
         port = free_port()
-        program = "import sys; from mitmproxy.tools.main import mitmdump; sys.argv[0] = 'mitmdump'; mitmdump()"
+        code = f"import sys; from mitmproxy.tools.main import {program}; sys.argv[0] = '{program}'; {program}()"
+        if program == "mitmweb":
+            arguments += ("--no-web-open-browser", "--web-port", str(free_port()))
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-c", program, "-s", str(ROOT / "tests" / "dial_fake.py")),
+                    *(sys.executable, "-c", code, "-s", str(ROOT / "tests" / "dial_fake.py")),
                     *("-s", str(ROOT / "addon" / "balancer.py"), "-p", str(port)),
                     *("--set", f"confdir={folder / 'ca'}"),
                     *("--set", f"ssl_verify_upstream_trusted_ca={fake.ca_file}", *arguments),
@@ -172,13 +176,22 @@ def start(fake, tmp_path) -> Iterator[Callable[..., Proxy]]:
         proxy = Proxy(port, folder, process, store, fake)
         begun.append(proxy)
         if wait:
-            until(lambda: "copilot: ready on" in proxy.log or process.poll() is not None, "mitmdump to be ready")
+            until(lambda: "copilot: ready on" in proxy.log or process.poll() is not None, f"{program} to be ready")
             assert process.poll() is None, proxy.log
         return proxy
 
-    yield start
-    for proxy in begun:
-        proxy.stop()
+    try:
+        yield start
+    finally:
+        for proxy in begun:
+            proxy.stop()
+
+
+@pytest.fixture
+def start(fake, tmp_path) -> Iterator[Callable[..., Proxy]]:
+    """Start `mitmdump -s addon/balancer.py` (or mitmweb) with these accounts and arguments; the test's end ends it."""
+    with proxies(fake, tmp_path) as starting:
+        yield starting
 
 
 @pytest.fixture

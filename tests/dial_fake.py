@@ -1,6 +1,6 @@
 """A mitmproxy script for tests alone: in this process, every connection leads to the fake at $FAKE_PORT.
 
-Hosts in $FAKE_REFUSES refuse to be connected to.
+Hosts in $FAKE_REFUSES refuse to be connected to, those in $FAKE_SWALLOWS never answer, those in $FAKE_MUTE say nothing.
 """
 
 import os
@@ -9,10 +9,11 @@ import ssl
 import httpx
 from httpcore._backends.sync import SyncBackend
 
-from copilot_balancer.fake import dial
+from copilot_balancer.fake import Faulty, dial
 from copilot_balancer.github import GitHub
 
-dialling = dial(int(os.environ["FAKE_PORT"]), everything=True, refuse=os.environ.get("FAKE_REFUSES", "").split())
+faulty = Faulty(*(os.environ.get(name, "").split() for name in ("FAKE_REFUSES", "FAKE_SWALLOWS", "FAKE_MUTE")))
+dialling = dial(int(os.environ["FAKE_PORT"]), everything=True, faulty=faulty)
 dialling.__enter__()
 
 

@@ -96,6 +96,8 @@ class Plan:
     """Whether the stream opens with an error."""
     done: bool = False
     """Whether the stream has said that it is done, and then does not end well."""
+    endless: bool = False
+    """Whether the layer cuts it off; `body` is then what was judged of it."""
 
     @property
     def streams(self) -> bool:
@@ -222,12 +224,14 @@ def refused_without_body(rng: random.Random, tag: bytes) -> Plan:
 
 def endless_refusal(rng: random.Random, tag: bytes) -> Plan:
     pieces = [tag + b"x" * 1000 for _ in range(8)]
-    return Plan("endless refusal", Ending.WHOLE, 500, b"".join(pieces), [_stream_head(500), *_chunked(pieces)])
+    steps = [_stream_head(500), *_chunked(pieces)]
+    return Plan("endless refusal", Ending.REFUSED, 500, b"".join(pieces), steps, endless=True)
 
 
-def endless_refusal_cut(rng: random.Random, tag: bytes) -> Plan:
-    plan = endless_refusal(rng, tag)
-    return Plan("endless refusal, cut", Ending.CUT, 500, plan.body, [*plan.steps[:-1], "close"])
+def slow_refusal(rng: random.Random, tag: bytes) -> Plan:
+    head = b"HTTP/1.1 429 No\r\nContent-Length: 1000\r\n\r\n" + tag
+    drips = [part for _ in range(4) for part in (rng.uniform(3.0, 9.0), b"x")]
+    return Plan("slow refusal", Ending.REFUSED, 429, tag + b"xxxx", [head, *drips], endless=True)
 
 
 def connect_refused(rng: random.Random, tag: bytes) -> Plan:
@@ -344,7 +348,7 @@ def done_and_lingers(rng: random.Random, tag: bytes) -> Plan:
 KINDS: tuple[Callable[[random.Random, bytes], Plan], ...] = (
     *(served, served_slowly, served_document, until_close, connection_close, closes_when_idle, empty, huge_head),
     *(early_hints, garbage_after),
-    *(refused_limit, refused_otherwise, refused_by_a_fault, refused_without_body, endless_refusal, endless_refusal_cut),
+    *(refused_limit, refused_otherwise, refused_by_a_fault, refused_without_body, endless_refusal, slow_refusal),
     *(connect_refused, connect_slow, tls_failure, reset, reset_in_head, malformed_head, bad_length, cut_refusal),
     *(malformed_refusal, silent, stalls, cut_middle, cut_in_a_chunk, malformed_chunk, short_of_its_length, head_alone),
     *(early_end, early_end_without_output, error_in_stream, done_and_lingers),
@@ -861,6 +865,8 @@ class World(Playbook):
             self.blame(f"request {wanted.number}: judged after the client has seen a byte")
         if (response is None) is (refusal.error is None):
             self.blame(f"request {wanted.number}: judged with neither or both of answer and error")
+        if response is not None and turn.plan.endless and turn.plan.body.startswith(response.raw_content):
+            turn.plan.body = response.raw_content
         if response is not None and (response.status_code, response.raw_content) != (turn.plan.status, turn.plan.body):
             self.blame(f"request {wanted.number}: judged another attempt's answer")
         if refusal.sent is not turn.sent:

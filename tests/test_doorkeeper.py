@@ -1,6 +1,7 @@
 """Who may come in: this machine, this user, and no web page."""
 
 import asyncio
+import errno
 import logging
 import os
 import subprocess
@@ -59,6 +60,24 @@ def knock(client: Client, settings: Settings | None = Settings(), password: str 
             tctx.options.update(proxyauth=password)
         asyncio.run(Doorkeeper(lambda: settings, **more).client_connected(client))
     return client.error
+
+
+def test_a_lack_of_files_is_a_line_a_minute(caplog, monkeypatch):
+    """Of connections that cannot be taken mitmproxy writes a traceback each; of them one line a minute is left."""
+    now = [5.0]
+    log = logging.getLogger("mitmproxy.master")
+    monkeypatch.setattr(log, "filters", [])
+    for _ in range(2):  # the script is run again
+        Doorkeeper(lambda: None, lambda: now[0]).load(None)
+    assert len(log.filters) == 1
+    for now[0] in (5.0, 6.0, 64.9, 65.0):
+        log.error("Unhandled error in task.", exc_info=OSError(errno.EMFILE, "Too many open files"))
+        log.error("Unhandled error in task.", exc_info=OSError(errno.ENFILE, "Too many open files in system"))
+    log.error("Unhandled error in task.", exc_info=OSError(errno.EPIPE, "Broken pipe"))
+    log.error("Unhandled error in task.")
+    short = [record.getMessage().startswith("copilot: no connection can be taken now") for record in caplog.records]
+    assert short == [True, True, False, False]
+    assert [record.exc_info is not None for record in caplog.records] == [False, False, True, False]
 
 
 @pytest.mark.parametrize(

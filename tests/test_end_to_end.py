@@ -3,12 +3,13 @@
 import json
 import socket
 import ssl
+import sys
 import threading
 
 import httpx
 import pytest
 
-from conftest import CLIENT, PERSONAL, SPARE, WORK, an_account, three_accounts, until
+from conftest import CLIENT, PERSONAL, ROOT, SPARE, WORK, an_account, three_accounts, until
 from copilot_balancer.accounts import Consent, Decisions, fingerprint
 from copilot_balancer.copilot import PLACEHOLDER
 from copilot_balancer.fake import CutMid, Drop, FakeAccount, Ok, Quota, RawBytes, Refuse, Silent, limited
@@ -195,6 +196,35 @@ def test_a_stalled_answer_is_cut(start, fake):
     with pytest.raises(httpx.RemoteProtocolError):
         proxy.post()
     assert asked(fake) == ["work"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_silent_upstream_ends_at_the_deadline(start, fake, stream):
+    """Without any other time-out a silent upstream is given up when the request's time is over; nobody else is asked."""
+    proxy = start("--set", "copilot_deadline=1")
+    fake.accounts[WORK].default = Silent()
+    got = proxy.post(stream=stream)
+    assert got.status_code == 502
+    assert "silent for 1 s" in got.json()["error"]["message"]
+    assert asked(fake) == ["work"]
+    until(proxy.lines, "the line")
+    assert "not retried, because its time is over" in proxy.lines()[0]
+
+
+def test_a_choice_that_never_comes_ends_at_the_deadline(start, fake):
+    """A hook of ours that waits for ever costs its own request alone, which ends with an answer and an incident."""
+    proxy = start("-s", str(ROOT / "tests" / "break_hooks.py"), "--set", "copilot_deadline=1")
+    got = []
+    waiting = threading.Thread(target=lambda: got.append(proxy.post(model="wait-choose")))
+    waiting.start()
+    assert proxy.post().status_code == 200
+    waiting.join(60)
+    assert [answer.status_code for answer in got] == [502]
+    assert "incident" in got[0].json()["error"]["message"]
+    assert proxy.log.count("copilot: incident") == 1
+    assert proxy.log.count("TimeoutError") == 1
+    assert len(asked(fake)) == 1
+    assert proxy.post().status_code == 200
 
 
 RAW = (
@@ -506,6 +536,18 @@ def test_a_host_that_cannot_be_reached(start):
     assert "cannot be reached" in json.loads(body)["error"]["message"]
 
 
+def test_a_host_that_never_answers(start):
+    """A Copilot host whose connection is never answered is as one that cannot be reached, after ten seconds."""
+    proxy = start("-s", str(ROOT / "tests" / "no_rests.py"), env={"FAKE_SWALLOWS": "api.githubcopilot.com"})
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as plain:
+        plain.sendall(b"CONNECT api.githubcopilot.com:443 HTTP/1.1\r\n\r\n")
+        answer = b""
+        while b"}}" not in answer:
+            answer += plain.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 502")
+    assert "no connection within" in proxy.log
+
+
 def test_an_accounts_host_that_cannot_be_reached_fails_over(start, fake):
     """When the chosen account's own host cannot be connected to, another account serves."""
     elsewhere = an_account("work", WORK, 1, api_host="api.business.githubcopilot.com")
@@ -561,6 +603,19 @@ def test_a_request_is_held_while_all_rest(start, fake):
     fake.accounts[WORK].script.extend([limited(3, "rate_limited")])
     assert proxy.post().status_code == 200
     assert asked(fake) == ["work", "work"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of open files to set")
+def test_more_connections_than_files(start):
+    """Idle connections that use up the process's files do not flood the log with tracebacks; then it serves again."""
+    proxy = start("-s", str(ROOT / "tests" / "few_files.py"))
+    idle = [socket.create_connection(("127.0.0.1", proxy.port)) for _ in range(300)]
+    until(lambda: proxy.log.count("client connect\n") > 200, "the connections")
+    for connected in idle:
+        connected.close()
+    assert proxy.post().status_code == 200
+    assert "Traceback" not in proxy.log
+    assert len([line for line in proxy.log.splitlines() if "copilot: " in line]) <= 10
 
 
 def test_a_held_client_that_leaves_costs_nothing(start, fake):

@@ -23,12 +23,14 @@ from copilot_balancer.fake import (
     FakeAccount,
     FakeCopilot,
     FakeLogin,
+    Faulty,
     Ok,
     Quota,
     RawBytes,
     Refuse,
     Silent,
     SlowFirst,
+    Trickle,
     always,
     dial,
     limited,
@@ -480,6 +482,43 @@ def test_raw_bytes(fake, work, close):
             return got, bool(done)
 
     assert asyncio.run(read()) == (b"HTTP/1.1 999 \x00\r\n", close)
+
+
+def test_bytes_can_drip(fake, work):
+    """A script may send bytes one by one; then the connection closes."""
+    work.default = Trickle(b"HTTP/1.1 20", gap=0.01)
+
+    async def read():
+        async with raw(fake) as (reader, writer):
+            began = time.monotonic()
+            writer.write(chat())
+            return await reader.readexactly(1) + await reader.read(), time.monotonic() - began
+
+    got, seconds = asyncio.run(read())
+    assert got == b"HTTP/1.1 20"
+    assert seconds >= 0.1
+
+
+def test_a_head_can_come_long_before_the_first_event(fake, work):
+    """A script may send the head of a stream at once, and its first event later."""
+    work.default = Ok(ANSWER, wait=3600)
+
+    async def read():
+        async with raw(fake) as (reader, writer):
+            writer.write(chat())
+            head = await reader.readuntil(b"\r\n\r\n")
+            done, _ = await asyncio.wait([asyncio.ensure_future(reader.read())], timeout=0.1)
+            return head, done
+
+    head, done = asyncio.run(read())
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert not done
+
+
+def test_a_status_without_a_name(client, work):
+    """A status that HTTP does not name is sent all the same."""
+    work.default = Refuse(529, message="overloaded")
+    assert client.ask("/chat/completions").status_code == 529
 
 
 def test_plain_json_to_a_stream_request(client, work):
@@ -1004,10 +1043,26 @@ def test_dial_leads_the_fakes_hosts_to_the_fake(fake, by_port, everything, host,
                 asyncio.run(_host_reached(host, 443, context))
 
 
+@pytest.mark.parametrize("faulty", [Faulty(swallow={API}), Faulty(mute={API})], ids=["never answers", "says nothing"])
+def test_dial_can_wait_for_ever(fake, faulty):
+    """A host may leave its connections unanswered, or stand and never begin TLS."""
+
+    async def connecting():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                _, writer = await mitmproxy_server.asyncio.open_connection(API, 443)
+                assert faulty.mute
+                await writer.start_tls(ssl.create_default_context(), server_hostname=API)
+
+    with dial(fake, faulty=faulty):
+        asyncio.run(connecting())
+    assert fake.connections == 0
+
+
 def test_dial_can_refuse_and_ends(fake):
     """A refused host fails to connect, live; everything else of asyncio is asyncio's own; afterwards all is as before."""
     refuse = {API}
-    with dial(fake, refuse=refuse):
+    with dial(fake, faulty=Faulty(refuse)):
         assert mitmproxy_server.asyncio is not asyncio
         assert mitmproxy_server.asyncio.sleep is asyncio.sleep
         with pytest.raises(ConnectionRefusedError):

@@ -11,7 +11,7 @@ from mitmproxy.proxy.layers.http import HttpLayer, HttpStream
 from copilot_balancer import layer, stream
 from copilot_balancer.layer import PRIVATE, FailoverLayer
 from copilot_balancer.questions import Hidden, Refusal, Send
-from copilot_balancer.stream import BUFFER_LIMIT
+from copilot_balancer.stream import BUFFER_LIMIT, REFUSAL_SECONDS
 from playbook import PlainTunnel, Playbook, make_context
 
 REQUEST = (
@@ -379,19 +379,49 @@ def test_an_exception_after_the_first_byte_cuts_the_stream(monkeypatch, caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_an_endless_refusal_is_passed_on():
-    """A refusal that does not end is held back up to a bound, then passed on as it comes."""
-    addon = Addon()
+ENDLESS = b"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_an_endless_refusal_is_cut_off(again):
+    """A refusal that does not end is judged by its beginning, and given with it; its connection is closed."""
+    addon = Addon(*["api.githubcopilot.com"] * (2 if again else 1))
     play = addon.play()
     play.client_sends(REQUEST)
-    play.server_sends(b"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n")
-    chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    play.server_sends(ENDLESS)
     for _ in range(BUFFER_LIMIT // 65536 + 1):
-        play.server_sends(chunk)
-    assert len(play.to_client) > BUFFER_LIMIT
-    play.server_sends(END)
-    assert play.to_client.endswith(END)
-    assert addon.refusals == []
+        play.server_sends(b"10000\r\n" + b"x" * 65536 + b"\r\n", play.opened[0])
+    assert addon.statuses == [500]
+    assert play.opened[0] in play.closed
+    if again:
+        play.server_sends(STREAM + END)
+        assert play.to_client == STREAM + END
+    else:
+        head, _, body = play.to_client.partition(b"\r\n\r\n")
+        assert b"content-length: %d" % len(body) in head
+        assert b"ransfer-" not in head
+        assert len(body) == BUFFER_LIMIT + 65536
+    addon.hosts.append("api.githubcopilot.com")
+    play.client_sends(REQUEST)
+    assert len(addon.sends) == len(addon.hosts)  # the client's connection goes on
+
+
+@pytest.mark.parametrize("drips", [True, False])
+def test_a_slow_refusal_is_cut_off(clock, drips):
+    """A refusal whose body takes too long is judged by what came of it, whether more comes or nothing."""
+    play = (addon := Addon()).play()
+    play.client_sends(REQUEST)
+    play.server_sends(b"HTTP/1.1 429 No\r\nContent-Length: 999\r\n\r\nslow")
+    clock.now += REFUSAL_SECONDS - 1.0
+    if drips:
+        play.server_sends(b"er")
+    clock.now += 1.0
+    play.wake()
+    assert addon.statuses == [429]
+    assert addon.refusals[0].error is None
+    assert len(play.opened) == 2
+    play.server_sends(STREAM + END)
+    assert play.to_client == STREAM + END
 
 
 def test_a_request_is_whole_before_it_is_sent():

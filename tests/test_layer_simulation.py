@@ -9,6 +9,7 @@ from mitmproxy.proxy.layers.http import HttpStream
 from copilot_balancer import layer, questions, stream
 from layer_simulation import KINDS, main, simulate
 from test_layer import END, LIMITED, REQUEST, STREAM, Addon, no_tls  # noqa: F401 - a fixture
+from test_layer_streams import Watching
 
 SEEDS = 400
 GROUPS = 8
@@ -111,6 +112,30 @@ def test_an_end_that_is_told_after_the_answer_was_replaced():
     assert play.to_client.count(b"HTTP/1.1") == 1
     play.server_sends(LIMITED)
     assert b"HTTP/1.1 418" in play.to_client[20:]
+
+
+def test_a_refusal_that_ends_because_the_client_has_left():
+    """A refusal without a length ends with its connection, which we close when the client leaves: nobody is asked again."""
+    addon = Addon()
+    play = addon.play()
+    play.client_sends(REQUEST)
+    play.server_sends(b"HTTP/1.1 503 No\r\n\r\nhalf of")
+    play.client_leaves()
+    play.server_closes(play.opened[0])
+    assert addon.refusals == []
+    assert len(addon.sends) == 1
+
+
+def test_a_stream_that_ends_because_the_client_has_left():
+    """The same for a stream without a length of which nothing but an announcement had come."""
+    addon = Watching()
+    play = addon.play()
+    play.client_sends(REQUEST)
+    play.server_sends(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nready")
+    play.client_leaves()
+    play.server_closes(play.opened[0])
+    assert addon.judged == []
+    assert len(addon.sends) == 1
 
 
 @pytest.mark.parametrize("status", [100, 102, 103])

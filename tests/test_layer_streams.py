@@ -123,6 +123,41 @@ def test_an_error_in_a_stream_can_be_replaced():
     assert len(play.opened) == 2
 
 
+class Waiting(Watching):
+    def failover_choose(self, send) -> None:
+        super().failover_choose(send)
+        send.first_byte_timeout = send.first_event_timeout = 10.0
+
+
+def test_a_head_alone_is_silence(clock):
+    """A head and then nothing is a silent upstream, and another account is asked; without the time-out it is let through."""
+    play = (addon := Waiting()).play()
+    play.client_sends(REQUEST)
+    play.server_sends(STREAM_HEAD)
+    for seconds in (2.0, 8.0):
+        clock.now += seconds
+        assert play.to_client == b""
+        play.wake()
+    assert addon.judged == [(None, None, "the upstream was silent for 10 s")]
+    assert play.opened[0] in play.closed
+    play.server_sends(STREAM_HEAD + chunk(b"open done") + END)
+    assert play.to_client == STREAM_HEAD + chunk(b"open done") + END
+
+
+def test_what_is_only_announced_is_let_through_in_a_moment(clock):
+    """Once anything came the answer is held back no longer than without a time-out."""
+    play = (addon := Waiting()).play()
+    play.client_sends(REQUEST)
+    play.server_sends(STREAM_HEAD)
+    clock.now += 1.0
+    play.server_sends(chunk(b"ready"))
+    clock.now += 2.0
+    play.wakeups.sort(key=lambda wakeup: wakeup.delay)
+    play.wake()
+    assert play.to_client == STREAM_HEAD + chunk(b"ready")
+    assert addon.judged == []
+
+
 @pytest.mark.parametrize("how", ["ended", "closed"])
 def test_an_answer_that_never_began_is_asked_again(how):
     """An announcement and then the end, or a broken connection: nothing was seen, so another account is asked."""

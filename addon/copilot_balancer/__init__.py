@@ -12,6 +12,7 @@ The rooms, top to bottom; an arrow points down only (``pyproject.toml``, import-
                frames          a WebSocket after its handshake
                listing         the list of models, and sessions: what the home account answers
                doorkeeper      who may come in: this machine, this user, no web page
+               upstreams       how long a connection to a Copilot host may take, and that each is closed
                live            what all requests of a running proxy share
                passing         an answer on its way to the client: what is read of it, and kept
                request_body    what is read of a client's body, and what of it goes upstream

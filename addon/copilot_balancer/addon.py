@@ -46,11 +46,16 @@ from copilot_balancer.overview import running
 from copilot_balancer.questions import Refusal, Send, log_incident
 from copilot_balancer.store import Paths, paths
 from copilot_balancer.upkeep import Upkeep
+from copilot_balancer.upstreams import Upstreams
 
 logger = logging.getLogger(__name__)
 
 KEEP_BODIES = 2 * 1024 * 1024
 """Bytes of a streamed answer kept where a person can look at it, unless `copilot_keep_bodies` says otherwise."""
+
+
+GRACE = 1.0
+"""Seconds beyond a request's deadline for a choice that should have been made by then."""
 
 
 class CopilotBalancer:
@@ -77,6 +82,7 @@ class CopilotBalancer:
         self.addons = [
             Commands(lambda: self.live, self.upkeep.store, self._this_proxy),
             Doorkeeper(lambda: self.live.settings if self.live else None),
+            Upstreams(self._is_copilot),
         ]
         """mitmproxy calls them as it calls us."""
         self._watching: asyncio.Task[None] | None = None
@@ -283,7 +289,8 @@ class CopilotBalancer:
         exchange = self.exchanges[send.flow]
         assert exchange.choice is not None
         try:
-            await exchange.choice
+            async with asyncio.timeout(exchange.time_left() + GRACE):
+                await exchange.choice
         except Exception as error:  # noqa: BLE001
             exchange.fault("the choice of an account", error)
 

@@ -9,26 +9,30 @@ Laws of this file:
    strangers out: whoever knows the password may come in.
 4. A web page gets nothing: a browser may be pointed at this proxy and trust its CA, and any page can then send a
    request to a Copilot host. It cannot hide what its browser writes into it.
-5. A flood of refused connections is a line a minute.
+5. A flood of connections, refused or more than the process may have, is a line a minute.
 """
 
+import errno
 import ipaddress
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
 
 from mitmproxy import ctx, http
+from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
 
 from copilot_balancer import peers
 from copilot_balancer.config import Settings
+from copilot_balancer.guard import put_filter
 from copilot_balancer.questions import log_incident
 
 logger = logging.getLogger(__name__)
 
 SAY_EVERY = 60.0
-"""Seconds between two lines about connections that were refused."""
+"""Seconds between two lines about connections that were refused, or could not be taken."""
 
 ROOT = 0
 """The uid that may come in beside our own."""
@@ -54,6 +58,10 @@ class Doorkeeper:
         self._clock = clock
         self._said_at: float | None = None
         self._unsaid = 0
+
+    def load(self, _: Loader) -> None:
+        """Let a lack of files be told in a line."""
+        put_filter("mitmproxy.master", OutOfFiles(self._clock))
 
     def running(self) -> None:
         """Say once where nothing but a password could tell users apart."""
@@ -98,6 +106,32 @@ class Doorkeeper:
         more = f"; {self._unsaid} more were refused before" if self._unsaid else ""
         self._said_at, self._unsaid = now, 0
         logger.warning("copilot: a connection was refused: %s%s", reason, more)
+
+
+class OutOfFiles(logging.Filter):
+    """Tells in one line a minute that no connection can be taken: mitmproxy writes a traceback for each.
+
+    Args:
+        clock: seconds that never go back.
+
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said_at = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is written; one about a lack of files is made short."""
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+            return True
+        if self._clock() - self._said_at < SAY_EVERY:
+            return False
+        self._said_at = self._clock()
+        record.msg = "copilot: no connection can be taken now: as many files are open as may be (ulimit -n)"
+        record.args, record.exc_info = (), None
+        return True
 
 
 def is_loopback(host: str) -> bool:

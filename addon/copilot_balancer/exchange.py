@@ -43,6 +43,10 @@ HOLD_STEP = 0.25
 """Seconds between two looks at whether the client of a held request is still there."""
 
 
+LAST_CHANCE = 0.1
+"""Seconds for an answer to what is sent when the deadline is there; by then the pool sends nothing more."""
+
+
 class Exchange:
     """One client request to a Copilot host."""
 
@@ -82,6 +86,10 @@ class Exchange:
         self.send: Send | None = None
         self.passing: Passing | None = None
         """The answer that is streamed, once its head has come."""
+
+    def time_left(self) -> float:
+        """Seconds within which the client must see the first byte."""
+        return self.began + self.live.settings.deadline - self.live.now()
 
     # --- with what? --------------------------------------------------------------------------------------------------
 
@@ -232,8 +240,9 @@ class Exchange:
         send.host = self.bearer.host
         send.authorize = partial(self._authorize, send)
         send.idle_timeout = self.live.settings.idle_timeout
-        if self.body.streams:
-            send.first_byte_timeout = self.live.settings.first_byte_timeout
+        send.first_byte_timeout = max(self.time_left(), LAST_CHANCE)
+        if self.body.streams and (patience := self.live.settings.first_byte_timeout):
+            send.first_event_timeout = send.first_byte_timeout = min(patience, send.first_byte_timeout)
 
     def _home(self) -> Attempt | None:
         """For what only one account may answer: the home account, else the first that can."""

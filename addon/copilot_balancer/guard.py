@@ -149,11 +149,16 @@ class LogFilter(logging.Filter):
 
 
 def watch_log() -> None:
-    """Let mitmproxy's connections log nothing of a credential; again is harmless, since a script is run again."""
-    log = logging.getLogger("mitmproxy.proxy.server")
-    for known in [known for known in log.filters if type(known).__name__ == LogFilter.__name__]:
+    """Let mitmproxy's connections log nothing of a credential."""
+    put_filter("mitmproxy.proxy.server", LogFilter())
+
+
+def put_filter(logger: str, new: logging.Filter) -> None:
+    """Filter a logger; again is harmless, since a script is run again."""
+    log = logging.getLogger(logger)
+    for known in [known for known in log.filters if type(known).__name__ == type(new).__name__]:
         log.removeFilter(known)
-    log.addFilter(LogFilter())
+    log.addFilter(new)
 
 
 def _open_up(response: http.Response, secrets: list[tuple[bytes, bytes]]) -> None:

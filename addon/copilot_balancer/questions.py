@@ -92,6 +92,8 @@ class Send:
     """Set: called once the connection stands, with the copy. It dresses the copy, or returns what to answer instead."""
     first_byte_timeout: float = 0.0
     """Set: seconds that the upstream may take until the head of its answer; 0: for ever."""
+    first_event_timeout: float = 0.0
+    """Set: seconds until the first event of a streamed answer; 0: its head is enough."""
     idle_timeout: float = 0.0
     """Set: seconds that an answer may pause once it has begun; 0: for ever."""
     watch: Watch | None = None

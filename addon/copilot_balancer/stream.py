@@ -65,7 +65,10 @@ from copilot_balancer.questions import (
 )
 
 BUFFER_LIMIT = 1024 * 1024
-"""Bytes of an answer that was not streamed so far that are held back; beyond, it is passed on as it comes."""
+"""Bytes of an answer that was not streamed so far that are held back; beyond, it is passed on as it comes. Of a refusal
+they are all that counts."""
+REFUSAL_SECONDS = 10.0
+"""How long a refusal's body may take; what has come by then is all that counts."""
 
 HOLD_LIMIT = 16 * 1024
 """Bytes of a streamed answer's beginning that are held back at most, until ``Watch.opened``."""
@@ -111,6 +114,8 @@ class FailoverStream(HttpStream):
     """The beginning of a streamed answer that the client has not been sent yet."""
     _pass: Callable[[bytes], bytes | Iterable[bytes]] | None = None
     """Takes each piece of the answer that is streamed on the short way; None: mitmproxy's own way is gone."""
+    _refused_at = 0.0
+    """When the head of a refusal came; monotonic seconds."""
     _heard_at = 0.0
     """When the upstream was last heard of, or asked; monotonic seconds."""
 
@@ -193,7 +198,8 @@ class FailoverStream(HttpStream):
     def send_response(self, already_streamed: bool = False) -> layer.CommandGenerator[None]:
         """Ask *again?* before a refusal that the client has not seen goes down."""
         assert self.flow.response
-        if self._upstream and not self._committed and self.flow.response.status_code >= 400:
+        client_left = self.client_state == self.state_errored
+        if self._upstream and not self._committed and not client_left and self.flow.response.status_code >= 400:
             self._upstream = False
             if (yield from self._again(None, sent=True)):
                 yield from self.make_server_connection()
@@ -227,6 +233,9 @@ class FailoverStream(HttpStream):
             yield from self._cancel_upstream("answered here")
             yield from self.send_response()
             self.server_state = self.state_errored  # what the upstream sent meanwhile concerns nobody
+        elif self._refuses():
+            self._refused_at = time.monotonic()
+            yield from self._layer.wake_in(REFUSAL_SECONDS)
         elif self._asked.idle_timeout:
             yield from self._layer.wake_in(self._asked.idle_timeout)
 
@@ -236,16 +245,33 @@ class FailoverStream(HttpStream):
         yield SendHttp(RequestProtocolError(self.stream_id, why, ErrorCode.CANCEL), self.context.server)
         self._layer.retire(self.context.server)
 
+    def _refuses(self) -> bool:
+        """Whether a refusal is arriving: the client has seen nothing of it."""
+        response, arriving = self.flow.response, self.server_state == self.state_consume_response_body
+        return arriving and self._upstream and response is not None and response.status_code >= 400
+
     def state_consume_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """Hold back at most ``BUFFER_LIMIT`` bytes of a refusal; one that does not end is passed on as it comes."""
-        yield from super().state_consume_response_body(event)
-        if isinstance(event, ResponseData) and len(self.response_body_buf) > BUFFER_LIMIT:
+        """Hold back at most ``BUFFER_LIMIT`` bytes; a refusal that does not end is cut off there, or in its time."""
+        if not isinstance(event, Overdue):
+            yield from super().state_consume_response_body(event)
+        if isinstance(event, Overdue) or (self._refuses() and len(self.response_body_buf) > BUFFER_LIMIT):
+            yield from self._cut_refusal()
+        elif isinstance(event, ResponseData) and len(self.response_body_buf) > BUFFER_LIMIT:
             assert self.flow.response
             held = bytes(self.response_body_buf)
             self.response_body_buf = ReceiveBuffer()
             self.flow.response.stream = True
             yield from self.start_response_stream()
             yield from self.server_state(ResponseData(self.stream_id, held))
+
+    def _cut_refusal(self) -> layer.CommandGenerator[None]:
+        """Take what has come of a refusal for all of it."""
+        assert self.flow.response
+        self.flow.response.headers.pop("transfer-encoding", None)
+        self.flow.response.headers["content-length"] = str(len(self.response_body_buf))
+        yield from self._cancel_upstream("its refusal did not end")
+        self._upstream = True
+        yield from super().state_consume_response_body(ResponseEndOfMessage(self.stream_id))
 
     # --- a streamed answer -------------------------------------------------------------------------------------------
 
@@ -259,7 +285,7 @@ class FailoverStream(HttpStream):
         if self._asked.watch is not None and self._upstream:
             self._held = bytearray()
             self.server_state = self.state_hold_response_body
-            yield from self._layer.wake_in(HOLD_SECONDS)
+            yield from self._layer.wake_in(self._hold_seconds())
         else:
             self._committed = True
             yield from self._start_response_stream()
@@ -288,7 +314,9 @@ class FailoverStream(HttpStream):
                 yield from self._refused_in_stream(None)
             elif watch.opened or len(self._held) > HOLD_LIMIT:
                 yield from self._release()
-        elif isinstance(event, ResponseEndOfMessage) and not watch.whole:
+            else:
+                yield from self._layer.wake_in(HOLD_SECONDS)
+        elif isinstance(event, ResponseEndOfMessage) and not watch.whole and self.client_state != self.state_errored:
             yield from self._refused_in_stream("the answer ended before it began")
         else:
             yield from self._release()
@@ -425,13 +453,25 @@ class FailoverStream(HttpStream):
         if self.server_state == self.state_wait_for_response_headers:
             timeout = self._asked.first_byte_timeout if self._upstream else 0.0
         elif self.server_state == self.state_hold_response_body:
-            timeout = HOLD_SECONDS
+            timeout = self._hold_seconds()
+        elif self._refuses():
+            return max(self._refused_at + REFUSAL_SECONDS - now, 1.0 if self._paused else 0.0)
         elif self.server_state in (self.state_stream_response_body, self.state_consume_response_body):
             timeout = LINGER if self._ends_well() else self._asked.idle_timeout
         else:
             timeout = 0.0
         # while one of our hooks runs, look again soon
         return (max(self._heard_at + timeout - now, 1.0 if self._paused else 0.0)) if timeout else None
+
+    def _hold_seconds(self) -> float:
+        """How long a streamed answer is held back: while nothing has come but its head, until it counts as silent."""
+        return (not self._held and self._asked.first_event_timeout) or HOLD_SECONDS
+
+    def _is_silent(self) -> bool:
+        """Whether an overdue upstream has failed; False: what it began is let through."""
+        if self.server_state == self.state_hold_response_body:
+            return not self._held and self._asked.first_event_timeout > 0
+        return not self._refuses()
 
     # --- a fault of ours ---------------------------------------------------------------------------------------------
 
@@ -458,7 +498,7 @@ class FailoverStream(HttpStream):
 
     def _handled(self, event: events.Event) -> layer.CommandGenerator[None]:
         try:
-            if isinstance(event, Overdue) and self.server_state != self.state_hold_response_body:
+            if isinstance(event, Overdue) and self._is_silent():
                 yield SendHttp(RequestProtocolError(self.stream_id, "silent", ErrorCode.CANCEL), self.context.server)
                 message = f"the upstream was silent for {time.monotonic() - self._heard_at:.0f} s"
                 event = ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR)

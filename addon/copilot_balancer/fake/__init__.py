@@ -53,6 +53,7 @@ from copilot_balancer.fake.answers import (
     Silent,
     SlowFirst,
     StreamError,
+    Trickle,
     Unstreamed,
     always,
     limited,
@@ -62,7 +63,7 @@ from copilot_balancer.fake.answers import (
 )
 from copilot_balancer.fake.bodies import DEFAULT_MODELS, Quota
 from copilot_balancer.fake.device import FakeLogin
-from copilot_balancer.fake.dialling import dial
+from copilot_balancer.fake.dialling import Faulty, dial
 from copilot_balancer.fake.ownership import Lost
 from copilot_balancer.fake.reply import ToolCall
 from copilot_balancer.fake.seals import owner_of
@@ -89,6 +90,7 @@ __all__ = [
     "FakeCopilot",
     "FakeLogin",
     "Fault",
+    "Faulty",
     "Huge",
     "Lost",
     "Malformed",
@@ -102,6 +104,7 @@ __all__ = [
     "SlowFirst",
     "StreamError",
     "ToolCall",
+    "Trickle",
     "Unstreamed",
     "always",
     "dial",

@@ -31,6 +31,8 @@ class Ok:
     """In how many pieces the text is streamed; None: a word each."""
     gap: float = 0.0
     """Seconds between two events of the stream."""
+    wait: float = 0.0
+    """Seconds between the head of the stream and its first event."""
     headers: tuple[tuple[str, str], ...] = ()
     reasoning: str | None = None
     """What it thinks first: a reasoning item, a thinking block, ``reasoning_text``; bound to the account."""
@@ -210,9 +212,17 @@ class RawBytes:
     close: bool = True
 
 
+@dataclass(frozen=True)
+class Trickle:
+    """These bytes instead of an HTTP answer, one by one with `gap` seconds between them; then the connection closes."""
+
+    data: bytes
+    gap: float = 0.05
+
+
 type Fault = CutMid | StreamError | Malformed | Huge | NoTerminator | AnnounceOnly | EmptyStream | Unstreamed
 """An answer that is served, and goes wrong."""
-type Answer = Ok | Fault | Refuse | Document | Drop | Silent | SlowFirst | EndlessError | RawBytes
+type Answer = Ok | Fault | Refuse | Document | Drop | Silent | SlowFirst | EndlessError | RawBytes | Trickle
 type Answering = Answer | Callable[[Seen], Answer]
 """An answer, or a function that chooses one for a request."""
 

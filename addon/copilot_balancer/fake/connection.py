@@ -43,6 +43,7 @@ from copilot_balancer.fake.answers import (
     Silent,
     SlowFirst,
     StreamError,
+    Trickle,
     Unstreamed,
 )
 from copilot_balancer.fake.bodies import EMBEDDINGS, RESPONSES, Quota
@@ -202,6 +203,12 @@ class Connection:
                     await asyncio.Event().wait()
                 await self._end("fin")
                 return False
+            case Trickle(data, gap):
+                for byte in data:
+                    await self._write(bytes([byte]))
+                    await asyncio.sleep(gap)
+                await self._end("fin")
+                return False
         return True
 
     # how it is sent
@@ -217,7 +224,8 @@ class Connection:
 
     async def _head(self, status: int, content_type: str, headers: Iterable[tuple[str, str]] = ()) -> None:
         named = [("content-type", content_type), ("x-github-request-id", f"FAKE:{self._number}"), *headers]
-        await self._send(h11.Response(status_code=status, headers=named, reason=HTTPStatus(status).phrase))
+        reason = HTTPStatus(status).phrase if status in HTTPStatus else ""  # Anthropic's 529 has none
+        await self._send(h11.Response(status_code=status, headers=named, reason=reason))
 
     async def _whole(
         self, status: int, body: bytes, content_type: str, headers: Iterable[tuple[str, str]] = ()
@@ -243,6 +251,7 @@ class Connection:
         out = outgoing(answer, seen.endpoint, self._fake.served(seen, ok))
         headers = [("cache-control", "no-cache"), *self._fake.served_headers(seen, ok)]
         await self._head(200, "text/event-stream", headers)
+        await asyncio.sleep(ok.wait)
         for number, event in enumerate(out.events):
             if number and ok.gap:
                 await asyncio.sleep(ok.gap)

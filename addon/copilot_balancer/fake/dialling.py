@@ -5,8 +5,10 @@ rewriting the address in a hook would change all of them (clients.md 7).
 """
 
 import asyncio
+import socket
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
@@ -15,13 +17,26 @@ from mitmproxy.proxy import server as mitmproxy_server
 from copilot_balancer.fake.server import HOSTS, FakeCopilot
 
 
+@dataclass(frozen=True)
+class Faulty:
+    """Hosts that cannot be spoken to; looked at anew with each connection."""
+
+    refuse: Collection[str] = ()
+    """Their connections fail."""
+    swallow: Collection[str] = ()
+    """Their connections are never answered."""
+    mute: Collection[str] = ()
+    """They are connected to, and say nothing: TLS does not begin."""
+
+
 class _Dialling:
     """``asyncio`` as mitmproxy's server module sees it: the same, but for where some connections lead."""
 
-    def __init__(self, port: int, hosts: Collection[str] | None, refuse: Collection[str]) -> None:
+    def __init__(self, port: int, hosts: Collection[str] | None, faulty: Faulty, deaf: int) -> None:
         self._port = port
         self._hosts = hosts
-        self._refuse = refuse
+        self._faulty = faulty
+        self._deaf = deaf
 
     def __getattr__(self, name: str) -> Any:
         return getattr(asyncio, name)
@@ -30,15 +45,24 @@ class _Dialling:
         self, host: str, port: int, **options: Any
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to the fake where `host` is one of its hosts."""
-        if host.lower() in self._refuse:
+        if host.lower() in self._faulty.refuse:
             raise ConnectionRefusedError(f"connection to {host}:{port} refused")
+        if host.lower() in self._faulty.swallow:
+            await asyncio.Event().wait()
+        if host.lower() in self._faulty.mute:
+            return await asyncio.open_connection("127.0.0.1", self._deaf, **options)
         if self._hosts is None or host.lower() in self._hosts:
             return await asyncio.open_connection("127.0.0.1", self._port, **options)
         return await asyncio.open_connection(host, port, **options)
 
 
 @contextmanager
-def dial(to: FakeCopilot | int, *, everything: bool = False, refuse: Collection[str] = ()) -> Iterator[None]:
+def dial(
+    to: FakeCopilot | int,
+    *,
+    everything: bool = False,
+    faulty: Faulty = Faulty(),
+) -> Iterator[None]:
     """Let mitmproxy, in this process, reach the fake (or the port of one) under the real names.
 
     Addresses, Host, SNI and certificates stay those of the service; only the one function that dials is replaced.
@@ -46,10 +70,11 @@ def dial(to: FakeCopilot | int, *, everything: bool = False, refuse: Collection[
     Args:
         to: the fake, or the port of a fake that runs in another process.
         everything: lead every host here, not the fake's own alone.
-        refuse: hosts whose connections fail; looked at anew with each connection.
+        faulty: hosts that cannot be spoken to.
 
     """
     port, hosts = (to, HOSTS) if isinstance(to, int) else (to.port, to.hosts)
-    shim = _Dialling(port, None if everything else hosts, refuse)
-    with patch.object(mitmproxy_server, "asyncio", shim):
-        yield
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as deaf:  # nobody accepts here
+        shim = _Dialling(port, None if everything else hosts, faulty, deaf.getsockname()[1])
+        with patch.object(mitmproxy_server, "asyncio", shim):
+            yield
