@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from copilot_balancer.bound import Bound, Stripped, mark, read_bound, stripped
+from copilot_balancer.bound import Bound, Stripped, mark, may_carry, read_bound, stripped
 from copilot_balancer.copilot import PARSE_LIMIT, Api, read_body
 from copilot_balancer.json_spans import MOST_PARTS
 
@@ -705,6 +705,33 @@ def test_the_marks_of_any_body(case):
     assert found.needed <= set(found.marks)
     assert len(set(found.marks)) == len(found.marks)
     assert json.dumps(body) == before
+
+
+@given(bodies, st.sampled_from(["utf-8", "utf-16"]), st.booleans())
+def test_bytes_that_can_carry_nothing_carry_nothing(case, encoding, plain):
+    """However a body is written, one with marks is never taken for one without."""
+    api, body = case
+    raw = json.dumps(body, ensure_ascii=plain).encode(encoding, "surrogatepass")
+    if not may_carry(api, raw):
+        assert read_bound(api, body).marks == ()
+
+
+@pytest.mark.parametrize(
+    ("api", "body", "expected"),
+    [
+        pytest.param(Api.CHAT, {"messages": [USER]}, False, id="a plain chat"),
+        pytest.param(Api.CHAT, {"messages": [chat("a")]}, True, id="a chat with sealed reasoning"),
+        pytest.param(Api.MESSAGES, {"messages": [USER]}, False, id="plain messages"),
+        pytest.param(Api.MESSAGES, {"messages": [assistant(redacted("a"))]}, True, id="redacted thinking"),
+        pytest.param(Api.RESPONSES, {"input": [USER]}, False, id="plain input"),
+        pytest.param(Api.RESPONSES, {"input": [reference("a")]}, True, id="a reference"),
+    ],
+)
+def test_bytes_that_can_carry_something(api, body, expected):
+    """A look at the bytes tells most requests without anything bound; a key in escapes counts as if it were there."""
+    raw = json.dumps(body).encode()
+    assert may_carry(api, raw) is expected
+    assert may_carry(api, raw.replace(b"role", b"\\u0072ole"))
 
 
 @given(bodies)

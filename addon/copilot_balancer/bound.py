@@ -24,6 +24,14 @@ from copilot_balancer.json_spans import MOST_PARTS, UNREADABLE, Part, Walked, do
 
 _TURNS = {Api.CHAT: "messages", Api.MESSAGES: "messages", Api.RESPONSES: "input"}
 """Where the conversation stands in a request's body."""
+_BINDING = {
+    Api.CHAT: (b"reasoning_opaque",),
+    Api.MESSAGES: (b"thinking",),
+    Api.RESPONSES: (b'"id"', b"previous_response_id", b"encrypted_content"),
+}
+"""What stands in every request that carries something; most chats carry nothing."""
+_HIDING = (b"\\u00", b"\0")
+"""Where one of these stands, those words may be written otherwise: in escapes, or in UTF-16."""
 _SLICE = 256
 """Turns that are read between two places to pause."""
 _INSTRUCTIONS = ("system", "developer")
@@ -67,6 +75,11 @@ class Stripped:
     """How many things."""
     what: str
     """For people, like "3 reasoning items, 5 ids"."""
+
+
+def may_carry(api: Api, raw: bytes) -> bool:
+    """Whether anything bound can stand in these bytes of a request at all."""
+    return any(raw.find(word) >= 0 for word in (*_BINDING[api], *_HIDING))
 
 
 def read_bound(api: Api, body: dict[str, object]) -> Bound:
