@@ -186,6 +186,33 @@ def test_names_must_agree(tmp_path):
     play(tmp_path, test)
 
 
+def test_a_fault_of_ours_opens_no_tunnel(tmp_path, caplog, monkeypatch):
+    """Where a hook of ours fails, mitmproxy would go on without us: the tunnel stays closed, and a name stays nobody's."""
+
+    async def test(addon, _tctx):
+        def broken(*_):
+            raise RuntimeError("broken with a secret")
+
+        monkeypatch.setattr(addon, "_is_copilot", broken)
+        monkeypatch.setattr("copilot_balancer.addon.parse_http_basic_auth", broken)
+        with context() as ctx:
+            addon.next_layer(asked := NextLayer(ctx))
+            assert type(asked.layer) is TCPLayer
+            assert asked.layer.flow is None
+            hello = tls.ClientHelloData(ctx, type("Hello", (), {"sni": "api.githubcopilot.com"})())
+            addon.tls_clienthello(hello)
+            assert hello.ignore_connection
+        flow = tflow.tflow()
+        flow.request.headers["proxy-authorization"] = "Basic d29yazp4"
+        with pytest.raises(RuntimeError):
+            addon.http_connect(flow)
+        assert addon.proxy_users[flow.client_conn] == "?"
+        assert caplog.text.count("incident") == 2
+        assert "secret" not in caplog.text
+
+    play(tmp_path, test)
+
+
 def test_http1_is_pinned(tmp_path):
     """Towards a Copilot host we offer HTTP/1.1 alone; elsewhere nothing is changed."""
 

@@ -9,6 +9,7 @@ Laws of this file:
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -214,11 +215,11 @@ class CopilotBalancer:
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """Take the proxy user and password, if any, out of the CONNECT; the name says which fence or account."""
         told = flow.request.headers.pop("proxy-authorization", "")
-        try:
+        if not told or getattr(ctx.options, "proxyauth", None):
+            return
+        self.proxy_users[flow.client_conn] = "?"  # a name that nobody has: no silent default, whatever happens here
+        with contextlib.suppress(ValueError):
             _, user, _ = parse_http_basic_auth(told)
-        except ValueError:
-            user = "?" if told else ""  # a name that nobody has: no silent default
-        if user and not getattr(ctx.options, "proxyauth", None):
             self.proxy_users[flow.client_conn] = printable(user, 64)
 
     def http_connect_error(self, flow: http.HTTPFlow) -> None:
@@ -233,7 +234,14 @@ class CopilotBalancer:
         context = nextlayer.context
         if nextlayer.layer or not context.server.address or isinstance(context.client.proxy_mode, ReverseMode):
             return
-        host, port = context.server.address[:2]
+        try:
+            self._choose_layer(nextlayer, *context.server.address[:2])
+        except Exception as error:  # noqa: BLE001 - mitmproxy would go on without us
+            log_incident("the choice of a layer", error)
+            nextlayer.layer = TCPLayer(context, ignore=True)
+
+    def _choose_layer(self, nextlayer: NextLayer, host: str, port: int) -> None:
+        context = nextlayer.context
         if not self._is_copilot(host, port):
             if not _is_asked_for(host, port):
                 nextlayer.layer = TCPLayer(context, ignore=True)
@@ -249,8 +257,12 @@ class CopilotBalancer:
     def tls_clienthello(self, data: ClientHelloData) -> None:
         """A Copilot tunnel whose client asks for another name inside is none: leave it closed."""
         address = data.context.server.address
-        if address and self._is_copilot(*address[:2]):
-            data.ignore_connection = plain_host(data.client_hello.sni or "") != plain_host(address[0])
+        try:
+            if address and self._is_copilot(*address[:2]):
+                data.ignore_connection = plain_host(data.client_hello.sni or "") != plain_host(address[0])
+        except Exception as error:  # noqa: BLE001 - mitmproxy would open it
+            log_incident("a client's hello", error)
+            data.ignore_connection = True
 
     def server_connect(self, data: ServerConnectionHookData) -> None:
         """Pin HTTP/1.1: over HTTP/2 mitmproxy never times out, and a graceful GOAWAY cuts streams (security.md 0.7)."""

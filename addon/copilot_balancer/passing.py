@@ -104,5 +104,5 @@ class Passing:
         if self._reader is not None:
             return self._reader.marks, self._reader.quota
         if self._document and self._api is not None and len(self._document) <= DOCUMENT_LIMIT:
-            return read_document(self._api, bytes(self._document))
+            return read_document(self._api, self._document)
         return [], None

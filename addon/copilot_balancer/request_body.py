@@ -34,6 +34,8 @@ PROSE_AT_ONCE = 1024 * 1024
 """Bytes of one that is mostly long strings, as all clients' are: in 3 ms, half of what reading in slices takes."""
 PROSE = 16
 """Bytes to a comma or an opening bracket where it is mostly text; all else that JSON can hold has more of them."""
+SAMPLE = 61
+"""One byte of so many is looked at for that: counting all of them takes longer than reading the body."""
 
 TURN = 0.002
 """Seconds that reading a longer one may take before everything else on the event loop has its turn."""
@@ -128,7 +130,8 @@ class RequestBody:
 
 
 def _is_prose(raw: bytes) -> bool:
-    return (raw.count(b",") + raw.count(b"[") + raw.count(b"{")) * PROSE <= len(raw)
+    sample = raw[::SAMPLE]
+    return (sample.count(b",") + sample.count(b"[") + sample.count(b"{")) * PROSE <= len(sample)
 
 
 _reading: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
