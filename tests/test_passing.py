@@ -114,3 +114,12 @@ def test_what_a_stream_is():
     assert is_stream(answer("Text/Event-Stream;x=1"))
     assert not is_stream(answer("application/json"))
     assert not is_stream(http.Response.make(200))
+
+
+def test_what_is_over_holds_no_bytes():
+    """What mitmproxy still holds of a finished answer is small."""
+    told, _ = taken_up(b'{"choices":[]}', kind="application/json", keep=100)
+    assert told.kept
+    told.let_go()
+    assert not told.kept
+    assert told.learnt() == ([], None)

@@ -491,6 +491,8 @@ class Exchange:
         """Nothing is asked any more: what holds us and is held by us need not wait for the garbage collector."""
         if self.send is not None:
             self.send.authorize = self.send.watch = None
+        if self.passing is not None:
+            self.passing.let_go()
         self.send = self.passing = None
 
     def _learn(self, account: Account, attempt: Attempt) -> None:

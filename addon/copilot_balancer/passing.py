@@ -106,3 +106,8 @@ class Passing:
         if self._document and self._api is not None and len(self._document) <= DOCUMENT_LIMIT:
             return read_document(self._api, self._document)
         return [], None
+
+    def let_go(self) -> None:
+        """Drop its bytes: all that they say was learnt, and mitmproxy's stream, which holds us, waits for the collector."""
+        self.kept.clear()
+        self._document = None
