@@ -108,6 +108,6 @@ class Passing:
         return [], None
 
     def let_go(self) -> None:
-        """Drop its bytes: all that they say was learnt, and mitmproxy's stream, which holds us, waits for the collector."""
+        """Drop its bytes: what they say was learnt, and mitmproxy's stream, which holds us, waits for the collector."""
         self.kept.clear()
         self._document = None
