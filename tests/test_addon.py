@@ -221,7 +221,7 @@ def test_http1_is_pinned(tmp_path):
             server = Server(address=(host, 443))
             server.alpn_offers = [b"h2"]
             with context() as ctx:
-                addon.server_connect(ServerConnectionHookData(server=server, client=ctx.client))
+                await addon.server_connect(ServerConnectionHookData(server=server, client=ctx.client))
             assert list(server.alpn_offers) == offers
 
     play(tmp_path, test)

@@ -80,12 +80,17 @@ class CopilotBalancer:
         self.sockets: weakref.WeakKeyDictionary[http.HTTPFlow, Frames] = weakref.WeakKeyDictionary()
         self.proxy_users: weakref.WeakKeyDictionary[Client, str] = weakref.WeakKeyDictionary()
         """Client connection -> the name in its proxy URL; a name only when the proxy asks for no password."""
-        self.addons = [
-            Commands(lambda: self.live, self.upkeep.store, self._this_proxy),
-            Doorkeeper(lambda: self.live.settings if self.live else None),
-            Upstreams(self._is_copilot),
-        ]
-        """mitmproxy calls them as it calls us."""
+        self._commands = Commands(lambda: self.live, self.upkeep.store, self._this_proxy)
+        self._door = Doorkeeper(lambda: self.live.settings if self.live else None)
+        self._upstreams = upstreams = Upstreams(self._is_copilot)
+        # their hooks are ours: an addon inside the addon would be looked at for each hook of each request
+        self.client_connected = self._door.client_connected
+        self.server_connected = upstreams.server_connected
+        self.server_connect_error = upstreams.server_connect_error
+        self.server_disconnected = upstreams.server_disconnected
+        self.tls_start_server = upstreams.tls_start_server
+        self.tls_established_server = upstreams.tls_established_server
+        self.tls_failed_server = upstreams.tls_failed_server
         self._watching: asyncio.Task[None] | None = None
         self._unnamed_host = False
         """Whether the user named no host to listen on, so that loopback is ours to choose."""
@@ -98,6 +103,7 @@ class CopilotBalancer:
             # None means "not set by the user", so that a file below may set it; mitmproxy knows no float | None
             kind: Any = {"int": Optional[int], "list": Sequence[str]}.get(option.kind, Optional[str])  # noqa: UP045
             loader.add_option(f"copilot_{option.name}", kind, [] if option.kind == "list" else None, option.help)
+        ctx.master.commands.collect_commands(self._commands)
         contentview.register()
         guard.watch_log()
         if "flow_detail" in ctx.options and not ctx.options.has_changed("flow_detail"):
@@ -155,6 +161,7 @@ class CopilotBalancer:
         """Look at what really listens; begin to watch the store."""
         if self.live is None or self._watching is not None:
             return
+        self._door.running()
         for server in ctx.master.addons.get("proxyserver").servers:
             chosen = server.mode.custom_listen_host is not None or not self._unnamed_host
             if chosen and not self.live.settings.allow_remote:
@@ -264,10 +271,11 @@ class CopilotBalancer:
             log_incident("a client's hello", error)
             data.ignore_connection = True
 
-    def server_connect(self, data: ServerConnectionHookData) -> None:
+    async def server_connect(self, data: ServerConnectionHookData) -> None:
         """Pin HTTP/1.1: over HTTP/2 mitmproxy never times out, and a graceful GOAWAY cuts streams (security.md 0.7)."""
         if data.server.address and self._is_copilot(*data.server.address[:2]):
             data.server.alpn_offers = [b"http/1.1"]
+        await self._upstreams.server_connect(data)
 
     def _is_copilot(self, host: str, port: int) -> bool:
         return self.live is not None and port == 443 and plain_host(host) in self.live.hosts

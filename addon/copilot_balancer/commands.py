@@ -56,7 +56,7 @@ def _command[F: Callable[..., object]](name: str, /, **choices: str) -> Callable
 
 
 class Commands:
-    """An addon inside the addon, with nothing but commands.
+    """What has the commands; mitmproxy collects them when our addon is loaded.
 
     Args:
         live: what the requests of this proxy share; None before it runs.

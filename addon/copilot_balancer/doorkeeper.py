@@ -45,7 +45,7 @@ a page, or an address that somebody opened. Source: https://www.w3.org/TR/fetch-
 
 
 class Doorkeeper:
-    """A mitmproxy addon inside ours: turns away connections of strangers.
+    """The hooks of our addon that turn away connections of strangers.
 
     Args:
         settings: the settings in force; None while there are none, and then nobody comes in.

@@ -23,7 +23,7 @@ SECONDS = 10.0
 
 
 class Upstreams:
-    """A mitmproxy addon inside ours.
+    """The hooks of our addon that concern upstream connections.
 
     Args:
         is_copilot: whether a host and port are ours to watch.
