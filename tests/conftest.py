@@ -21,6 +21,9 @@ from copilot_balancer.fake import FakeAccount, FakeCopilot, running
 from copilot_balancer.memory import Memory
 from copilot_balancer.store import Store, paths
 
+pytest_plugins = ["canary"]
+"""The last step of each run: no token stands in anything that was written."""
+
 ROOT = Path(__file__).parent.parent
 settings.register_profile("small", deadline=None)
 settings.load_profile("small")

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 
 import pytest
+from mitmproxy import hooks, tls
 from mitmproxy import options as mitmproxy_options
-from mitmproxy import tls
 from mitmproxy.addons.next_layer import NextLayer as NextLayerAddon
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.view import View
@@ -182,6 +182,19 @@ def test_names_must_agree(tmp_path):
                 hello = tls.ClientHelloData(ctx, type("Hello", (), {"sni": sni})())
                 addon.tls_clienthello(hello)
                 assert hello.ignore_connection is ignored
+
+    play(tmp_path, test)
+
+
+def test_the_hooks_of_its_parts_are_its_own(tmp_path):
+    """Whatever mitmproxy would call on a part of the addon is reached through the addon, under its own name."""
+
+    async def test(addon, _tctx):
+        for part in (addon._door, addon._upstreams, addon._commands):
+            for name in hooks.all_hooks:
+                if hasattr(part, name):
+                    assert hasattr(addon, name), name
+        assert type(logging.getLogger("mitmproxy.master").filters[-1]).__name__ == "OutOfFiles"
 
     play(tmp_path, test)
 

@@ -104,6 +104,7 @@ class CopilotBalancer:
             kind: Any = {"int": Optional[int], "list": Sequence[str]}.get(option.kind, Optional[str])  # noqa: UP045
             loader.add_option(f"copilot_{option.name}", kind, [] if option.kind == "list" else None, option.help)
         ctx.master.commands.collect_commands(self._commands)
+        self._door.load(loader)
         contentview.register()
         guard.watch_log()
         if "flow_detail" in ctx.options and not ctx.options.has_changed("flow_detail"):
