@@ -138,6 +138,12 @@ def test_a_stream_that_ends_because_the_client_has_left():
     assert len(addon.sends) == 1
 
 
+@pytest.mark.parametrize("seed", [139961, 166415])
+def test_a_whole_answer_without_its_end_whose_client_has_left(seed):
+    """Its end is told once: the upstream that is closed for it ends nothing more."""
+    assert simulate(seed).violations == []
+
+
 @pytest.mark.parametrize("status", [100, 102, 103])
 def test_an_informational_answer_is_none(status):
     """mitmproxy takes a 1xx for the answer: the client would wait for ever. It counts as no answer instead."""

@@ -395,7 +395,8 @@ class FailoverStream(HttpStream):
             self.state_consume_response_body,
             self.state_hold_response_body,
         )
-        if isinstance(event, ResponseProtocolError) and self._ends_well():
+        client_left = self.client_state == self.state_errored
+        if isinstance(event, ResponseProtocolError) and self._ends_well() and not client_left:
             self._layer.retire(self.context.server)
             yield from super().state_stream_response_body(ResponseEndOfMessage(self.stream_id))
             return
