@@ -32,6 +32,7 @@ ALLOWED: Mapping[str, str] = {
     "accounts.json.*": "the store's own file, as it is written or was put aside",
     "victim": "where a link in the place of accounts.json leads to (test_store)",
     "auth.json": "opencode's own login",
+    "copilot-cli/pkg/*": "the Copilot CLI's own program, which unpacks itself there and speaks of canaries",
     "config.json": "the Copilot CLI's own login",
     "apps.json": "the editors' own login",
     "hosts.json": "the editors' own login, as it was before",
