@@ -198,8 +198,7 @@ class FailoverStream(HttpStream):
     def send_response(self, already_streamed: bool = False) -> layer.CommandGenerator[None]:
         """Ask *again?* before a refusal that the client has not seen goes down."""
         assert self.flow.response
-        client_left = self.client_state == self.state_errored
-        if self._upstream and not self._committed and not client_left and self.flow.response.status_code >= 400:
+        if self._upstream and not self._committed and not self._client_left and self.flow.response.status_code >= 400:
             self._upstream = False
             if (yield from self._again(None, sent=True)):
                 yield from self.make_server_connection()
@@ -316,7 +315,7 @@ class FailoverStream(HttpStream):
                 yield from self._release()
             else:
                 yield from self._layer.wake_in(HOLD_SECONDS)
-        elif isinstance(event, ResponseEndOfMessage) and not watch.whole and self.client_state != self.state_errored:
+        elif isinstance(event, ResponseEndOfMessage) and not watch.whole and not self._client_left:
             yield from self._refused_in_stream("the answer ended before it began")
         else:
             yield from self._release()
@@ -395,8 +394,7 @@ class FailoverStream(HttpStream):
             self.state_consume_response_body,
             self.state_hold_response_body,
         )
-        client_left = self.client_state == self.state_errored
-        if isinstance(event, ResponseProtocolError) and self._ends_well() and not client_left:
+        if isinstance(event, ResponseProtocolError) and self._ends_well() and not self._client_left:
             self._layer.retire(self.context.server)
             yield from super().state_stream_response_body(ResponseEndOfMessage(self.stream_id))
             return
@@ -443,6 +441,11 @@ class FailoverStream(HttpStream):
             self._committed = True
             self._without_body_to_head()
             yield from super().send_response()
+
+    @property
+    def _client_left(self) -> bool:
+        """Whether nobody waits any more: what the upstream's end comes from is that we closed it."""
+        return bool(self.client_state == self.state_errored)
 
     def _ends_well(self) -> bool:
         """Whether the client has a whole answer, whatever the upstream does now."""
