@@ -4,11 +4,11 @@ import asyncio
 import json
 import time
 
+from mitmproxy import http
+
 from bench_client import HOST, Ask, Client
 from bench_numbers import milliseconds, percentile, table
 from bench_proxies import Proxy, folder, proxies, upstream
-from mitmproxy import http
-
 from copilot_balancer.request_body import RequestBody
 
 PLAIN, OURS = "plain", "with the addon"

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from bench_numbers import table
 from pydantic import SecretStr
 
+from bench_numbers import table
 from copilot_balancer.accounts import Account, Decisions
 from copilot_balancer.memory import MAX_CONVERSATIONS
 from copilot_balancer.outcomes import SERVED, classify

@@ -2,13 +2,9 @@
 
 import asyncio
 import math
-import sys
 
 import pytest
 
-from conftest import ROOT
-
-sys.path.insert(0, str(ROOT / "scripts"))
 import bench_client
 import bench_numbers
 import bench_proxies
