@@ -96,7 +96,6 @@ def optimum(world: World) -> int:
             for model, limit in window.of_model.items():
                 network.edge((a, w, model), (a, w), limit)
             network.edge((a, w), ("quota", a, window.period), window.capacity)
-        for period, limited in enumerate(account.quotas):
-            inside = sum(window.capacity for window in account.windows if window.period == period)
-            network.edge(("quota", a, period), "sink", inside if limited is None else limited)
+        for period in range(len(account.quotas)):
+            network.edge(("quota", a, period), "sink", account.serves(period))
     return network.max_flow("source", "sink")

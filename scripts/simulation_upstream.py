@@ -57,15 +57,16 @@ class Upstream:
         """When the quota of `period` resets; None: not in our time."""
         return next((window.begins for window in self.windows if window.period > period), None)
 
+    def serves(self, period: int) -> int:
+        """How many requests it can serve in a quota period: what its windows allow, and no more than the quota."""
+        inside = sum(window.capacity for window in self.windows if window.period == period)
+        quota = self.quotas[period]
+        return inside if quota is None else min(inside, quota)
+
 
 def capacity(accounts: Iterable[Upstream]) -> int:
     """How many requests these accounts can serve in all, of whatever model they have."""
-    total = 0
-    for account in accounts:
-        for period, quota_left in enumerate(account.quotas):
-            inside = sum(window.capacity for window in account.windows if window.period == period)
-            total += inside if quota_left is None else min(inside, quota_left)
-    return total
+    return sum(account.serves(period) for account in accounts for period in range(len(account.quotas)))
 
 
 @dataclass(frozen=True, slots=True)
