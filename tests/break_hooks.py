@@ -6,7 +6,6 @@ For the model wait-choose the choice of an account takes for ever.
 import asyncio
 
 from copilot_balancer.exchange import Exchange
-from copilot_balancer.later import Later
 from copilot_balancer.stream import FailoverStream
 
 _choose, _judge, _head, _end = Exchange.choose, Exchange.judge, Exchange.head, Exchange.end
@@ -23,7 +22,7 @@ async def choose(self, send):
     await _choose(self, send)
     _break(self, "choose")
     if self.body.model == "wait-choose":
-        await Later(asyncio.Event().wait())
+        await asyncio.Event().wait()
 
 
 async def judge(self, refusal):

@@ -16,7 +16,7 @@ import os
 import re
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -26,25 +26,26 @@ from mitmproxy.addons.proxyauth import parse_http_basic_auth
 from mitmproxy.connection import Client
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.net.tls import starts_like_tls_record
+from mitmproxy.proxy.commands import StartHook
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.layers import ClientTLSLayer, ServerTLSLayer, TCPLayer
 from mitmproxy.proxy.mode_specs import ReverseMode
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData
 
-from copilot_balancer import config, contentview, guard
+from copilot_balancer import config, contentview, guard, hooks
 from copilot_balancer.commands import Commands
 from copilot_balancer.copilot import error_body, plain_host
 from copilot_balancer.doorkeeper import Doorkeeper, is_loopback
 from copilot_balancer.errors import BalancerError, InvalidInput, printable
 from copilot_balancer.exchange import Exchange
 from copilot_balancer.frames import Frames
-from copilot_balancer.later import begun
+from copilot_balancer.hooks import begun
 from copilot_balancer.layer import FailoverLayer
 from copilot_balancer.live import Live
 from copilot_balancer.live_file import LiveProxy
 from copilot_balancer.overview import running
-from copilot_balancer.questions import Refusal, Send, log_incident
+from copilot_balancer.questions import Refusal, Send, Wait, log_incident
 from copilot_balancer.store import Paths, paths
 from copilot_balancer.upkeep import Upkeep
 from copilot_balancer.upstreams import Upstreams
@@ -255,7 +256,7 @@ class CopilotBalancer:
                 nextlayer.layer = TCPLayer(context, ignore=True)
         elif isinstance(context.layers[-1], ClientTLSLayer):
             if plain_host(context.client.sni or "") == plain_host(host):
-                nextlayer.layer = FailoverLayer(context, self.choose)
+                nextlayer.layer = FailoverLayer(context, self.choose, self.tell)
         elif starts_like_tls_record(nextlayer.data_client()):
             tls = nextlayer.layer = ServerTLSLayer(context)
             tls.child_layer = ClientTLSLayer(context)
@@ -288,6 +289,14 @@ class CopilotBalancer:
         flow.metadata.pop("proxyauth", None)
         if not self._is_copilot(flow.request.host, flow.request.port):
             flow.request.stream = not flow.is_replay
+
+    def tell(self, hook: StartHook) -> Awaitable[None] | None:
+        """Tell all addons of a hook about one of our flows; what is left of that, `failover_wait` waits for."""
+        return begun(hooks.tell(ctx.master.addons, hook))
+
+    async def failover_wait(self, wait: Wait) -> None:
+        """An addon takes its time, or the flow is intercepted."""
+        await wait.rest
 
     def choose(self, send: Send) -> bool:
         """With what? False: it takes longer, and `failover_choose` waits for it.

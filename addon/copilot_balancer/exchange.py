@@ -9,10 +9,9 @@ Laws of this file:
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from mitmproxy import http
 from mitmproxy.connection import Server
@@ -27,7 +26,6 @@ from copilot_balancer.error_body import inflated
 from copilot_balancer.errors import InvalidInput, UpstreamError, printable
 from copilot_balancer.frames import Frames
 from copilot_balancer.github import ExchangeRefused
-from copilot_balancer.later import Later
 from copilot_balancer.listing import learn_models, learn_session, session_mark
 from copilot_balancer.live import Live
 from copilot_balancer.minting import Bearer
@@ -129,7 +127,7 @@ class Exchange:
             self.live.notice(SecretStr(bearer), request.host)
         if self.kind is not Kind.BALANCED:
             return
-        await self._at_once(self.body.read(self.headers))
+        await self.body.read(self.headers)
         owner, held = owner_of(self.live.ownership, self.body.bound.marks, self.body.bound.needed)
         self.request = PoolRequest(
             id=self.flow.id,
@@ -140,10 +138,6 @@ class Exchange:
             owner=owner,
             bound=held,
         )
-
-    def _at_once[T](self, what: Coroutine[Any, Any, T]) -> Awaitable[T]:
-        """What is done with the body does not wait, unless that is long."""
-        return Later(what) if self.body.is_long else what
 
     def _session_account(self, send: Send) -> str | None:
         """Who fetched the session of this request: only there it means anything (design.md 5)."""
@@ -197,13 +191,13 @@ class Exchange:
         while True:
             self.next = None
             if isinstance(found, Hold):
-                if not await Later(self._hold(found.until)):
+                if not await self._hold(found.until):
                     return  # the client has left: the layer sees it next
             elif isinstance(found, Nobody):
                 self._nobody(found)
                 return
             elif await self._prepare(found):
-                await self._at_once(self.body.dress(found.model, self._keeps(found)))
+                await self.body.dress(found.model, self._keeps(found))
                 self._tell(send)
                 return
             found = self.next or self.live.pool.assign(self.request, self.live.now())
@@ -219,10 +213,10 @@ class Exchange:
         again = self.bearer.token if last is Reason.CREDENTIAL and refused and self.bearer else None
         try:
             if last is Reason.WRONG_HOST and account.credential == "direct":
-                self.account = account = await Later(self.live.learn_host(account))
+                self.account = account = await self.live.learn_host(account)
             wall = time.time()
             known = self.live.mint.known(account, wall=wall, refused=again)
-            self.bearer = known or await Later(self.live.mint.bearer(account, wall=wall, refused=again))
+            self.bearer = known or await self.live.mint.bearer(account, wall=wall, refused=again)
         except (ExchangeRefused, UpstreamError, InvalidInput) as error:
             outcome = error.outcome if isinstance(error, ExchangeRefused) else classify_error(str(error), sent=False)
             self.answers.append(None)

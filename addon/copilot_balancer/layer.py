@@ -5,13 +5,14 @@ The law of this file: it knows HTTP, not Copilot, and keeps what streams share: 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream
+from mitmproxy.proxy.layers.http._http1 import Http1Server
 
 from copilot_balancer.questions import Send
 from copilot_balancer.stream import FailoverStream, Overdue
@@ -38,6 +39,7 @@ PRIVATE = {
         "state_wait_for_response_headers",
     ),
     HttpLayer: ("_handle_event", "event_to_child", "get_connection", "make_stream"),
+    Http1Server: ("buf",),
 }
 """What we override or call and mitmproxy does not promise to keep; tested against the oldest and newest version."""
 
@@ -53,12 +55,20 @@ class FailoverLayer(HttpLayer):
         context: of the connection.
         choose: answers *with what?* at once, or says with False that the hook must be asked, which may wait. A hook
             costs a task, and a look at each of mitmproxy's addons.
+        tell: tells mitmproxy's addons of a hook about a flow, and returns what is left to wait for; None: mitmproxy's
+            connection handler does it.
 
     """
 
-    def __init__(self, context: Context, choose: Callable[[Send], bool] = _ask) -> None:
+    def __init__(
+        self,
+        context: Context,
+        choose: Callable[[Send], bool] = _ask,
+        tell: Callable[[commands.StartHook], Awaitable[None] | None] | None = None,
+    ) -> None:
         super().__init__(context, HTTPMode.transparent)
         self.choose = choose
+        self.tell = tell
         self.retired: set[Connection] = set()
         """Upstream connections that failed: whatever still comes from them concerns no attempt any more."""
         self._wakeup: commands.RequestWakeup | None = None
@@ -93,6 +103,11 @@ class FailoverLayer(HttpLayer):
         if self.retired and isinstance(event, events.ConnectionEvent) and event.connection in self.retired:
             return _nothing()
         return cast("layer.CommandGenerator[None]", super()._handle_event(event))
+
+    def client_is_ahead(self) -> bool:
+        """Whether the client has sent more than the request that is under way."""
+        connection = self.connections[self.context.client]
+        return isinstance(connection, Http1Server) and bool(connection.buf)
 
     def wake_in(self, delay: float) -> layer.CommandGenerator[None]:
         """Look at the streams in `delay` seconds at the latest. One timer serves a whole client connection."""

@@ -11,7 +11,7 @@ Laws of this file:
 import logging
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -116,6 +116,14 @@ class Refusal:
 
 
 @dataclass
+class Wait:
+    """Addons that were told of something on the spot, and take their time."""
+
+    rest: Awaitable[None] = field(repr=False)
+    """Over when all have answered."""
+
+
+@dataclass
 class FailoverChooseHook(commands.StartHook):
     """A request is complete and about to be sent. With what? See ``Send``."""
 
@@ -127,6 +135,13 @@ class FailoverJudgeHook(commands.StartHook):
     """The answer is no success, and the client has seen nothing of it. Again? See ``Refusal``."""
 
     data: Refusal
+
+
+@dataclass
+class FailoverWaitHook(commands.StartHook):
+    """A hook was told on the spot, and something in it has to wait."""
+
+    data: Wait
 
 
 def log_incident(where: str, error: Exception) -> str:

@@ -62,11 +62,6 @@ class RequestBody:
         self.left_out = ""
         """What of that the present account is not sent, for people."""
 
-    @property
-    def is_long(self) -> bool:
-        """Whether reading and changing it lets others have their turn; of a compressed one nobody knows before."""
-        return len(self._request.raw_content or b"") > AT_ONCE or "content-encoding" in self._request.headers
-
     async def read(self, headers: Mapping[str, str]) -> None:
         """Learn what it says; `headers`: the request's, by lower-case name."""
         raw = self._content()

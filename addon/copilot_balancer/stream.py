@@ -27,7 +27,7 @@ The flow through one stream, compared with mitmproxy's own::
 import copy
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -49,7 +49,13 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
     ResponseTrailers,
 )
-from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeadersHook
+from mitmproxy.proxy.layers.http._hooks import (
+    HttpErrorHook,
+    HttpRequestHeadersHook,
+    HttpRequestHook,
+    HttpResponseHeadersHook,
+    HttpResponseHook,
+)
 from mitmproxy.proxy.layers.websocket import WebsocketLayer
 from mitmproxy.proxy.utils import ReceiveBuffer
 from wsproto.events import CloseConnection
@@ -58,9 +64,11 @@ from copilot_balancer.questions import (
     HIDDEN,
     FailoverChooseHook,
     FailoverJudgeHook,
+    FailoverWaitHook,
     Hidden,
     Refusal,
     Send,
+    Wait,
     log_incident,
 )
 
@@ -78,6 +86,9 @@ LINGER = 2.0
 COME_BACK = 1013
 """The WebSocket close code "try again later" (IANA's registry)."""
 
+_TOLD = (HttpRequestHeadersHook, HttpRequestHook, HttpResponseHeadersHook, HttpResponseHook, HttpErrorHook)
+"""The hooks that any addon may have; our own questions are answered by ours alone."""
+
 
 class Above(Protocol):
     """What a stream needs of the layer that it belongs to."""
@@ -85,6 +96,12 @@ class Above(Protocol):
     connections: dict[Connection, layer.Layer]
     choose: Callable[[Send], bool]
     """Answers *with what?* at once; False: the hook must be asked."""
+    tell: Callable[[commands.StartHook], Awaitable[None] | None] | None
+    """Tells of a hook on the spot, and returns what is left to wait for; None: mitmproxy tells of it."""
+
+    def client_is_ahead(self) -> bool:
+        """Whether the client has sent more than the request that is under way."""
+        ...
 
     def retire(self, failed: Connection | tuple[str, int]) -> None:
         """Forget failed connections."""
@@ -476,6 +493,31 @@ class FailoverStream(HttpStream):
         if self.server_state == self.state_hold_response_body:
             return not self._held and self._asked.first_event_timeout > 0
         return not self._refuses()
+
+    # --- hooks -------------------------------------------------------------------------------------------------------
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, but its hooks are told on the spot."""
+        commanded, tell = super()._handle_event(event), self._layer.tell
+        return commanded if tell is None else self._telling(commanded, tell)
+
+    def _telling(
+        self,
+        commanded: layer.CommandGenerator[None],
+        tell: Callable[[commands.StartHook], Awaitable[None] | None],
+    ) -> layer.CommandGenerator[None]:
+        reply = None
+        while True:
+            try:
+                command = commanded.send(reply)
+            except StopIteration:
+                return
+            early = isinstance(command, HttpResponseHook) and self._layer.client_is_ahead()
+            if early or not isinstance(command, _TOLD):
+                # the next request may go out only after the upstream's connection has seen the end of this answer
+                reply = yield command
+            elif (rest := tell(command)) is not None:
+                yield FailoverWaitHook(Wait(rest))
 
     # --- a fault of ours ---------------------------------------------------------------------------------------------
 
