@@ -146,7 +146,7 @@ def read_frame(text: str) -> Event:
     return _UNTOLD if found is None else _responses(found, "")
 
 
-def read_document(api: Api, body: bytes | bytearray) -> tuple[list[str], Json | None]:
+def read_document(api: Api, body: bytes) -> tuple[list[str], Json | None]:
     """The marks and the quota snapshots of an answer that is one JSON document.
 
     Args:
@@ -156,7 +156,7 @@ def read_document(api: Api, body: bytes | bytearray) -> tuple[list[str], Json | 
     """
     if all(body.find(word) < 0 for word in _TELLING_DOCUMENT[api]):
         return [], None
-    document = read_body(bytes(body)) or {}
+    document = read_body(body) or {}
     if api is Api.CHAT:
         pieces = _chat(document, "").pieces
         marks: Iterable[str] = (mark(kind, value) for _, kind, value in pieces)

@@ -78,7 +78,7 @@ class Stripped:
 
 
 def may_carry(api: Api, raw: bytes) -> bool:
-    """Whether anything bound can stand in these bytes of a request at all."""
+    """Whether anything bound can stand in these bytes of a request at all; for long ones, to spare a look at each turn."""
     return any(raw.find(word) >= 0 for word in (*_BINDING[api], *_HIDING))
 
 
@@ -106,15 +106,17 @@ def reading_bound(api: Api, body: dict[str, object]) -> Steps[Bound]:
         if needs:
             needed.update(found)
 
+    loose = _LOOSE[api]
     previous = _previous(api, body)
     newest = previous is not None and not any(map(_is_said, turns))
     if previous is not None and not newest:
         carry([previous], needs=not _tells_all(turns))
     for place, turn in enumerate(turns):
         if isinstance(turn, dict):
-            carry(_LOOSE[api](turn), needs=place >= begins)
-            if api is Api.RESPONSES:
-                carry(_held(turn), needs=True)
+            if found := loose(turn):
+                carry(found, needs=place >= begins)
+            if api is Api.RESPONSES and (found := _held(turn)):
+                carry(found, needs=True)
         if place % _SLICE == _SLICE - 1:
             yield
     if previous is not None and newest:
@@ -196,7 +198,7 @@ def _thinking(turn: dict[str, object]) -> dict[int, str]:
 
 def _loose(turn: dict[str, object]) -> list[str]:
     """Of a responses item: what can be left out."""
-    found = _marks("id", turn.get("id"))
+    found = _marks("id", turn["id"]) if "id" in turn else []
     if turn.get("type") == "reasoning":
         found += _marks("sealed", turn.get("encrypted_content"))
     return found
@@ -210,12 +212,12 @@ def _held(turn: dict[str, object]) -> list[str]:
     """
     if turn.get("type") == "reasoning":
         return []
-    found = _marks("sealed", turn.get("encrypted_content"))
+    found = _marks("sealed", turn["encrypted_content"]) if "encrypted_content" in turn else []
     for key in ("content", "output"):
         if isinstance(parts := turn.get(key), list):
             for part in parts:
-                if isinstance(part, dict):
-                    found += _marks("sealed", part.get("encrypted_content"))
+                if isinstance(part, dict) and "encrypted_content" in part:
+                    found += _marks("sealed", part["encrypted_content"])
     return found
 
 

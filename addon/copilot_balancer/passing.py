@@ -48,7 +48,9 @@ class Passing:
         """What a person may look at."""
         plain = response.headers.get("content-encoding", "identity").strip().lower() == "identity"
         self._reader = AnswerReader(api) if api and plain and is_stream(response) else None
-        self._document = bytearray() if api and plain and _kind(response) == "application/json" else None
+        self._document: list[bytes] | None = [] if api and plain and _kind(response) == "application/json" else None
+        self._length = 0
+        """Bytes of it so far."""
 
     def __call__(self, data: bytes) -> bytes:
         """Look at the next piece and hand it on."""
@@ -57,7 +59,11 @@ class Passing:
         if self._reader is not None:
             self._reader.feed(data)
         elif self._document is not None:
-            self._document.extend(data[: DOCUMENT_LIMIT + 1 - len(self._document)])
+            self._length += len(data)
+            if self._length > DOCUMENT_LIMIT:
+                self._document = None
+            else:
+                self._document.append(data)
         return data
 
     # --- layer.Watch -------------------------------------------------------------------------------------------------
@@ -103,8 +109,8 @@ class Passing:
         """The marks of what it binds to its account, and the quota snapshots it told."""
         if self._reader is not None:
             return self._reader.marks, self._reader.quota
-        if self._document and self._api is not None and len(self._document) <= DOCUMENT_LIMIT:
-            return read_document(self._api, self._document)
+        if self._document and self._api is not None:
+            return read_document(self._api, b"".join(self._document))
         return [], None
 
     def let_go(self) -> None:

@@ -65,23 +65,22 @@ class RequestBody:
     async def read(self, headers: Mapping[str, str]) -> None:
         """Learn what it says; `headers`: the request's, by lower-case name."""
         raw = self._content()
-        carries = self.api is not None and may_carry(self.api, raw)
         if len(raw) <= AT_ONCE or (len(raw) <= PROSE_AT_ONCE and _is_prose(raw)):
             body = read_body(raw)
             self.conversation = conversation_of(headers, body)
-            if self.api is not None and body is not None and carries:
+            if self.api is not None and body is not None:
                 self.bound = read_bound(self.api, body)
         else:
-            body = await _in_turns(self._long(raw, headers, carries=carries))
+            body = await _in_turns(self._long(raw, headers))
         self.model = self.asked_model = model_of(body)
         self.streams = (body or {}).get("stream") is True
 
-    def _long(self, raw: bytes, headers: Mapping[str, str], *, carries: bool) -> Steps[dict[str, object] | None]:
+    def _long(self, raw: bytes, headers: Mapping[str, str]) -> Steps[dict[str, object] | None]:
         body = None
         if len(raw) <= PARSE_LIMIT:
             body = yield from abridged(raw, beginning=not is_named(headers))
         self.conversation = yield from naming(headers, body)
-        if self.api is not None and body is not None and carries:
+        if self.api is not None and body is not None and may_carry(self.api, raw):
             self.bound = yield from reading_bound(self.api, body)
         return body
 

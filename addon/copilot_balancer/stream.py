@@ -523,8 +523,12 @@ class FailoverStream(HttpStream):
 
     def handle_event(self, event: events.Event) -> Iterable[commands.Command]:  # type: ignore[override]
         """As mitmproxy's, but an exception ends this stream alone, with an answer."""
-        # no generator itself: a stream has thousands of pieces, and each goes the short way
-        if type(event) is ResponseData:
+        # no generator itself: a body comes in many pieces, and each goes the short way
+        if type(event) is RequestData:
+            if not self._paused and self.client_state == self.state_consume_request_body:
+                self.request_body_buf += event.data
+                return ()
+        elif type(event) is ResponseData:
             self._heard_at = time.monotonic()
             if self._pass is not None and not self._paused and self.server_state == self.state_stream_response_body:
                 return self._passed(event.data)
