@@ -41,7 +41,7 @@ from mitmproxy import http
 from mitmproxy.connection import Client, ConnectionState, Server
 from mitmproxy.proxy import commands, events
 
-from copilot_balancer import layer, questions, stream
+from copilot_balancer import layer, questions, steady, stream
 from copilot_balancer.layer import FailoverLayer
 from copilot_balancer.questions import Refusal, Send
 from playbook import PlainTunnel, Playbook, make_context
@@ -1316,6 +1316,7 @@ def _set_up(world: list[World]) -> Iterator[_Incidents]:
             patch("mitmproxy.proxy.layers.tls.ServerTLSLayer", FailingTunnel),
             patch.object(layer, "time", clock),
             patch.object(stream, "time", clock),
+            patch.object(steady, "time", clock),
             patch.object(stream, "BUFFER_LIMIT", BUFFER_LIMIT),
         ):
             yield incidents

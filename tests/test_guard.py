@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from copilot_balancer import guard
 from copilot_balancer.accounts import Account
 from copilot_balancer.copilot import copilot_hosts
-from copilot_balancer.questions import Hidden
+from copilot_balancer.hidden import Hidden
 
 HOST = "api.githubcopilot.com"
 HOSTS = copilot_hosts(["acme.ghe.com"])

@@ -18,7 +18,8 @@ from conftest import three_accounts
 from copilot_balancer.accounts import Decisions
 from copilot_balancer.addon import CopilotBalancer
 from copilot_balancer.attribution import LINE_LIMIT
-from copilot_balancer.questions import Hidden, Refusal, Send
+from copilot_balancer.hidden import Hidden
+from copilot_balancer.questions import Refusal, Send
 from copilot_balancer.store import Paths, Store
 from test_attribution import BIDI, NASTY
 

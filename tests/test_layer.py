@@ -8,9 +8,10 @@ from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy.layers.http import Http1Server, HttpLayer, HttpStream
 
-from copilot_balancer import layer, stream
+from copilot_balancer import layer, steady, stream
+from copilot_balancer.hidden import Hidden
 from copilot_balancer.layer import PRIVATE, FailoverLayer
-from copilot_balancer.questions import Hidden, Refusal, Send
+from copilot_balancer.questions import Refusal, Send
 from copilot_balancer.stream import BUFFER_LIMIT, REFUSAL_SECONDS
 from playbook import PlainTunnel, Playbook, make_context
 
@@ -336,7 +337,7 @@ def test_an_exception_becomes_a_502_on_this_stream_alone(where, monkeypatch, cap
     play = addon.play()
     broken = {
         "choose": (stream.FailoverStream, "make_server_connection"),
-        "authorize": (stream, "_outgoing"),
+        "authorize": (stream, "outgoing"),
         "judge": (stream.FailoverStream, "_again"),
         "head": (stream.FailoverStream, "start_response_stream"),
     }[where]
@@ -457,6 +458,7 @@ def clock(monkeypatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(layer, "time", clock)
     monkeypatch.setattr(stream, "time", clock)
+    monkeypatch.setattr(steady, "time", clock)
     return clock
 
 

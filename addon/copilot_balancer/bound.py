@@ -78,7 +78,7 @@ class Stripped:
 
 
 def may_carry(api: Api, raw: bytes) -> bool:
-    """Whether anything bound can stand in these bytes of a request at all; for long ones, to spare a look at each turn."""
+    """Whether anything bound can stand in these bytes of a request; in long ones it spares a look at each turn."""
     return any(raw.find(word) >= 0 for word in (*_BINDING[api], *_HIDING))
 
 

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from copilot_balancer.accounts import Account
 from copilot_balancer.copilot import Kind, kind_of, plain_host
 from copilot_balancer.error_body import inflated
-from copilot_balancer.questions import HIDDEN, Hidden
+from copilot_balancer.hidden import HIDDEN, Hidden
 from copilot_balancer.redaction import taken_out
 
 INFLATED = 1024 * 1024

@@ -5,7 +5,7 @@ The law of this file: it knows HTTP, not Copilot, and keeps what streams share: 
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import cast
 
 from mitmproxy.connection import Connection, Server
@@ -15,7 +15,8 @@ from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream
 from mitmproxy.proxy.layers.http._http1 import Http1Server
 
 from copilot_balancer.questions import Send
-from copilot_balancer.stream import FailoverStream, Overdue
+from copilot_balancer.steady import Tell
+from copilot_balancer.stream import FailoverStream, Look
 
 PRIVATE = {
     HttpStream: (
@@ -55,8 +56,7 @@ class FailoverLayer(HttpLayer):
         context: of the connection.
         choose: answers *with what?* at once, or says with False that the hook must be asked, which may wait. A hook
             costs a task, and a look at each of mitmproxy's addons.
-        tell: tells mitmproxy's addons of a hook about a flow, and returns what is left to wait for; None: mitmproxy's
-            connection handler does it.
+        tell: tells mitmproxy's addons of a hook on the spot; None: mitmproxy tells of it.
 
     """
 
@@ -64,7 +64,7 @@ class FailoverLayer(HttpLayer):
         self,
         context: Context,
         choose: Callable[[Send], bool] = _ask,
-        tell: Callable[[commands.StartHook], Awaitable[None] | None] | None = None,
+        tell: Tell | None = None,
     ) -> None:
         super().__init__(context, HTTPMode.transparent)
         self.choose = choose
@@ -76,7 +76,7 @@ class FailoverLayer(HttpLayer):
 
     def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
         """Create our stream instead of mitmproxy's."""
-        stream = self.streams[stream_id] = FailoverStream(self.context.fork(), stream_id)
+        stream = self.streams[stream_id] = FailoverStream(self.context.fork(), stream_id, self)
         yield from self.event_to_child(stream, events.Start())
 
     def retire(self, failed: Connection | tuple[str, int]) -> None:
@@ -122,13 +122,9 @@ class FailoverLayer(HttpLayer):
         if event.command is not self._wakeup:
             return  # an older one: a sooner look was asked for after it
         self._wakes_at = math.inf
-        now = time.monotonic()
         for stream in list(self.streams.values()):
-            left = stream.time_left(now) if isinstance(stream, FailoverStream) else None
-            if left is not None and left <= 0:
-                yield from self.event_to_child(stream, Overdue(stream.stream_id))
-            elif left is not None:
-                yield from self.wake_in(left)
+            if isinstance(stream, FailoverStream):
+                yield from self.event_to_child(stream, Look(stream.stream_id))
 
 
 def _nothing() -> layer.CommandGenerator[None]:

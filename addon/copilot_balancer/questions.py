@@ -3,8 +3,7 @@
 Laws of this file:
 
 1. It knows HTTP, not Copilot.
-2. What a client brought is told by no ``repr``.
-3. The hooks live in an importable module: a script is run again when it is saved, and a second class of one hook's name
+2. The hooks live in an importable module: a script is run again when it is saved, and a second class of one hook's name
    would be refused.
 """
 
@@ -19,12 +18,9 @@ from mitmproxy import http
 from mitmproxy.connection import Server
 from mitmproxy.proxy import commands
 
-logger = logging.getLogger(__name__)
+from copilot_balancer.hidden import Hidden
 
-HIDDEN = frozenset(
-    {b"authorization", b"cookie", b"copilot-session-token", b"proxy-authorization", b"x-api-key", b"x-github-token"}
-)
-"""Request headers whose values never stand in a flow."""
+logger = logging.getLogger(__name__)
 
 
 class Watch(Protocol):
@@ -48,35 +44,6 @@ class Watch(Protocol):
     def released(self) -> None:
         """Called once, when the answer begins to go to the client."""
         ...
-
-
-class Hidden:
-    """The values that were taken out of a request's headers on entry. Its repr tells none of them."""
-
-    __slots__ = ("_values",)
-
-    def __init__(self, headers: http.Headers) -> None:
-        self._values: dict[bytes, list[bytes]] = {}
-        for name, value in headers.fields:
-            if (plain := name.strip().lower()) in HIDDEN:
-                self._values.setdefault(plain, []).append(value)
-
-    def __repr__(self) -> str:
-        return f"<hidden headers: {', '.join(sorted(name.decode() for name in self._values)) or 'none'}>"
-
-    def get(self, name: bytes) -> tuple[bytes, ...]:
-        """The values of one header (lower-case name), in their order."""
-        return tuple(self._values.get(name, ()))
-
-    @property
-    def bearer(self) -> str | None:
-        """The token that the client brought, if it brought one."""
-        for value in self.get(b"authorization"):
-            return value.decode("latin-1").partition(" ")[2].strip()
-        return None
-
-    def __bool__(self) -> bool:
-        return bool(self._values)
 
 
 @dataclass

@@ -7,8 +7,8 @@ Laws of this file:
    moment, until it is known to be an answer; and one that is cut short is never ended as if it were whole (``Watch``).
 3. A credential never stands in the flow: what the client brought is hidden on entry, before any hook of anyone has run,
    and the copy that goes upstream is dressed at the moment of sending, on a connection that stands.
-4. A fault of ours becomes a JSON 502 with an id on this stream alone; it neither hangs nor fails open.
-5. Everything private to mitmproxy that is touched is touched here and in ``layer``, and named in ``layer.PRIVATE``.
+4. Everything private to mitmproxy that is touched is touched here, in ``steady`` and in ``layer``, and is named in
+   ``layer.PRIVATE``.
 
 The flow through one stream, compared with mitmproxy's own::
 
@@ -24,18 +24,16 @@ The flow through one stream, compared with mitmproxy's own::
                                                                the answer goes to the client
 """
 
-import copy
-import json
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
 from mitmproxy import http
 from mitmproxy.connection import Connection
-from mitmproxy.flow import Error
 from mitmproxy.proxy import commands, events, layer
-from mitmproxy.proxy.layers.http import DropStream, GetHttpConnection, HttpStream, SendHttp
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.http import GetHttpConnection, SendHttp
 from mitmproxy.proxy.layers.http._base import HttpEvent
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
@@ -49,28 +47,14 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
     ResponseTrailers,
 )
-from mitmproxy.proxy.layers.http._hooks import (
-    HttpErrorHook,
-    HttpRequestHeadersHook,
-    HttpRequestHook,
-    HttpResponseHeadersHook,
-    HttpResponseHook,
-)
+from mitmproxy.proxy.layers.http._hooks import HttpResponseHeadersHook
 from mitmproxy.proxy.layers.websocket import WebsocketLayer
 from mitmproxy.proxy.utils import ReceiveBuffer
 from wsproto.events import CloseConnection
 
-from copilot_balancer.questions import (
-    HIDDEN,
-    FailoverChooseHook,
-    FailoverJudgeHook,
-    FailoverWaitHook,
-    Hidden,
-    Refusal,
-    Send,
-    Wait,
-    log_incident,
-)
+from copilot_balancer.hidden import Hidden, outgoing
+from copilot_balancer.questions import FailoverChooseHook, FailoverJudgeHook, Refusal, Send
+from copilot_balancer.steady import Hearing, SteadyStream, fault_answer
 
 BUFFER_LIMIT = 1024 * 1024
 """Bytes of an answer that was not streamed so far that are held back; beyond, it is passed on as it comes. Of a refusal
@@ -86,22 +70,13 @@ LINGER = 2.0
 COME_BACK = 1013
 """The WebSocket close code "try again later" (IANA's registry)."""
 
-_TOLD = (HttpRequestHeadersHook, HttpRequestHook, HttpResponseHeadersHook, HttpResponseHook, HttpErrorHook)
-"""The hooks that any addon may have; our own questions are answered by ours alone."""
 
-
-class Above(Protocol):
+class Above(Hearing, Protocol):
     """What a stream needs of the layer that it belongs to."""
 
     connections: dict[Connection, layer.Layer]
     choose: Callable[[Send], bool]
     """Answers *with what?* at once; False: the hook must be asked."""
-    tell: Callable[[commands.StartHook], Awaitable[None] | None] | None
-    """Tells of a hook on the spot, and returns what is left to wait for; None: mitmproxy tells of it."""
-
-    def client_is_ahead(self) -> bool:
-        """Whether the client has sent more than the request that is under way."""
-        ...
 
     def retire(self, failed: Connection | tuple[str, int]) -> None:
         """Forget failed connections."""
@@ -113,28 +88,33 @@ class Above(Protocol):
 
 
 @dataclass
+class Look(HttpEvent):
+    """Time has passed: has the upstream been silent for too long?"""
+
+
+@dataclass
 class Overdue(HttpEvent):
-    """The upstream has been silent for too long."""
+    """The time is over: what has come by now has to do."""
 
 
-class FailoverStream(HttpStream):
+class FailoverStream(SteadyStream):
     """One request and its answer, over as many upstream attempts as the addon says."""
 
+    above: Above
+
+    def __init__(self, context: Context, stream_id: int, above: Above) -> None:
+        super().__init__(context, stream_id)
+        self.above = above
+
     hidden: Hidden
-    _committed = False
-    """Whether the client has been sent the head of an answer."""
     _upstream = False
     """Whether ``flow.response`` is, or will be, an upstream's answer (not one that an addon made)."""
     _asked: Send
     """The last question *with what?*, and its answer."""
     _held: bytearray
     """The beginning of a streamed answer that the client has not been sent yet."""
-    _pass: Callable[[bytes], bytes | Iterable[bytes]] | None = None
-    """Takes each piece of the answer that is streamed on the short way; None: mitmproxy's own way is gone."""
     _refused_at = 0.0
     """When the head of a refusal came; monotonic seconds."""
-    _heard_at = 0.0
-    """When the upstream was last heard of, or asked; monotonic seconds."""
 
     # --- entry -------------------------------------------------------------------------------------------------------
 
@@ -142,8 +122,7 @@ class FailoverStream(HttpStream):
         """Take the client's credentials out before the first hook runs."""
         headers = event.request.headers
         self.hidden = Hidden(headers)
-        if self.hidden:
-            headers.fields = tuple(_masked(name, value) for name, value in headers.fields)
+        self.hidden.masked(headers)
         yield from super().state_wait_for_request_headers(event)
 
     def check_body_size(self, request: bool) -> layer.CommandGenerator[bool]:  # noqa: ARG002 - its signature
@@ -166,18 +145,18 @@ class FailoverStream(HttpStream):
         """
         while True:
             send = self._asked = Send(self.flow, self.hidden)
-            if not self._layer.choose(send):
+            if not self.above.choose(send):
                 yield FailoverChooseHook(send)
                 if (yield from self.check_killed(True)):
                     return False
             if self.flow.response is None and (send.host is None or send.authorize is None):
-                self.flow.response = _fault("no addon said where this request may go")
+                self.flow.response = fault_answer("no addon said where this request may go")
             if self.flow.response is not None:
                 yield from self._answer()
                 return False
             assert send.host is not None
             assert send.authorize is not None
-            request = _outgoing(self.flow.request, send.host)
+            request = outgoing(self.flow.request, send.host)
             address = (request.host, request.port)
             connection, err = yield GetHttpConnection(address, True, self.flow.server_conn.via)
             if (yield from self.check_killed(True)):
@@ -190,7 +169,7 @@ class FailoverStream(HttpStream):
                 else:
                     yield from self._send(request, connection)
                 return False
-            self._layer.retire(address)
+            self.above.retire(address)
             if not (yield from self._again(err, sent=False)):
                 return False
 
@@ -204,11 +183,7 @@ class FailoverStream(HttpStream):
         yield SendHttp(RequestEndOfMessage(self.stream_id), connection)
         self._heard_at = time.monotonic()
         if self._asked.first_byte_timeout:
-            yield from self._layer.wake_in(self._asked.first_byte_timeout)
-
-    @property
-    def _layer(self) -> Above:
-        return cast("Above", self.context.layers[self.context.layers.index(self) - 1])
+            yield from self.above.wake_in(self._asked.first_byte_timeout)
 
     # --- again? ------------------------------------------------------------------------------------------------------
 
@@ -251,15 +226,20 @@ class FailoverStream(HttpStream):
             self.server_state = self.state_errored  # what the upstream sent meanwhile concerns nobody
         elif self._refuses():
             self._refused_at = time.monotonic()
-            yield from self._layer.wake_in(REFUSAL_SECONDS)
+            yield from self.above.wake_in(REFUSAL_SECONDS)
         elif self._asked.idle_timeout:
-            yield from self._layer.wake_in(self._asked.idle_timeout)
+            yield from self.above.wake_in(self._asked.idle_timeout)
+
+    def abandon_upstream(self, why: str) -> Iterator[commands.Command]:
+        """A fault of ours ends the attempt that is under way."""
+        if self.above.connections.get(self.context.server) is not None and self._upstream:
+            yield from self._cancel_upstream(why)
 
     def _cancel_upstream(self, why: str) -> Iterator[commands.Command]:
         self._upstream = False
         self._forget_upstream()
         yield SendHttp(RequestProtocolError(self.stream_id, why, ErrorCode.CANCEL), self.context.server)
-        self._layer.retire(self.context.server)
+        self.above.retire(self.context.server)
 
     def _refuses(self) -> bool:
         """Whether a refusal is arriving: the client has seen nothing of it."""
@@ -301,7 +281,7 @@ class FailoverStream(HttpStream):
         if self._asked.watch is not None and self._upstream:
             self._held = bytearray()
             self.server_state = self.state_hold_response_body
-            yield from self._layer.wake_in(self._hold_seconds())
+            yield from self.above.wake_in(self._hold_seconds())
         else:
             self._committed = True
             yield from self._start_response_stream()
@@ -311,9 +291,7 @@ class FailoverStream(HttpStream):
         for command in super().start_response_stream():
             if not isinstance(command, commands.Log):
                 yield command
-        stream = self.flow.response.stream if self.flow.response else None
-        if callable(stream) and self.debug is None and not self.context.options.store_streamed_bodies:
-            self._pass = stream
+        self._start_short_way()
 
     def state_hold_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Hold back what only announces an answer; ask *again?* when it turns out to be none."""
@@ -331,7 +309,7 @@ class FailoverStream(HttpStream):
             elif watch.opened or len(self._held) > HOLD_LIMIT:
                 yield from self._release()
             else:
-                yield from self._layer.wake_in(HOLD_SECONDS)
+                yield from self.above.wake_in(HOLD_SECONDS)
         elif isinstance(event, ResponseEndOfMessage) and not watch.whole and not self._client_left:
             yield from self._refused_in_stream("the answer ended before it began")
         else:
@@ -388,7 +366,7 @@ class FailoverStream(HttpStream):
             return
         yield from super().state_stream_response_body(event)
         if watch is not None and isinstance(event, ResponseData) and watch.whole:
-            yield from self._layer.wake_in(LINGER)
+            yield from self.above.wake_in(LINGER)
 
     def passthrough(self, event: events.Event) -> layer.CommandGenerator[None]:
         """As mitmproxy's; closes a WebSocket when the addon says so, as if the upstream had closed it."""
@@ -412,7 +390,7 @@ class FailoverStream(HttpStream):
             self.state_hold_response_body,
         )
         if isinstance(event, ResponseProtocolError) and self._ends_well() and not self._client_left:
-            self._layer.retire(self.context.server)
+            self.above.retire(self.context.server)
             yield from super().state_stream_response_body(ResponseEndOfMessage(self.stream_id))
             return
         if (
@@ -425,7 +403,7 @@ class FailoverStream(HttpStream):
             self._upstream = False
             self.flow.response = None
             self.response_body_buf = ReceiveBuffer()
-            self._layer.retire(self.context.server)
+            self.above.retire(self.context.server)
             if (yield from self._again(event.message, sent=True)):
                 yield from self.make_server_connection()
             return
@@ -444,7 +422,7 @@ class FailoverStream(HttpStream):
             return True
         if error is not None:
             if self.flow.response is None:
-                self.flow.response = _fault(f"no answer from upstream: {error}")
+                self.flow.response = fault_answer(f"no answer from upstream: {error}")
             yield from self._answer()
         return False
 
@@ -488,118 +466,33 @@ class FailoverStream(HttpStream):
         """How long a streamed answer is held back: while nothing has come but its head, until it counts as silent."""
         return (not self._held and self._asked.first_event_timeout) or HOLD_SECONDS
 
+    def after_piece(self) -> Iterable[commands.Command]:
+        """A whole answer may stay open for a moment only."""
+        watch = self._asked.watch
+        return self.above.wake_in(LINGER) if watch is not None and watch.whole else ()
+
+    def entered(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, but an upstream that is silent for too long has failed."""
+        return self._looked() if isinstance(event, Look) else super().entered(event)
+
+    def _looked(self) -> layer.CommandGenerator[None]:
+        left = self.time_left(time.monotonic())
+        if left is None:
+            return
+        if left > 0:
+            yield from self.above.wake_in(left)
+        elif self._is_silent():
+            yield from self._fallen_silent()
+        else:
+            yield from super().entered(Overdue(self.stream_id))
+
+    def _fallen_silent(self) -> layer.CommandGenerator[None]:
+        yield SendHttp(RequestProtocolError(self.stream_id, "silent", ErrorCode.CANCEL), self.context.server)
+        message = f"the upstream was silent for {time.monotonic() - self._heard_at:.0f} s"
+        yield from super().entered(ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR))
+
     def _is_silent(self) -> bool:
         """Whether an overdue upstream has failed; False: what it began is let through."""
         if self.server_state == self.state_hold_response_body:
             return not self._held and self._asked.first_event_timeout > 0
         return not self._refuses()
-
-    # --- hooks -------------------------------------------------------------------------------------------------------
-
-    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """As mitmproxy's, but its hooks are told on the spot."""
-        commanded, tell = super()._handle_event(event), self._layer.tell
-        return commanded if tell is None else self._telling(commanded, tell)
-
-    def _telling(
-        self,
-        commanded: layer.CommandGenerator[None],
-        tell: Callable[[commands.StartHook], Awaitable[None] | None],
-    ) -> layer.CommandGenerator[None]:
-        reply = None
-        while True:
-            try:
-                command = commanded.send(reply)
-            except StopIteration:
-                return
-            early = isinstance(command, HttpResponseHook) and self._layer.client_is_ahead()
-            if early or not isinstance(command, _TOLD):
-                # the next request may go out only after the upstream's connection has seen the end of this answer
-                reply = yield command
-            elif (rest := tell(command)) is not None:
-                yield FailoverWaitHook(Wait(rest))
-
-    # --- a fault of ours ---------------------------------------------------------------------------------------------
-
-    def handle_event(self, event: events.Event) -> Iterable[commands.Command]:  # type: ignore[override]
-        """As mitmproxy's, but an exception ends this stream alone, with an answer."""
-        # no generator itself: a body comes in many pieces, and each goes the short way
-        if type(event) is RequestData:
-            if not self._paused and self.client_state == self.state_consume_request_body:
-                self.request_body_buf += event.data
-                return ()
-        elif type(event) is ResponseData:
-            self._heard_at = time.monotonic()
-            if self._pass is not None and not self._paused and self.server_state == self.state_stream_response_body:
-                return self._passed(event.data)
-        return self._handled(event)
-
-    def _passed(self, data: bytes) -> Iterable[commands.Command]:
-        """What `state_stream_response_body` does with a piece, without the way there."""
-        assert self._pass is not None
-        try:
-            passed = self._pass(data)
-            pieces = (passed,) if isinstance(passed, bytes) else tuple(passed)
-            watch = self._asked.watch
-            wake = self._layer.wake_in(LINGER) if watch is not None and watch.whole else ()
-        except Exception as error:  # noqa: BLE001 - as below
-            return self._fall(error)
-        return *(SendHttp(ResponseData(self.stream_id, piece), self.context.client) for piece in pieces), *wake
-
-    def _handled(self, event: events.Event) -> layer.CommandGenerator[None]:
-        try:
-            if isinstance(event, Overdue) and self._is_silent():
-                yield SendHttp(RequestProtocolError(self.stream_id, "silent", ErrorCode.CANCEL), self.context.server)
-                message = f"the upstream was silent for {time.monotonic() - self._heard_at:.0f} s"
-                event = ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR)
-            yield from super().handle_event(event)
-        except Exception as error:  # noqa: BLE001 - whatever it is: mitmproxy would leave the client hanging
-            yield from self._fall(error)
-
-    def _fall(self, error: Exception) -> layer.CommandGenerator[None]:
-        incident = log_incident("a stream", error)
-        self.client_state = self.server_state = self.state_errored
-        if self._layer.connections.get(self.context.server) is not None and self._upstream:
-            yield from self._cancel_upstream(incident)
-        if self._committed:
-            # the answer cannot be completed: abort it, so that the client does not take it for a whole one
-            yield SendHttp(ResponseProtocolError(self.stream_id, incident, ErrorCode.KILL), self.context.client)
-        else:
-            self._committed = True
-            answer = _fault(f"a fault in copilot-balancer, incident {incident}; the proxy's log has the details")
-            yield SendHttp(ResponseHeaders(self.stream_id, answer), self.context.client)
-            if self.flow.request.method != "HEAD":
-                yield SendHttp(ResponseData(self.stream_id, answer.raw_content or b""), self.context.client)
-            yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
-        if (flow := getattr(self, "flow", None)) is not None and flow.live:
-            flow.error = Error(f"copilot-balancer: incident {incident}")
-            flow.live = False
-            hook = HttpErrorHook(flow)
-            hook.blocking = False  # nobody is left here to wait for it
-            yield hook
-        yield DropStream(self.stream_id)
-
-
-def _masked(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    if (plain := name.strip().lower()) not in HIDDEN:
-        return name, value
-    return name, b"Bearer [client]" if plain == b"authorization" else b"[client]"
-
-
-def _outgoing(request: http.Request, host: str) -> http.Request:
-    """The copy that goes upstream: for `host`, everything else as the client sent it, order included."""
-    # copied as it is: mitmproxy's constructor checks each field, and each check of one that may be None leaves garbage
-    copied = copy.copy(request)
-    data = copied.data = copy.copy(request.data)
-    fields = data.headers.fields
-    if host != data.host:
-        fields = tuple((name, host.encode() if name.lower() == b"host" else value) for name, value in fields)
-        data.authority = host.encode() if data.authority else b""
-        data.host = host
-    data.headers = http.Headers(fields)
-    return copied
-
-
-def _fault(message: str) -> http.Response:
-    body = {"error": {"message": f"copilot-balancer: {message}", "code": "proxy_fault", "type": "proxy_error"}}
-    return http.Response.make(502, json.dumps(body), {"content-type": "application/json"})
