@@ -5,10 +5,11 @@ For the model wait-choose the choice of an account takes for ever.
 
 import asyncio
 
+from copilot_balancer import addon
 from copilot_balancer.exchange import Exchange
 from copilot_balancer.stream import FailoverStream
 
-_choose, _judge, _head, _end = Exchange.choose, Exchange.judge, Exchange.head, Exchange.end
+_choose, _judge, _head, _ended = Exchange.choose, Exchange.judge, Exchange.head, addon.ended
 _connect = FailoverStream._send
 
 
@@ -35,9 +36,9 @@ def head(self):
     _break(self, "head")
 
 
-def end(self):
-    record = _end(self)
-    _break(self, "end")
+def ended(exchange):
+    record = _ended(exchange)
+    _break(exchange, "end")
     return record
 
 
@@ -47,5 +48,5 @@ def send(self, request, connection):
     yield from _connect(self, request, connection)
 
 
-Exchange.choose, Exchange.judge, Exchange.head, Exchange.end = choose, judge, head, end
+Exchange.choose, Exchange.judge, Exchange.head, addon.ended = choose, judge, head, ended
 FailoverStream._send = send

@@ -8,7 +8,8 @@ The rooms, top to bottom; an arrow points down only (``pyproject.toml``, import-
                addon           class CopilotBalancer: options, hooks, what listens and which hosts are opened
                commands        mitmproxy's commands ``copilot.*``
                upkeep          what a running proxy keeps up to date: files on disk, both ways
-               exchange        one client request, from the first choice to its attribution
+               ending          the end of a request: what its answer taught, and its attribution
+               exchange        one client request, from the first choice to its answer
                frames          a WebSocket after its handshake
                listing         the list of models, and sessions: what the home account answers
                doorkeeper      who may come in: this machine, this user, no web page

@@ -37,6 +37,7 @@ from copilot_balancer import config, contentview, guard, hooks
 from copilot_balancer.commands import Commands
 from copilot_balancer.copilot import error_body, plain_host
 from copilot_balancer.doorkeeper import Doorkeeper, is_loopback
+from copilot_balancer.ending import ended, frames_after
 from copilot_balancer.errors import BalancerError, InvalidInput, printable
 from copilot_balancer.exchange import Exchange
 from copilot_balancer.frames import Frames
@@ -368,8 +369,8 @@ class CopilotBalancer:
         if exchange is None:
             return
         try:
-            record = exchange.end()
-            if (frames := exchange.frames()) is not None:
+            record = ended(exchange)
+            if (frames := frames_after(exchange)) is not None:
                 self.sockets[flow] = frames
             exchange.let_go()
         except Exception as error:  # noqa: BLE001 - the client has its answer

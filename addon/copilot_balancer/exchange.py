@@ -1,4 +1,4 @@
-"""One client request to a Copilot host, from the first choice to its attribution.
+"""One client request to a Copilot host, from the first choice to its answer.
 
 Laws of this file:
 
@@ -19,21 +19,20 @@ from pydantic import SecretStr
 
 from copilot_balancer import attribution, guard, quota
 from copilot_balancer.accounts import Account
-from copilot_balancer.attribution import Attribution, Try
+from copilot_balancer.attribution import Try
 from copilot_balancer.copilot import PLACEHOLDER, Kind, kind_of, plain_host
 from copilot_balancer.doorkeeper import made_by_a_page
-from copilot_balancer.error_body import inflated
 from copilot_balancer.errors import InvalidInput, UpstreamError, printable
-from copilot_balancer.frames import Frames
+from copilot_balancer.frames import declines
 from copilot_balancer.github import ExchangeRefused
-from copilot_balancer.listing import learn_models, learn_session, session_mark
+from copilot_balancer.listing import session_mark
 from copilot_balancer.live import Live
 from copilot_balancer.minting import Bearer
 from copilot_balancer.outcomes import SERVED, Action, Outcome, Reason, classify, classify_error, classify_event
 from copilot_balancer.own_answers import no_answer, nobody_serves, own_answer
 from copilot_balancer.ownership import NOBODY, owner_of
 from copilot_balancer.passing import Passing, beginning, is_stream
-from copilot_balancer.pool import Attempt, Hold, Nobody, PoolRequest, Tried, duration, sentences
+from copilot_balancer.pool import Attempt, Hold, Nobody, PoolRequest, Tried, sentences
 from copilot_balancer.questions import Refusal, Send, log_incident
 from copilot_balancer.request_body import RequestBody
 
@@ -62,8 +61,6 @@ class Exchange:
         """The name in the client's proxy URL: a fence, or an account, for all that it sends (features A11)."""
         self.request = PoolRequest(id=flow.id, model=None, began=self.began)
         self.body = RequestBody(request)
-        self.late = ""
-        """The error that came inside the answer after some of it had been passed on."""
         self.attempt: Attempt | None = None
         """What is upstream now, or was last."""
         self.account: Account | None = None
@@ -166,24 +163,8 @@ class Exchange:
         send.host = host
         send.authorize = authorize
 
-    def _declines_websocket(self) -> bool:
-        """Whether a WebSocket handshake is answered with 426: the client then sends the same turn over HTTP.
-
-        What is said over a WebSocket is bound to its connection and so to its account: nothing there can fail over
-        (features D11; what clients do with 426: clients.md 4).
-        """
-        if not self.websocket or self.live.settings.websocket == "allow":
-            return False
-        if self.live.settings.websocket == "refuse":
-            return True
-        if self.request.only:
-            return False
-        decisions, fence = self.live.decisions, self.request.fence or self.live.settings.fence
-        could = [account for account in decisions.serving() if account.enabled and account.fence == fence]
-        return decisions.balancing and len(could) > 1
-
     async def _an_account(self, send: Send) -> None:
-        if self._declines_websocket():
+        if self.websocket and declines(self.live, self.request):
             self.declined = True
             self._answer_self(426, "websocket_refused", "use HTTP: over a WebSocket no other account could take over")
             return
@@ -428,7 +409,7 @@ class Exchange:
         message = f"a fault of ours, incident {incident}; the proxy's log has the details"
         self._answer_self(502, "proxy_fault", message)
 
-    # --- the end -----------------------------------------------------------------------------------------------------
+    # --- its attempts ------------------------------------------------------------------------------------------------
 
     def _tried(self, outcome: Outcome, status: int | None, body: str = "") -> None:
         assert self.account is not None
@@ -446,41 +427,6 @@ class Exchange:
             )
         )
 
-    def end(self) -> Attribution:
-        """The request is over: the flow gets its comment, marker and metadata; the pool is told."""
-        flow, response = self.flow, self.flow.response
-        self.live.pool.finish(flow.id, self.live.now())
-        if self.account is not None and self.attempt is not None and not self.local:
-            self._learn(self.account, self.attempt)
-        served = not self.local and bool(self.tries) and self.tries[-1].reason == Reason.SERVED
-        what = self.body.model or f"{flow.request.method} {flow.request.path.partition('?')[0]}"
-        record = Attribution(
-            what=what,
-            tries=tuple(self.tries),
-            status=None if flow.error else response.status_code if response else None,
-            seconds=self.live.now() - self.began,
-            served=served,
-            note=self.note or (flow.error.msg if flow.error else ""),
-            declined=self.declined,
-            client_left=flow.error is not None and not flow.client_conn.connected,
-            request_id=flow.id,
-            conversation=self.request.conversation or "",
-            served_model=self.body.other_model if served else "",
-            moved=f"sent without {self.body.left_out}, which only their maker takes back" if self.body.left_out else "",
-            error=self.late,
-        )
-        flow.comment = attribution.comment(record)
-        if self.account is not None or self.local:
-            flow.marked = attribution.MARKERS[record.verdict]
-        flow.metadata.update(attribution.metadata(record))
-        return record
-
-    def frames(self) -> Frames | None:
-        """What looks at the frames from now on, when this was the handshake of a WebSocket that stands."""
-        if self.flow.websocket is None or self.account is None or self.attempt is None or self.send is None:
-            return None
-        return Frames(self.live, self.account, self.attempt, self.send)
-
     def let_go(self) -> None:
         """Nothing is asked any more: what holds us and is held by us need not wait for the garbage collector."""
         if self.send is not None:
@@ -488,41 +434,6 @@ class Exchange:
         if self.passing is not None:
             self.passing.let_go()
         self.send = self.passing = None
-
-    def _learn(self, account: Account, attempt: Attempt) -> None:
-        """What the answer of this account says beyond its head, and how it ended."""
-        flow, response, passing = self.flow, self.flow.response, self.passing
-        if response is not None and response.status_code == 200 and self.kind is Kind.HOME:
-            if self.lists_models:
-                learn_models(self.live, self.request, account, response)
-            else:
-                learn_session(self.live, account, response)
-        if passing is None or response is None:
-            return
-        response.stream = True  # a flow that is kept need not keep all of ours
-        if passing.kept:
-            response.raw_content = bytes(passing.kept)
-            if encoding := response.headers.pop("content-encoding", ""):  # the client has it; a token could hide there
-                response.raw_content = inflated(bytes(passing.kept), encoding, len(passing.kept) * 20)
-            guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
-        now, wall = self.live.now(), time.time()
-        marks, snapshots = passing.learnt()
-        self.live.ownership.learn(marks, account.id, wall)
-        if snapshots is not None:
-            told = {"copilot_quota_snapshots": snapshots}
-            self.live.pool.learn_quota(account.id, quota.read_snapshots(told, wall=wall, now=now))
-        if not self.tries or self.tries[-1].reason != Reason.SERVED:
-            return
-        if passing.error is not None:
-            late = classify_event(passing.error.code, passing.error.message, wall=wall)
-        elif flow.error is not None and flow.client_conn.connected:
-            late = classify_error(flow.error.msg, sent=True)
-        else:
-            return
-        self.live.pool.record(attempt, late, now)
-        rest = self.live.pool.rest_left(account.id, attempt.model, now)
-        if passing.error is not None:
-            self.late = f"{late.reason}{f' (rests {duration(rest)})' if rest else ''}: {late.text or late.code}"
 
 
 def _lower(headers: http.Headers) -> dict[str, str]:

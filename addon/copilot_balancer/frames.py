@@ -25,7 +25,7 @@ from copilot_balancer.errors import printable
 from copilot_balancer.guard import redacted
 from copilot_balancer.live import Live
 from copilot_balancer.outcomes import Action, classify_event
-from copilot_balancer.pool import Attempt, duration
+from copilot_balancer.pool import Attempt, PoolRequest, duration
 from copilot_balancer.questions import Send
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,21 @@ KEPT = 100
 
 _MOVES = (Action.NEXT, Action.NEXT_ONCE, Action.OWNER, Action.STOP)
 """After an error that means one of these the socket is of no more use."""
+
+
+def declines(live: Live, request: PoolRequest) -> bool:
+    """Whether a WebSocket handshake is answered with 426: the client then sends the same turn over HTTP.
+
+    What is said over a WebSocket is bound to its connection and so to its account: nothing there can fail over
+    (features D11; what clients do with 426: clients.md 4).
+    """
+    if live.settings.websocket != "auto":
+        return live.settings.websocket == "refuse"
+    if request.only:
+        return False
+    fence = request.fence or live.settings.fence
+    could = [account for account in live.decisions.serving() if account.enabled and account.fence == fence]
+    return live.decisions.balancing and len(could) > 1
 
 
 class Frames:
