@@ -1053,6 +1053,8 @@ class Person1:
         self.raw = b""
         self.over = False
         self.pipelines = world.rng.random() < 0.1
+        self.written = 0.0
+        """When the last byte of all requests so far is out; one that is begun sooner comes after it."""
 
     @property
     def current(self) -> Wanted | None:
@@ -1071,10 +1073,11 @@ class Person1:
         if self.current is wanted:
             self._expect(wanted)
         data = wanted.head + self._body(wanted)
-        after = 0.0
+        after = max(self.written - self.world.now, 0.0)
         for chunk in self.world.chunks(data):
             after += self.world.moment() / 4
             self.world.later(after, lambda chunk=chunk: self._deliver(chunk))
+        self.written = self.world.now + after
         self.world.later(after + PATIENCE, lambda: self._impatient(wanted))
         if self.pipelines and not wanted.websocket:
             self.world.later(after, self._ask)

@@ -6,7 +6,6 @@ The law of this file: it knows HTTP, not Copilot, and keeps what streams share: 
 import math
 import time
 from collections.abc import Callable
-from typing import cast
 
 from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy import commands, events, layer
@@ -15,7 +14,7 @@ from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream
 from mitmproxy.proxy.layers.http._http1 import Http1Server
 
 from copilot_balancer.questions import Send
-from copilot_balancer.steady import Tell
+from copilot_balancer.steady import SteadyStream, Tell
 from copilot_balancer.stream import FailoverStream, Look
 
 PRIVATE = {
@@ -69,6 +68,7 @@ class FailoverLayer(HttpLayer):
         super().__init__(context, HTTPMode.transparent)
         self.choose = choose
         self.tell = tell
+        self.gathering: set[SteadyStream] = set()
         self.retired: set[Connection] = set()
         """Upstream connections that failed: whatever still comes from them concerns no attempt any more."""
         self._wakeup: commands.RequestWakeup | None = None
@@ -97,12 +97,18 @@ class FailoverLayer(HttpLayer):
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         """As mitmproxy's, but for our own wake-ups and for connections that concern nobody any more."""
-        # no generator itself: most events are mitmproxy's own, and one frame less is one cost less
         if isinstance(event, events.Wakeup):
             return self._woken(event)
         if self.retired and isinstance(event, events.ConnectionEvent) and event.connection in self.retired:
             return _nothing()
-        return cast("layer.CommandGenerator[None]", super()._handle_event(event))
+        return self._together(super()._handle_event(event))
+
+    def _together(self, commanded: layer.CommandGenerator[None]) -> layer.CommandGenerator[None]:
+        """As commanded; then what streams have gathered meanwhile is sent."""
+        yield from commanded
+        while self.gathering:
+            for command in self.gathering.pop().gathered():
+                yield from self.event_to_child(self.connections[command.connection], command.event)
 
     def client_is_ahead(self) -> bool:
         """Whether the client has sent more than the request that is under way."""

@@ -5,9 +5,10 @@ Laws of this file:
 1. It knows no accounts and no attempts: those are ``stream``'s.
 2. A fault of ours becomes a JSON 502 with an id on this stream alone; it neither hangs nor fails open. Once the client
    has seen the head of an answer, the answer is aborted: nobody takes it for a whole one.
-3. What is done on the short way is what mitmproxy does on its own.
+3. The short way does what mitmproxy does, but that pieces which came together are sent together.
 """
 
+import itertools
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from typing import Protocol
 from mitmproxy import http
 from mitmproxy.flow import Error
 from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import DropStream, HttpStream, SendHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
@@ -48,6 +50,9 @@ class Hearing(Protocol):
     tell: Tell | None
     """Tells of a hook on the spot; None: mitmproxy tells of it, in a task."""
 
+    gathering: "set[SteadyStream]"
+    """Streams that have gathered pieces: asked for them once all that came is looked at."""
+
     def client_is_ahead(self) -> bool:
         """Whether the client has sent more than the request that is under way."""
         ...
@@ -64,6 +69,12 @@ class SteadyStream(HttpStream):
     _pass: Callable[[bytes], bytes | Iterable[bytes]] | None = None
     """Takes each piece of the answer that is streamed on the short way; None: mitmproxy's own way is gone."""
 
+    def __init__(self, context: Context, stream_id: int, above: Hearing) -> None:
+        super().__init__(context, stream_id)
+        self.above = above
+        self._gathered: list[bytes] = []
+        """Pieces of a streamed answer that came together, to be sent together."""
+
     # --- the short way -----------------------------------------------------------------------------------------------
 
     def handle_event(self, event: events.Event) -> Iterable[commands.Command]:  # type: ignore[override]
@@ -77,18 +88,23 @@ class SteadyStream(HttpStream):
             self._heard_at = time.monotonic()
             if self._pass is not None and not self._paused and self.server_state == self.state_stream_response_body:
                 return self._passed(event.data)
-        return self._handled(event)
+        return itertools.chain(self.gathered(), self._handled(event)) if self._gathered else self._handled(event)
+
+    def gathered(self) -> Iterable[SendHttp]:
+        """What sends the pieces that came together: one TLS record and one system call for all of them."""
+        pieces, self._gathered = self._gathered, []
+        return [SendHttp(ResponseData(self.stream_id, b"".join(pieces)), self.context.client)] if pieces else ()
 
     def _passed(self, data: bytes) -> Iterable[commands.Command]:
         """What `state_stream_response_body` does with a piece, without the way there."""
         assert self._pass is not None
         try:
             passed = self._pass(data)
-            pieces = (passed,) if isinstance(passed, bytes) else passed
-            sent = [SendHttp(ResponseData(self.stream_id, piece), self.context.client) for piece in pieces]
-            return [*sent, *self.after_piece()]
+            self._gathered.extend((passed,) if isinstance(passed, bytes) else passed)
+            self.above.gathering.add(self)
+            return self.after_piece()
         except Exception as error:  # noqa: BLE001 - as below
-            return self._fall(error)
+            return itertools.chain(self.gathered(), self._fall(error))
 
     def after_piece(self) -> Iterable[commands.Command]:
         """What else is to be done once a piece of a streamed answer has passed."""

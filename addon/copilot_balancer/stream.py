@@ -32,7 +32,6 @@ from typing import Protocol
 from mitmproxy import http
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, layer
-from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import GetHttpConnection, SendHttp
 from mitmproxy.proxy.layers.http._base import HttpEvent
 from mitmproxy.proxy.layers.http._events import (
@@ -101,10 +100,6 @@ class FailoverStream(SteadyStream):
     """One request and its answer, over as many upstream attempts as the addon says."""
 
     above: Above
-
-    def __init__(self, context: Context, stream_id: int, above: Above) -> None:
-        super().__init__(context, stream_id)
-        self.above = above
 
     hidden: Hidden
     _upstream = False
