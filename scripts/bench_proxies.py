@@ -75,6 +75,7 @@ class Proxy:
         self.port = free_port()
         self.ca_file = at / "ca" / "mitmproxy-ca-cert.pem"
         where = {**os.environ, "COPILOT_BALANCER_HOME": str(at / "home"), **(environ or {})}
+        where.pop("PYTHONDONTWRITEBYTECODE", None)  # it would compile every module of ours at each start
         arguments = ["-p", str(self.port), "--listen-host", "127.0.0.1", "--set", f"confdir={at / 'ca'}"]
         if to is not None:
             where["BENCH_UPSTREAM"] = str(to.port)
@@ -94,6 +95,8 @@ class Proxy:
         self._wait_until_it_answers()
         self.started_in = time.monotonic() - began
         """Seconds from its start until it answered."""
+        self.started_with = self.cpu()
+        """Seconds of processor time that it had taken by then."""
 
     def _wait_until_it_answers(self) -> None:
         """It listens before scripts are loaded, so a connection alone says little."""

@@ -16,7 +16,8 @@ from copilot_balancer.accounts import API_HOSTS, Account
 from copilot_balancer.catalogue import Listed
 from copilot_balancer.errors import BalancerError, InvalidInput, UpstreamError
 from copilot_balancer.fake import FakeAccount, FakeLogin, running
-from copilot_balancer.github import Access, ExchangeRefused, GitHub, Identity, free_plan, read_api_host
+from copilot_balancer.github import Access, GitHub, Identity, free_plan, read_api_host
+from copilot_balancer.minting import ExchangeRefused
 from copilot_balancer.outcomes import Reason
 
 CANARY = "gho_" + "Canary7Canary7Canary7Canary7Canary7x"

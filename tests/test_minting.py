@@ -8,8 +8,7 @@ from pydantic import SecretStr
 
 from conftest import an_account
 from copilot_balancer.errors import UpstreamError
-from copilot_balancer.github import Exchanged
-from copilot_balancer.minting import EARLY, JITTER, Bearer, Mint
+from copilot_balancer.minting import EARLY, JITTER, Bearer, Exchanged, Mint
 
 WORK = an_account("work", "gho_work-canary-0001", 1, credential="exchange")
 
@@ -38,7 +37,8 @@ class GitHub:
 def test_a_direct_credential_is_sent_as_it_is():
     """Without an exchange there is nothing to ask."""
     account = WORK.model_copy(update={"credential": "direct"})
-    mint = Mint(github := GitHub())
+    github = GitHub()
+    mint = Mint(lambda: github)
     assert asyncio.run(mint.bearer(account, wall=0.0)) == Bearer(account.token, account.api_host)
     assert github.asked == 0
     assert mint.secrets() == []
@@ -51,7 +51,7 @@ def test_one_exchange_for_all_who_wait(error):
     github.open.clear()
 
     async def run():
-        mint = Mint(github)
+        mint = Mint(lambda: github)
         waiting = [asyncio.create_task(mint.bearer(WORK, wall=0.0)) for _ in range(50)]
         await asyncio.sleep(0)
         waiting[0].cancel()  # a client that leaves does not take it away from the others
@@ -75,7 +75,7 @@ def test_replaced_in_time(refresh_in, until):
     github = GitHub(refresh_in)
 
     async def run():
-        mint = Mint(github)
+        mint = Mint(lambda: github)
         for wall in (0.0, 100.0, until - JITTER - 1):
             await mint.bearer(WORK, wall=wall)
         assert github.asked == 1
@@ -90,7 +90,7 @@ def test_a_refused_token_is_replaced_once():
     github = GitHub()
 
     async def run():
-        mint = Mint(github)
+        mint = Mint(lambda: github)
         first = await mint.bearer(WORK, wall=0.0)
         for _ in range(5):
             second = await mint.bearer(WORK, wall=0.0, refused=first.token)
@@ -103,7 +103,7 @@ def test_a_refused_token_is_replaced_once():
 
 def test_the_host_that_comes_with_a_token():
     """A token works on the host that was named with it (copilot-protocol.md 1.3); else on the account's."""
-    mint = Mint(GitHub(api_host="api.enterprise.githubcopilot.com"))
+    mint = Mint(lambda: GitHub(api_host="api.enterprise.githubcopilot.com"))
     assert asyncio.run(mint.bearer(WORK, wall=0.0)).host == "api.enterprise.githubcopilot.com"
-    assert asyncio.run(Mint(GitHub()).bearer(WORK, wall=0.0)).host == WORK.api_host
+    assert asyncio.run(Mint(GitHub).bearer(WORK, wall=0.0)).host == WORK.api_host
     assert asyncio.run(mint.host(WORK)) == "api.business.githubcopilot.com"

@@ -77,3 +77,30 @@ def test_each_run_builds_a_new_addon(script):
     assert type(first).__name__ == "CopilotBalancer"
     assert type(first) is type(second)
     assert first is not second
+
+
+@pytest.mark.parametrize("script", [CHECKOUT, INSTALLED], ids=["checkout", "installed"])
+def test_what_a_start_does_without(tmp_path, script):
+    """What only a rare wish needs is not loaded, nor a plug-in of pydantic's; the garbage collector works again."""
+    about = tmp_path / "spy-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: spy\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[pydantic]\nspy = spy\n")
+    (tmp_path / "spy.py").write_text("def new_schema_validator(*_, **__): return None, None, None\n")
+    rare = ("spy", "httpx", "filelock", "tomllib", "copilot_balancer.github", "copilot_balancer.admission")
+    code = (
+        f"import gc, runpy, sys; from pydantic import TypeAdapter; runpy.run_path({str(script)!r});"
+        f"print([name for name in {rare!r} if name in sys.modules], gc.isenabled());"
+        "import os; del os.environ['PYDANTIC_DISABLE_PLUGINS']; TypeAdapter(int); print('spy' in sys.modules)"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environ.pop("PYDANTIC_DISABLE_PLUGINS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environ,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("[] True\nTrue\n", "")

@@ -774,7 +774,7 @@ def test_no_lock_that_a_killed_process_leaves(store, monkeypatch, old):
         def acquire(self) -> None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    monkeypatch.setattr(store_module, "FileLock", Older if old else Newer)
+    monkeypatch.setattr("filelock.FileLock", Older if old else Newer)
 
     with pytest.raises(StoreError, match=r"store\.lock: locking it failed"):
         store.edit_decisions(keep(ONE))

@@ -29,13 +29,13 @@ The rooms, top to bottom; an arrow points down only (``pyproject.toml``, import-
                attribution     one record a request -> log line, flow comment, marker, response header, event
                edits           what the user can decide about accounts and routes, as changes of the decisions
     edges      guard           may this credential go on this request on this connection? the one place that puts it on
-               minting         short-lived tokens for accounts that need them
                admission       how a credential becomes an account
                store           disk: accounts.json (what the user decided), state.json (what the proxy learnt)
                folder          the open folder that the store works in: rights, owners, replacing a file whole
                decision_file   the decision log on disk; ``event_file`` the finished requests, ``live_file`` who runs
                peers           whose a loopback connection is
                github          network: who is this token, what plan, which API host
+               minting         short-lived tokens for accounts that need them
                asking          one bounded, verified question over HTTPS
                logins          where other programs keep their Copilot login
                clients         how each client is pointed at the proxy

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -334,6 +333,10 @@ def _place(path: Path) -> str:
 def _table(path: Path, limit: int) -> dict[str, object]:
     """What stands in a TOML file of at most `limit` bytes; nothing when there is none."""
     raw = _read(path, limit)
+    if not raw:
+        return {}
+    import tomllib  # noqa: PLC0415 - few have such a file, and a start is shorter without
+
     text = ""
     try:
         text = raw.decode()

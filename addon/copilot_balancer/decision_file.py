@@ -17,14 +17,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-
-from filelock import FileLock
+from typing import TYPE_CHECKING
 
 from copilot_balancer.decision_log import LINE_BYTES, RUN_BYTES
 from copilot_balancer.errors import StoreBusy, StoreError, printable
 from copilot_balancer.folder import Folder, Refusal, failed, for_the_owner_alone, make, opened
 from copilot_balancer.line_file import append, missing_end, unfit
 from copilot_balancer.lock import held
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 NAME = "decisions.jsonl"
 BEFORE = "decisions.1.jsonl"

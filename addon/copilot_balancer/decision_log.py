@@ -72,7 +72,7 @@ RECORDED_OF_ALL = ("home_id", "balancing", "terms_accepted_at", "removed")
 """What the pool looks at of what was decided about all accounts."""
 
 
-class StandIn(Account):
+class StandIn(Account, defer_build=True):  # a replay alone makes any
     """An account as a recorded pool knew it: there is no token, only its fingerprint."""
 
     known_as: str = Field(pattern=r"^[0-9a-f]{12}$")

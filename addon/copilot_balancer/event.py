@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, TypeAdapter
+from pydantic.config import with_config
 
 from copilot_balancer.errors import printable
 
@@ -48,6 +49,7 @@ class EventAttempt:
         return self.account_id == account_id if self.account_id else self.account == label
 
 
+@with_config(ConfigDict(defer_build=True))
 @dataclass(frozen=True, slots=True)
 class Event:
     """One finished request."""

@@ -24,10 +24,9 @@ from copilot_balancer.copilot import PLACEHOLDER, Kind, kind_of, plain_host
 from copilot_balancer.doorkeeper import made_by_a_page
 from copilot_balancer.errors import InvalidInput, UpstreamError, printable
 from copilot_balancer.frames import declines
-from copilot_balancer.github import ExchangeRefused
 from copilot_balancer.listing import session_mark
 from copilot_balancer.live import Live
-from copilot_balancer.minting import Bearer
+from copilot_balancer.minting import Bearer, ExchangeRefused
 from copilot_balancer.outcomes import SERVED, Action, Outcome, Reason, classify, classify_error, classify_event
 from copilot_balancer.own_answers import no_answer, nobody_serves, own_answer
 from copilot_balancer.ownership import NOBODY, owner_of

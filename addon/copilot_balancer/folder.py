@@ -43,6 +43,7 @@ _RACES = 100
 _REMEDIES = {
     errno.ENOSPC: "free some space on this disk",
     errno.EDQUOT: "free some of your disk quota",
+    **dict.fromkeys((errno.ENOLCK, errno.ENOSYS), "put the folder on a disk that has locks: set COPILOT_BALANCER_HOME"),
     errno.EROFS: "put the folder on a disk that can be written: set COPILOT_BALANCER_HOME",
     errno.EACCES: "look at owner and mode of the file and of the folders above it",
     errno.EIO: "look at the health of the disk",

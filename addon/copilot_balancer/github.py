@@ -30,7 +30,8 @@ from copilot_balancer.device_flow import Post, Reply, Show, Step, Wait, device_l
 from copilot_balancer.errors import InvalidInput, UpstreamError, printable
 from copilot_balancer.github_models import REFUSED_AS_SUCH, Listing, list_models, told
 from copilot_balancer.memory import QuotaWindow
-from copilot_balancer.outcome import Outcome, Reason
+from copilot_balancer.minting import Exchanged, ExchangeRefused
+from copilot_balancer.outcome import Reason
 from copilot_balancer.outcomes import classify_exchange
 from copilot_balancer.quota import read_snapshots
 
@@ -115,27 +116,6 @@ class Usage:
     """By the names of ``quota``, on the wall clock."""
     raw: dict[str, object]
     """The answer itself, without what says more than plan and quota."""
-
-
-@dataclass(frozen=True)
-class Exchanged:
-    """A short-lived token that a GitHub token was exchanged for."""
-
-    token: SecretStr
-    expires_at: float
-    """Seconds since the epoch, on GitHub's clock."""
-    refresh_in: float
-    """Seconds from now after which GitHub wants it to be replaced."""
-    api_host: str | None
-    """The host that it is for; None when GitHub named none that is one."""
-
-
-class ExchangeRefused(UpstreamError):  # noqa: N818 - reads as what it says
-    """GitHub does not exchange this token; `outcome` is what that means for its account."""
-
-    def __init__(self, message: str, outcome: Outcome) -> None:
-        super().__init__(message)
-        self.outcome = outcome
 
 
 @dataclass(frozen=True)

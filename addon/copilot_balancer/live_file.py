@@ -16,18 +16,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
-from filelock import FileLock
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.config import with_config
 
 from copilot_balancer.errors import StoreBusy, StoreError, printable
 from copilot_balancer.folder import Folder, Refusal, failed, make, opened
 from copilot_balancer.lock import held
 
+if TYPE_CHECKING:
+    from filelock import FileLock
+
 MAX_PROXIES = 32
 """So many proxies of one user are told about."""
 
 
+@with_config(ConfigDict(defer_build=True))
 @dataclass(frozen=True, slots=True)
 class LiveProxy:
     """A proxy that runs now."""
@@ -161,7 +166,7 @@ def _parsed(raw: bytes | Refusal) -> LiveProxy | None:
         return None
 
 
-def _held(folder: Path, number: int) -> FileLock | None:
+def _held(folder: Path, number: int) -> "FileLock | None":
     """The lock of this number, held; None: somebody else holds it."""
     path = folder / f"{number}.lock"
     lock = held(path, 0)

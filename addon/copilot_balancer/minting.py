@@ -7,23 +7,56 @@ Laws of this file:
 2. A token is replaced five minutes before it ends, or when GitHub asked for it, whichever is sooner; not before.
 3. A token that was refused is replaced once: whoever reports the one before gets the new one without another exchange.
 4. GitHub is asked in a thread, off the event loop. Minted tokens live in memory alone.
+5. Who asks GitHub is made in that thread: a proxy whose accounts need no exchange never loads what that takes.
 """
 
 import asyncio
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from pydantic import SecretStr
 
 from copilot_balancer.accounts import Account
-from copilot_balancer.github import Exchanged, Identity
+from copilot_balancer.errors import UpstreamError
+from copilot_balancer.outcome import Outcome
 
 EARLY = 300.0
 """Seconds before its end in which a token is not used any more; VS Code does the same (copilot-protocol.md 2.2)."""
 
 JITTER = 60
 """Up to so many seconds earlier still, so that several accounts are not refreshed in one moment."""
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """A short-lived token that a GitHub token was exchanged for."""
+
+    token: SecretStr
+    expires_at: float
+    """Seconds since the epoch, on GitHub's clock."""
+    refresh_in: float
+    """Seconds from now after which GitHub wants it to be replaced."""
+    api_host: str | None
+    """The host that it is for; None when GitHub named none that is one."""
+
+
+class ExchangeRefused(UpstreamError):  # noqa: N818 - reads as what it says
+    """GitHub does not exchange this token; `outcome` is what that means for its account."""
+
+    def __init__(self, message: str, outcome: Outcome) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
+class Located(Protocol):
+    """The part of ``github.Identity`` that is needed here."""
+
+    @property
+    def api_host(self) -> str:
+        """Where its requests go."""
+        ...
 
 
 class Asks(Protocol):
@@ -33,7 +66,7 @@ class Asks(Protocol):
         """A short-lived token for a GitHub token."""
         ...
 
-    def whoami(self, token: SecretStr, host: str) -> Identity:
+    def whoami(self, token: SecretStr, host: str) -> Located:
         """Whose a GitHub token is, and where its requests go."""
         ...
 
@@ -53,9 +86,9 @@ class _Minted:
 
 
 class Mint:
-    """The bearers of all accounts."""
+    """The bearers of all accounts. `github` makes who asks GitHub (law 5)."""
 
-    def __init__(self, github: Asks) -> None:
+    def __init__(self, github: Callable[[], Asks]) -> None:
         self._github = github
         self._minted: dict[str, _Minted] = {}
         """By fingerprint of the GitHub token."""
@@ -94,7 +127,7 @@ class Mint:
 
     async def _exchange(self, account: Account, wall: float) -> Bearer:
         self._minted.pop(account.fingerprint, None)
-        found = await asyncio.to_thread(self._github.exchange, account.token, account.host)
+        found = await asyncio.to_thread(lambda: self._github().exchange(account.token, account.host))
         bearer = Bearer(found.token, found.api_host or account.api_host)
         until = min(found.expires_at - EARLY, wall + found.refresh_in) - zlib.crc32(account.id.encode()) % JITTER
         self._minted[account.fingerprint] = _Minted(bearer, until)
@@ -107,7 +140,7 @@ class Mint:
             InvalidInput, UpstreamError: GitHub could not be asked, or does not know the token.
 
         """
-        who = await asyncio.to_thread(self._github.whoami, account.token, account.host)
+        who = await asyncio.to_thread(lambda: self._github().whoami(account.token, account.host))
         return who.api_host
 
     def secrets(self) -> list[SecretStr]:

@@ -5,10 +5,17 @@ mitmproxy runs this file again whenever it changes, so each run builds a new obj
 
 mitmproxy's self-contained binaries carry a Python of their own, which has nothing of what is imported below: one line
 says so. At start-up a logged error ends mitmproxy, so nobody takes a proxy without the addon for one with it.
+
+Two things keep the start short. The garbage collector rests while modules are loaded: what they make stays. Pydantic
+loads no plug-ins: it would read what every installed package says of itself to find them, and show them our tokens.
 """
 
+import gc
 import logging
+import os
 
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+gc.disable()
 try:
     from copilot_balancer.addon import CopilotBalancer
 except ImportError as missing:
@@ -21,3 +28,5 @@ except ImportError as missing:
     addons = []
 else:
     addons = [CopilotBalancer()]
+finally:
+    gc.enable()

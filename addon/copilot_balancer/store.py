@@ -12,10 +12,7 @@ Laws of this file:
 Everything here blocks (fsync can take seconds on a busy disk): callers keep it off the event loop.
 """
 
-import errno
-import inspect
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -23,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from filelock import FileLock, Timeout
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.config import with_config
 
@@ -32,6 +28,7 @@ from copilot_balancer.accounts import Account, Decisions
 from copilot_balancer.catalogue import Catalogue
 from copilot_balancer.errors import StoreBusy, StoreError, printable
 from copilot_balancer.folder import AWAY, MAX_BYTES, Folder, Refusal, failed, make, opened
+from copilot_balancer.lock import held
 from copilot_balancer.memory import Memory
 from copilot_balancer.ownership import Ownership
 
@@ -172,14 +169,6 @@ OWNERS: Format[Ownership] = Format(
     Ownership,
     indent=None,
 )
-
-
-def _lock(path: Path, timeout: float) -> FileLock:
-    """A lock that is never renamed or deleted; polled each 3 ms, since slower polling starves a writer."""
-    wishes: dict[str, Any] = {"mode": 0o600, "thread_local": False, "timeout": timeout, "poll_interval": 0.003}
-    if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:  # not in 3.20
-        wishes["fallback_to_soft"] = False  # a lock that a killed process would leave behind is none
-    return FileLock(path, **wishes)
 
 
 class Store:
@@ -348,17 +337,14 @@ class Store:
         with self._opened() as folder:
             if folder is None:
                 raise self._error(self.folder, Refusal("it was removed meanwhile", "try again"))
-            lock = _lock(self.lock_path, self.lock_timeout)
-            try:
-                lock.acquire()
-            except Timeout:
+            lock = held(self.lock_path, self.lock_timeout)
+            if lock is None:
                 raise StoreBusy(
                     f"{printable(str(self.lock_path), 4096)}: another copilot-balancer has held this lock for "
                     f"{self.lock_timeout:g} s; nothing was changed. Remedy: try again, or end the program that hangs"
-                ) from None
-            except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
-                cause = error if isinstance(error, OSError) else OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-                raise self._error(self.lock_path, failed(cause, doing="locking it")) from None
+                )
+            if isinstance(lock, Refusal):
+                raise self._error(self.lock_path, lock)
             try:
                 if failure := folder.tidy((ACCOUNTS.name, STATE.name, MODELS.name)):
                     raise self._error(self.folder, failure)

@@ -5,6 +5,8 @@ Laws of this file:
 1. Nothing here blocks the event loop: files are read and written in threads, from one task (``watch``).
 2. A fault of the disk is said once and ends nothing: the proxy goes on with what is in memory.
 3. What the user decided comes from disk; what was learnt is merged, since several proxies may run.
+4. What asks GitHub, and what takes an account in, is imported by the first who needs it, in a thread: most proxies
+   never do, and all of them would start later for it.
 """
 
 import asyncio
@@ -18,7 +20,6 @@ from pydantic import SecretStr
 
 from copilot_balancer import config
 from copilot_balancer.accounts import Account, Decisions, fingerprint, login_host_of
-from copilot_balancer.admission import adopted
 from copilot_balancer.catalogue import Catalogue, Shelf
 from copilot_balancer.config import Settings
 from copilot_balancer.copilot import copilot_hosts, plain_host
@@ -26,12 +27,11 @@ from copilot_balancer.decision_file import DecisionFile
 from copilot_balancer.decision_log import RecordedPool
 from copilot_balancer.errors import StoreError
 from copilot_balancer.event_file import EventFile
-from copilot_balancer.github import GitHub
 from copilot_balancer.journal import Journal
 from copilot_balancer.live import Live
 from copilot_balancer.live_file import LiveFile, LiveProxy
 from copilot_balancer.memory import MAX_SIGHTINGS, Memory, Sighting, restored, shifted
-from copilot_balancer.minting import Mint
+from copilot_balancer.minting import Asks, Mint
 from copilot_balancer.ownership import Ownership, newest
 from copilot_balancer.questions import log_incident
 from copilot_balancer.store import Paths, Store
@@ -60,7 +60,6 @@ class Upkeep:
 
     def __init__(self, where: Paths, changed: Callable[[], None], this_proxy: Callable[[], LiveProxy]) -> None:
         self.store = Store(where.state)
-        self.github = GitHub()
         self.recording = DecisionFile(where.state)
         self.journal = Journal(EventFile(where.state))
         self._live_file = LiveFile(where.state)
@@ -98,7 +97,7 @@ class Upkeep:
             settings,
             options,
             frozenset(),
-            Mint(self.github),
+            Mint(_github),
             self._learn_host,
             self._notice,
             self._shelve,
@@ -295,6 +294,8 @@ class Upkeep:
 
     async def _adopt(self, token: SecretStr, host: str) -> None:
         def change(decisions: Decisions) -> Decisions:
+            from copilot_balancer.admission import adopted  # noqa: PLC0415 - law 4
+
             return adopted(decisions, token, host, time.time()) or decisions
 
         try:
@@ -315,6 +316,12 @@ class Upkeep:
         if str(error) != self._complained:
             self._complained = str(error)
             logger.warning("copilot: %s; going on with what is in memory", error)
+
+
+def _github() -> Asks:
+    from copilot_balancer.github import GitHub  # noqa: PLC0415 - law 4
+
+    return GitHub()
 
 
 def _with_host(decisions: Decisions, account: Account) -> Decisions:
