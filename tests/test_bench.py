@@ -11,6 +11,7 @@ import bench_proxies
 import bench_rules
 import bench_traffic
 import bench_upstream
+from copilot_balancer.strategies import STRATEGIES
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +118,33 @@ def test_the_rules_that_are_measured():
     assert sum(account.served for account in accounts) == 9
     assert sum(account.refused for account in accounts) == 10
     assert sum(len(account.rests) for account in accounts) >= 6
+
+
+@pytest.mark.parametrize(
+    ("name", "ready", "first"),
+    [
+        pytest.param("a new conversation, sticky", 3, "a0", id="sticky"),
+        pytest.param("every account tells its quota", 3, "a2", id="quota told"),
+        pytest.param("the conversation's own account rests", 2, "a1", id="its account rests"),
+        pytest.param("all but one account rest", 1, "a2", id="rests"),
+        pytest.param("all accounts rest: the client is told", 0, None, id="all rest"),
+        pytest.param("all but one lack the model", 1, "a2", id="model missing"),
+        pytest.param("all but one stand in another fence", 1, "a2", id="fenced"),
+    ],
+)
+def test_the_situations_that_are_measured(name, ready, first):
+    """Each is what its name says, for the first request that is measured and after it."""
+    pool = bench_rules.SITUATIONS[name](3)
+    found = pool.explain("gpt-4.1", "c0", bench_rules.LATER)
+    assert (len(found.candidates), found.chosen) == (ready, first)
+    before = [account.served for account in pool.snapshot(bench_rules.LATER).accounts]
+    bench_rules.asked(pool, 2, 0)
+    after = [account.served for account in pool.snapshot(bench_rules.LATER).accounts]
+    assert sum(after) - sum(before) == (2 if ready else 0)
+    assert len(pool.explain("gpt-4.1", None, bench_rules.LATER).candidates) == ready
+
+
+def test_each_strategy_is_measured():
+    """There is a row for each."""
+    names = {pool(2).snapshot(0.0).strategy for name, pool in bench_rules.SITUATIONS.items() if "a new conv" in name}
+    assert names == set(STRATEGIES)

@@ -18,7 +18,7 @@ from copilot_balancer.explained import PARTS, TERMS, explain_text, explained
 from copilot_balancer.memory import QuotaWindow
 from copilot_balancer.outcomes import SERVED
 from copilot_balancer.pool import Attempt, Policy, PoolRequest, Route
-from copilot_balancer.strategies import STRATEGIES, Candidate, parts
+from copilot_balancer.strategies import STRATEGIES, Strategy
 from pools import (
     BLOCKED,
     DAY,
@@ -253,14 +253,14 @@ def test_the_terms_of_each_strategy(strategy, table):
 
 def test_every_term_has_its_words():
     """No strategy compares by something that the table of terms does not know."""
-    candidate = Candidate(0, True, 0, 1.0, 0.0, 0, 0.0, True, 1.0, 100.0, None, None, 0.0, False)
-    assert {name for strategy in STRATEGIES.values() for name in strategy(candidate)} == set(TERMS)
-    assert {part for name in STRATEGIES for part in parts(name, candidate)} == set(PARTS)
+    seen = [Bench("a", policy=Policy(strategy=name)).pool.explain("gpt", None, START).candidates for name in STRATEGIES]
+    assert {name for (one,) in seen for name in one.terms} == set(TERMS)
+    assert {name for (one,) in seen for name in one.parts} == set(PARTS)
 
 
 def test_a_term_without_words(monkeypatch):
     """A term that is new is shown by its name."""
-    monkeypatch.setitem(STRATEGIES, "priority", lambda candidate: {"luck": 7.5})
+    monkeypatch.setitem(STRATEGIES, "priority", Strategy(lambda one, at: (7.5,), ("luck",)))
     assert "priority prefers the lowest luck" in text_of(Bench("a", policy=Policy(strategy="priority")))
 
 

@@ -20,7 +20,7 @@ from copilot_balancer.eligibility import (
     scarce,
     settled,
     unproved,
-    why_settled,
+    why,
 )
 from copilot_balancer.memory import PAID, AccountState, Cooldown, Count, ModelFact, QuotaWindow
 from pools import DAY, HOUR, MINUTE, START, account
@@ -45,6 +45,9 @@ def member(of: Account | None = None, state: AccountState | None = None, **chang
             member(), replace(REQUEST, only="github.com:a", fence="work"), None, Bar.FENCE, id="pinned across a fence"
         ),
         pytest.param(member(account("a", fence="work")), REQUEST, None, Bar.FENCE, id="fence"),
+        pytest.param(
+            member(), replace(REQUEST, bound=True, owner="github.com:b"), None, Bar.BOUND, id="another began it"
+        ),
         pytest.param(member(account("a", fence="work")), replace(REQUEST, fence="work"), None, None, id="own fence"),
         pytest.param(member(serving=False), REQUEST, None, Bar.TERMS, id="terms"),
         pytest.param(member(account("a", enabled=False)), REQUEST, None, Bar.DISABLED, id="disabled"),
@@ -84,6 +87,7 @@ def test_with_balancing_off_only_home_serves():
 @pytest.mark.parametrize(
     ("one", "bar", "text"),
     [
+        (member(), Bar.TRIED, "was already asked"),
         (member(), Bar.TERMS, "waits for the terms to be accepted"),
         (member(state=AccountState(blocked_why="spammy_user")), Bar.BLOCKED,
          "was blocked by GitHub (spammy_user); it stays off until you enable it"),
@@ -93,8 +97,8 @@ def test_with_balancing_off_only_home_serves():
 )  # fmt: skip
 def test_what_the_user_has_to_do(one, bar, text):
     """The reason says what to act on."""
-    why = why_settled(one, bar, "gpt")
-    assert (why.reason, why.bar, why.free_at, why.label) == (text, bar, None, "a")
+    told = why(one, bar, "gpt", "r1", START)
+    assert (told.reason, told.bar, told.free_at, told.label) == (text, bar, None, "a")
 
 
 REST = Cooldown(START, START + MINUTE, "limit")
@@ -234,8 +238,9 @@ def test_a_probe_is_one_requests_for_a_while():
 )  # fmt: skip
 def test_what_was_learnt_against_it(one, expected):
     """The reason, and when it ends by itself."""
-    why = learnt(one, "gpt", "r1", START)
-    assert (why and (why.bar, why.reason, why.free_at)) == expected
+    bar = learnt(one, "gpt", "r1", START)
+    told = bar and why(one, bar, "gpt", "r1", START)
+    assert (told and (told.bar, told.reason, told.free_at)) == expected
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,7 @@ class PoolMachine(RuleBasedStateMachine):
         if isinstance(decision, Attempt):
             label = self.label(decision)
             assert explained.chosen == label or owner, "explain and assign are the same function"
+            assert explained.chosen in candidates[:1], "whom the pool asks is the first of those it ranks"
             assert label == maker or maker not in candidates, "what an account made goes back to it"
             place = self.places.get((conversation, model))
             if place and place == self.places[conversation, "any"] and place[0] in candidates:

@@ -3,20 +3,28 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from copilot_balancer.assignment import Attempt, Bar, Policy, PoolRequest, Route, Tried
 from copilot_balancer.eligibility import Member
 from copilot_balancer.memory import AccountState, Affinity, Cooldown, ModelFact, QuotaWindow
 from copilot_balancer.selection import (
     Board,
+    Ranked,
     affinity_keys,
+    bar,
+    best,
+    ranked,
     route_of,
     select,
     staying,
     stays_with,
     was_tried,
+    why_not,
+    whys,
 )
-from copilot_balancer.strategies import STRATEGIES
+from copilot_balancer.strategies import STRATEGIES, named
 from pools import HOUR, LIMIT, START, account
 
 REQUEST = PoolRequest("r1", "gpt", START, "talk")
@@ -42,8 +50,12 @@ def tried(label: str) -> PoolRequest:
     return replace(REQUEST, tried=(Tried(attempt, LIMIT, START),))
 
 
+def in_order(on: Board, request: PoolRequest = REQUEST, route: Route | None = None) -> list[Ranked]:
+    return ranked(on, request, START, route, select(on, request, START, route).ready)
+
+
 def order(on: Board, request: PoolRequest = REQUEST, route: Route | None = None) -> list[str]:
-    return [one.member.account.label for one in select(on, request, START, route).ready]
+    return [one.member.account.label for one in in_order(on, request, route)]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -62,9 +74,46 @@ def test_the_conversation_comes_before_everything(strategy):
         conversations={"talk": Affinity("github.com:c", START), "talk gpt": Affinity("github.com:b", START)},
     )  # fmt: skip
     assert order(on) == ["b", "c", "a"]
-    assert [one.stays for one in select(on, REQUEST, START, None).ready] == [True, True, False]
+    assert [one.stays for one in in_order(on)] == [True, True, False]
     assert order(on, replace(REQUEST, model="o9"))[0] == "c"
     assert order(on, replace(REQUEST, conversation=None))[0] == "a"
+
+
+STATES = st.builds(
+    AccountState,
+    last_used=st.sampled_from([0.0, 5.0, 6.0]),
+    turn=st.sampled_from([0.0, 1.0, 1.5]),
+    strikes=st.sampled_from([{}, {"": (2, START)}]),
+    quota=st.sampled_from([{}, {"session": QuotaWindow(50.0, START + HOUR)}, {"premium": QuotaWindow(5.0)}]),
+    models=st.sampled_from([{}, {"gpt": ModelFact(False, START - 1)}]),
+)
+
+
+@given(
+    strategy=st.sampled_from(sorted(STRATEGIES)),
+    accounts=st.lists(st.tuples(STATES, st.sampled_from([0, 1]), st.sampled_from([1.0, 2.0])), min_size=1, max_size=5),
+    stays=st.lists(st.integers(0, 5), max_size=2),
+    places=st.none() | st.permutations(range(5)),
+    busy=st.integers(0, 5),
+    home=st.integers(0, 5),
+)
+def test_the_best_is_the_first(strategy, accounts, stays, places, busy, home):
+    """Whom the pool asks is whom the explanation puts first, whatever is known."""
+    on = board(
+        *(
+            member(f"a{number}", number, state, home=number == home, priority=priority, weight=weight)
+            for number, (state, priority, weight) in enumerate(accounts)
+        ),
+        policy=Policy(strategy=strategy),
+        conversations={
+            key: Affinity(f"github.com:a{number}", START)
+            for key, number in zip(("talk gpt", "talk"), stays, strict=False)
+        },
+        in_flight={f"github.com:a{busy}": 1},
+    )
+    route = Route(("*",), () if places is None else tuple(f"a{place}" for place in places))
+    ready = select(on, REQUEST, START, route).ready
+    assert best(on, REQUEST, START, route, ready) == ranked(on, REQUEST, START, route, ready)[0]
 
 
 def test_a_conversation_is_remembered_for_a_while():
@@ -84,7 +133,7 @@ def test_a_route_orders_its_accounts():
     route = Route(("gpt*",), ("c", "a"))
     on = board(member("a", priority=-9), member("b"), member("c"))
     assert order(on, route=route) == ["c", "a"]
-    assert select(on, REQUEST, START, route).barred["github.com:b"].bar is Bar.ROUTE
+    assert select(on, REQUEST, START, route).barred["github.com:b"] is Bar.ROUTE
     assert order(on, route=Route(("gpt*",))) == ["a", "b", "c"]
 
 
@@ -101,14 +150,32 @@ def test_which_route_is_about_a_model():
 
 
 def test_why_the_others_may_not():
-    """Each account that is left out has its reason; a tried one that rests shows its rest."""
+    """Each account that is left out has what keeps it, and words for it; a tried one that rests shows its rest."""
     rest = AccountState(cooldowns=[Cooldown(START, START + 60, "limit")])
     on = board(member("a"), member("b", state=rest), member("c", enabled=False))
     barred = select(on, tried("a"), START, None).barred
-    assert {key[-1]: why.bar for key, why in barred.items()} == {"a": Bar.TRIED, "b": Bar.RESTS, "c": Bar.DISABLED}
-    assert select(on, tried("b"), START, None).barred["github.com:b"].bar is Bar.RESTS
+    assert {key[-1]: bar for key, bar in barred.items()} == {"a": Bar.TRIED, "b": Bar.RESTS, "c": Bar.DISABLED}
+    told = whys(on, tried("a"), START, barred)
+    assert [(why.label, why.reason, why.free_at) for why in told.values()] == [
+        ("a", "was already asked", None),
+        ("b", "rests after a rate limit", START + 60),
+        ("c", "is turned off", None),
+    ]
+    assert select(on, tried("b"), START, None).barred["github.com:b"] is Bar.RESTS
     again = select(on, tried("a"), START, None, frozenset({"github.com:a"}))
-    assert [one.member.account.label for one in again.ready] == ["a"]
+    assert [one.account.label for one in again.ready] == ["a"]
+
+
+def test_what_keeps_one_account():
+    """The same bar as in a selection, in a word and in words; that it was tried does not count."""
+    rest = AccountState(cooldowns=[Cooldown(START, START + 60, "limit")])
+    on = board(member("a"), member("b", state=rest), member("c", enabled=False))
+    for one in on.members.values():
+        found, told = bar(on, one, tried("a"), None, START), why_not(on, one, tried("a"), None, START)
+        assert found is select(on, REQUEST, START, None).barred.get(one.account.id)
+        assert told == whys(on, REQUEST, START, {one.account.id: found} if found else {}).get(one.account.id)
+    on.balancing = False
+    assert bar(on, on.members["github.com:b"], REQUEST, None, START) is Bar.HOME
 
 
 def test_with_balancing_off_rests_do_not_count():
@@ -123,7 +190,7 @@ def test_a_reserve_is_kept_for_when_no_other_can():
     low = AccountState(quota={"premium": QuotaWindow(10.0)})
     on = board(member("a", 0, low, reserve=10.0, priority=-9), member("b", 1))
     assert order(on) == ["b"]
-    assert select(on, REQUEST, START, None).barred["github.com:a"].bar is Bar.RESERVE
+    assert select(on, REQUEST, START, None).barred["github.com:a"] is Bar.RESERVE
     assert order(on, tried("b")) == ["a"]
     on.conversations = {"talk": Affinity("github.com:a", START)}
     assert order(on) == ["b"]
@@ -139,7 +206,7 @@ def test_what_a_strategy_is_told():
         member("g", 6, AccountState(models={"gpt": ModelFact(False, START - 1, times=2)})),
         policy=Policy(), in_flight={"github.com:c": 1}, scarce={"github.com:d": {"gpt": 1.0, "o9": 0.5}},
     )  # fmt: skip
-    terms = {one.member.account.label: one.terms for one in select(on, REQUEST, START, None).ready}
+    terms = {one.member.account.label: named("hybrid", one.member, one.at) for one in in_order(on)}
     assert {label: -found["-score"] for label, found in terms.items()} == {
         "a": 5.5, "b": 5.0, "c": 5.0, "d": 5.5, "e": 6.0, "f": 6.0, "g": -4.0,
     }  # fmt: skip

@@ -54,9 +54,9 @@ The rooms, top to bottom; an arrow points down only (``pyproject.toml``, import-
                explain         what the pool would do and why; the snapshot that is shown
                choosing        who serves a request, or why nobody does
                selection       who may serve, best first
+               strategies      the order in which the pool prefers accounts
                eligibility     what keeps an account from serving
                cooldowns       how long a rest; what an attempt teaches
-               strategies      the order in which the pool prefers accounts
                assignment      the nouns of a decision: Policy, PoolRequest, Attempt, Hold, Nobody
                answer_stream   what a model's answer says as it streams by: begun, failed, complete, what is bound
                outcomes        (status, code, text) -> Outcome: a table, first match wins

@@ -125,7 +125,8 @@ def fingerprint(token: str) -> str:
 
 def matches(model: str, patterns: Iterable[str]) -> bool:
     """Whether `model` matches one of the shell-like `patterns`, case-insensitively."""
-    return any(fnmatchcase(model.lower(), pattern.lower()) for pattern in patterns)
+    lowered = model.lower()
+    return any(fnmatchcase(lowered, pattern.lower()) for pattern in patterns)
 
 
 def _checked_label(label: str) -> str:
@@ -206,7 +207,7 @@ class Account(BaseModel):
             return None
         if self.allow and not matches(model, self.allow):
             return "not in its allow list"
-        return "in its block list" if matches(model, self.block) else None
+        return "in its block list" if self.block and matches(model, self.block) else None
 
 
 class RouteTable(BaseModel):

@@ -28,7 +28,19 @@ from copilot_balancer.assignment import (
 )
 from copilot_balancer.eligibility import Member, settled, unproved
 from copilot_balancer.outcomes import Action, Outcome, Reason, Scope
-from copilot_balancer.selection import Board, Selection, route_of, select, staying, was_tried, why_not
+from copilot_balancer.selection import (
+    Board,
+    Ranked,
+    Selection,
+    bar,
+    best,
+    route_of,
+    select,
+    staying,
+    was_tried,
+    why_not,
+    whys,
+)
 
 BUDGET_FLOOR = 3
 BUDGET_SHARE = 0.2
@@ -103,9 +115,9 @@ def decide(board: Board, request: PoolRequest, now: float) -> tuple[Attempt | Ho
         return _attempt(request, here, now, "same conversation"), None
     selection = select(board, request, now, route)
     if selection.ready:
-        best = selection.ready[0]
-        attempt = _attempt(request, best.member, now, _why(board, selection, route))
-        return attempt, None if best.stays else best.turn
+        first = best(board, request, now, route, selection.ready)
+        attempt = _attempt(request, first.member, now, _why(board, first, len(selection.ready), route))
+        return attempt, None if first.stays else first.at.turn(first.member)
     decision = (
         _wait(board, request, selection, now, route)
         or _fall_back(board, request, now, route)
@@ -120,8 +132,7 @@ def _owner_comes_back(board: Board, request: PoolRequest, now: float, route: Rou
     If not, moving it without what is bound is the lesser evil: at worst it is refused once more.
     """
     owner = board.members.get(request.owner or "")
-    bar = why_not(board, owner, request, route, now) if owner is not None else None
-    return owner is not None and (bar is None or bar.bar in (Bar.RESTS, Bar.PROBED))
+    return owner is not None and bar(board, owner, request, route, now) in (None, Bar.RESTS, Bar.PROBED)
 
 
 def _attempt(
@@ -142,13 +153,13 @@ def _attempt(
     )
 
 
-def _why(board: Board, selection: Selection, route: Route | None) -> str:
-    """Why the first of the selection was chosen, in a few words."""
-    if selection.ready[0].stays:
+def _why(board: Board, first: Ranked, ready: int, route: Route | None) -> str:
+    """Why the first of so many that are ready was chosen, in a few words."""
+    if first.stays:
         return "same conversation"
     if not board.balancing:
         return "balancing is off"
-    if len(selection.ready) == 1:
+    if ready == 1:
         return "only one that can serve"
     return "first in its route" if route and route.accounts else f"first by {board.policy.strategy}"
 
@@ -173,11 +184,11 @@ def _again(board: Board, request: PoolRequest, now: float, route: Route | None) 
     if action in (Action.SAME, Action.OWNER) and spent is None:
         same = replace(request, model=last.attempt.model)
         owner = _owner(board, request) if action is Action.OWNER else None
-        if owner is not None and why_not(board, owner, same, route, now) is None:
+        if owner is not None and bar(board, owner, same, route, now) is None:
             return _attempt(same, owner, now, "owner of the conversation")
         repairable = action is Action.SAME or request.carries
-        able = member is not None and why_not(board, member, same, route, now) is None
-        if member is not None and able and repairable and not _repaired(request):
+        free = member is not None and bar(board, member, same, route, now) is None
+        if member is not None and free and repairable and not _repaired(request):
             return _attempt(same, member, now, "repair", repair=True, bare=action is Action.OWNER)
     if action is Action.OWNER:
         return _final(request, "the conversation is bound to its account")
@@ -198,8 +209,7 @@ def _may_be_anothers(board: Board, request: PoolRequest, now: float, route: Rout
     if not request.bound or request.owner is not None or not board.balancing:
         return False
     unasked = (member for key, member in board.members.items() if not was_tried(request, key))
-    bars = (why_not(board, member, request, route, now) for member in unasked)
-    return any(why is None or why.bar in (Bar.RESTS, Bar.PROBED) for why in bars)
+    return any(bar(board, member, request, route, now) in (None, Bar.RESTS, Bar.PROBED) for member in unasked)
 
 
 def _once(board: Board, request: PoolRequest) -> str | None:
@@ -241,15 +251,14 @@ def _wait(
     board: Board, request: PoolRequest, selection: Selection, now: float, route: Route | None
 ) -> Attempt | Hold | None:
     """Hold the request until somebody frees, or ask a tried account once more when its rest was waited for."""
+    unasked = _unasked(request, selection)
+    rests = {key: against for key, against in unasked.items() if against is Bar.RESTS and board.policy.wait > 0}
     holds = [
         Hold(why.free_at, f"waits for {why.label}")
-        for key, why in selection.barred.items()
-        if why.bar is Bar.RESTS
-        and why.free_at is not None
-        and why.free_at - now <= board.policy.wait
-        and not was_tried(request, key)
+        for why in whys(board, request, now, rests).values()
+        if why.free_at is not None and why.free_at - now <= board.policy.wait
     ]
-    if any(why.bar is Bar.PROBED and not was_tried(request, key) for key, why in selection.barred.items()):
+    if Bar.PROBED in unasked.values():
         holds.append(Hold(now + PROBE_STEP, "waits for another request's probe"))
     if not _repaired(request):
         for one in request.tried:
@@ -262,6 +271,12 @@ def _wait(
                 holds.append(Hold(until, f"waits for {member.account.label}"))
     soonest = min(holds, key=lambda hold: hold.until, default=None)
     return soonest if soonest and soonest.until < request.began + board.policy.deadline else None
+
+
+def _unasked(request: PoolRequest, selection: Selection) -> dict[str, Bar]:
+    """What keeps those that were not asked for this request yet."""
+    asked = {one.attempt.account_id for one in request.tried}
+    return {key: against for key, against in selection.barred.items() if key not in asked}
 
 
 def _free_again(board: Board, request: PoolRequest, one: Tried, now: float, route: Route | None) -> float | None:
@@ -290,7 +305,7 @@ def _fall_back(board: Board, request: PoolRequest, now: float, route: Route | No
         other = replace(request, model=model)
         selection = select(board, other, now, route, again)
         if selection.ready:
-            member = selection.ready[0].member
+            member = best(board, other, now, route, selection.ready).member
             why = f"MODEL CHANGED to {model}, as your route says: nobody can serve {request.model}"
             return _attempt(other, member, now, why, repair=was_tried(request, member.account.id))
     return None
@@ -304,10 +319,9 @@ def _final(request: PoolRequest, because: str, kind: NobodyKind = NobodyKind.NOT
 def _all_refused(request: PoolRequest, selection: Selection) -> str:
     if not request.tried:
         return "no account can serve this now"
-    if request.bound and any(why.bar is Bar.BOUND for why in selection.barred.values()):
+    if request.bound and Bar.BOUND in selection.barred.values():
         return "not retried, because no other account can go on with what this one began"
-    untried = [why for key, why in selection.barred.items() if not was_tried(request, key)]
-    if all(why.bar in (Bar.ONLY, Bar.FENCE) for why in untried):
+    if all(against in (Bar.ONLY, Bar.FENCE) for against in _unasked(request, selection).values()):
         return "all accounts tried, all refused"
     return "all accounts that could serve were tried, all refused"
 
@@ -317,21 +331,19 @@ def give_up(board: Board, request: PoolRequest, selection: Selection, now: float
     if not board.members:
         return Nobody(NobodyKind.NO_ACCOUNTS, (), None, None, None, "no account is stored")
     outcomes: dict[str, Outcome] = {one.attempt.account_id: one.outcome for one in request.tried}
-    whys = {
-        key: _as_given(selection.barred.get(key), member, outcomes.get(key), now)
-        for key, member in board.members.items()
-    }
-    bars = {why.bar for why in whys.values()}
+    told = whys(board, request, now, selection.barred)
+    given = {key: _as_given(told.get(key), member, outcomes.get(key), now) for key, member in board.members.items()}
+    bars = {why.bar for why in given.values()}
     kind, counted = next((kind, among) for kind, among in _KINDS if bars & among)
     free_at = None
     if kind is NobodyKind.LIMITED and (Bar.TRIED not in bars or Bar.UNASKED in bars):
-        free_at = min((why.free_at for why in whys.values() if why.bar in counted and why.free_at), default=None)
+        free_at = min((why.free_at for why in given.values() if why.bar in counted and why.free_at), default=None)
     return Nobody(
         kind=kind,
-        accounts=tuple(whys.values()),
+        accounts=tuple(given.values()),
         free_at=free_at,
         retry_after=retry_after(free_at, now, board.policy.retry_after_cap),
-        give=_given(request, whys, kind, counted, now),
+        give=_given(request, given, kind, counted, now),
         why=why,
     )
 

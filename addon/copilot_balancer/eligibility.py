@@ -4,7 +4,9 @@ Laws of this file:
 
 1. Everything is computed from facts and ``now``; nothing is changed here.
 2. What the user decided comes first, what the proxy learnt after, so that the reason given is the one to act on.
-3. After a long rest one attempt goes first (``probes``); until its answer is known the others see a reason.
+3. A choice looks at every account and needs the bar alone; what it comes to in words is made (``why``) when somebody
+   is to read it.
+4. After a long rest one attempt goes first (``probes``); until its answer is known the others see a reason.
 """
 
 from collections.abc import Iterable
@@ -32,6 +34,7 @@ _REST_BARS: dict[str, Bar] = {
     Reason.WRONG_HOST: Bar.CREDENTIAL,
 }
 """A rest for one of these does not "merely rest": its end may change nothing."""
+_RESTS = (Bar.RESTS, *_REST_BARS.values())
 
 _REST_TEXTS: dict[str, str] = {
     Reason.LIMIT: "rests after a rate limit",
@@ -116,7 +119,9 @@ def resting(state: AccountState, model: str | None, now: float) -> Cooldown | No
 
 
 def _concerns(rest: Cooldown, state: AccountState, model: str | None) -> bool:
-    if rest.began < state.healed.get(rest.key, 0.0) or rest.model not in (None, model):
+    if rest.model is not None and rest.model != model:
+        return False
+    if state.healed and rest.began < state.healed.get(rest.key, 0.0):
         return False
     if rest.model is None and rest.reason == QUOTA_REASON and model is not None:
         known = state.models.get(model)
@@ -162,35 +167,33 @@ def probed(member: Member, keys: list[str], request_id: str, now: float) -> floa
     return max((until for owner, until in leases if owner != request_id and until > now), default=None)
 
 
-def learnt(member: Member, model: str | None, request_id: str, now: float) -> WhyNot | None:
+def learnt(member: Member, model: str | None, request_id: str, now: float) -> Bar | None:
     """What past answers have against it."""
-    gone = lacks(member, model, now)
-    if gone is not None:
-        again = "" if gone == float("inf") else f" (asked again in {duration(gone - now)})"
-        return _why(member, Bar.MODEL, f"does not have the model {model}{again}")
-    if not member.state.cooldowns and not member.probes:
-        return None
-    rest = resting(member.state, model, now)
-    if rest is not None:
-        bar = _REST_BARS.get(rest.reason, Bar.RESTS)
-        return _why(member, bar, _REST_TEXTS.get(rest.reason, "rests"), rest.until)
-    until = probed(member, unproved(member, model, now), request_id, now)
-    return None if until is None else _why(member, Bar.PROBED, str(Bar.PROBED), until)
+    if lacks(member, model, now) is not None:
+        return Bar.MODEL
+    if member.state.cooldowns and (rest := resting(member.state, model, now)) is not None:
+        return _REST_BARS.get(rest.reason, Bar.RESTS)
+    if member.probes and probed(member, unproved(member, model, now), request_id, now) is not None:
+        return Bar.PROBED
+    return None
 
 
-def why_settled(member: Member, bar: Bar, model: str | None) -> WhyNot:
-    """What the user has to do about it, as a reason."""
-    text = str(bar)
-    if bar is Bar.BLOCKED:
+def why(member: Member, bar: Bar, model: str | None, request_id: str, now: float) -> WhyNot:
+    """What `bar`, which keeps it from serving `model` now, comes to: in words, and when it ends by itself."""
+    text, free_at = str(bar), None
+    if bar in _RESTS and (rest := resting(member.state, model, now)) is not None:
+        text, free_at = _REST_TEXTS.get(rest.reason, "rests"), rest.until
+    elif bar is Bar.BLOCKED:
         told = f" ({member.state.blocked_why})" if member.state.blocked_why else ""
         text = f"was blocked by GitHub{told}; it stays off until you enable it"
     elif bar is Bar.PATTERN:
         text = f"does not take the model: it is {member.account.takes(model)}"
-    return _why(member, bar, text)
-
-
-def _why(member: Member, bar: Bar, reason: str, free_at: float | None = None) -> WhyNot:
-    return WhyNot(member.account.id, member.account.label, reason, free_at, bar)
+    elif bar is Bar.MODEL and (gone := lacks(member, model, now)) is not None:
+        again = "" if gone == float("inf") else f" (asked again in {duration(gone - now)})"
+        text = f"does not have the model {model}{again}"
+    elif bar is Bar.PROBED:
+        free_at = probed(member, unproved(member, model, now), request_id, now)
+    return WhyNot(member.account.id, member.account.label, text, free_at, bar)
 
 
 def _runs(window: QuotaWindow, now: float) -> bool:
@@ -213,6 +216,8 @@ def pace(state: AccountState, now: float) -> float | None:
 
     1: used evenly it lasts until its reset. Above: something would be left over then. Below: it would not last.
     """
+    if not state.quota and (state.count is None or not state.count.capacity):
+        return None
     found = []
     for name in ALL_WINDOWS:
         window = state.quota.get(name)

@@ -16,8 +16,8 @@ from copilot_balancer.choosing import decide
 from copilot_balancer.cooldowns import blocked, health, rejected
 from copilot_balancer.eligibility import Member, resting
 from copilot_balancer.memory import QuotaWindow, live
-from copilot_balancer.selection import Board, route_of, select, why_not
-from copilot_balancer.strategies import parts
+from copilot_balancer.selection import Board, ranked, route_of, select, why_not, whys
+from copilot_balancer.strategies import named, parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,8 @@ class Explanation:
 def explain(board: Board, request: PoolRequest, now: float) -> Explanation:
     """Who would serve `request` if it came now."""
     decision, _ = decide(board, request, now)
-    selection = select(board, request, now, route_of(board, request.model))
+    route = route_of(board, request.model)
+    selection = select(board, request, now, route)
     chosen = board.members[decision.account_id].account.label if isinstance(decision, Attempt) else None
     return Explanation(
         model=request.model,
@@ -129,13 +130,13 @@ def explain(board: Board, request: PoolRequest, now: float) -> Explanation:
             CandidateView(
                 account_id=one.member.account.id,
                 label=one.member.account.label,
-                terms=dict(one.terms),
-                parts=parts(board.policy.strategy, one.candidate),
+                terms=named(board.policy.strategy, one.member, one.at),
+                parts=parts(board.policy.strategy, one.member, one.at),
                 stays=one.stays,
             )
-            for one in selection.ready
+            for one in ranked(board, request, now, route, selection.ready)
         ),
-        why_not=tuple(selection.barred[key] for key in board.members if key in selection.barred),
+        why_not=tuple(whys(board, request, now, selection.barred).values()),
     )
 
 
@@ -154,7 +155,7 @@ def snapshot(board: Board, now: float) -> PoolSnapshot:
 def _account(board: Board, member: Member, now: float) -> AccountView:
     account, state = member.account, member.state
     rests = sorted((rest for rest in live(state) if rest.until > now), key=lambda rest: -rest.until)
-    barred = why_not(board, member, PoolRequest("", None, now, fence=account.fence), None, now)
+    against = why_not(board, member, PoolRequest("", None, now, fence=account.fence), None, now)
     return AccountView(
         id=account.id,
         label=account.label,
@@ -185,7 +186,7 @@ def _account(board: Board, member: Member, now: float) -> AccountView:
         refused=state.refused,
         health=health(state, None, now),
         lacks={model: fact.until - now for model, fact in state.models.items() if not fact.has and fact.until > now},
-        why_not=None if barred is None or barred.bar is Bar.PROBED else barred.reason,
+        why_not=None if against is None or against.bar is Bar.PROBED else against.reason,
     )
 
 

@@ -47,7 +47,7 @@ from copilot_balancer.memory import (
     newest_conversations,
 )
 from copilot_balancer.outcomes import Outcome, Reason
-from copilot_balancer.selection import Board, affinity_keys, why_not
+from copilot_balancer.selection import Board, affinity_keys, bar
 from copilot_balancer.strategies import strategy
 
 __all__ = [
@@ -210,7 +210,7 @@ class Pool:
         if member is None or now - known.used_at >= self._board.policy.affinity:
             return False
         anything = PoolRequest("", None, now, conversation, fence=member.account.fence)
-        return why_not(self._board, member, anything, None, now) is None
+        return bar(self._board, member, anything, None, now) is None
 
     def _remember_where(self, key: str, here: Affinity) -> None:
         self._conversations[key] = here

@@ -9,26 +9,14 @@ Laws of this file:
 4. An account at its reserve serves only when no other can.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from operator import itemgetter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from copilot_balancer.accounts import matches
 from copilot_balancer.assignment import Bar, Policy, PoolRequest, Route, WhyNot
-from copilot_balancer.cooldowns import health
-from copilot_balancer.eligibility import (
-    ALL_WINDOWS,
-    Member,
-    at_reserve,
-    doubted,
-    learnt,
-    left,
-    pace,
-    settled,
-    why_settled,
-)
+from copilot_balancer.eligibility import Member, at_reserve, learnt, settled, why
 from copilot_balancer.memory import Affinity
-from copilot_balancer.strategies import STRATEGIES, Candidate, Terms
+from copilot_balancer.strategies import STRATEGIES, Moment, Terms
 
 
 @dataclass(slots=True)
@@ -50,28 +38,24 @@ class Board:
     """Of these, sent again and still without an answer."""
 
 
-@dataclass(slots=True)  # not frozen, as strategies.Candidate
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Who may serve, and what keeps the others from it."""
+
+    ready: list[Member]
+    """In the user's order."""
+    barred: dict[str, Bar]
+    """Account id -> the first thing that keeps it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ranked:
     """An account that may serve, and what it was compared by."""
 
     member: Member
-    candidate: Candidate
-    terms: Terms
+    at: Moment
     stays: bool
     """The conversation is there already."""
-
-    @property
-    def turn(self) -> float:
-        """How far its turns have come."""
-        return self.candidate.turn
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Who may serve, best first, and why the others may not."""
-
-    ready: list[Ranked]
-    barred: dict[str, WhyNot] = field(default_factory=dict)
 
 
 def affinity_keys(conversation: str, model: str | None) -> tuple[str, str]:
@@ -98,75 +82,90 @@ def route_of(board: Board, model: str | None) -> Route | None:
     return next((route for route in board.policy.routes if route.enabled and matches(model, route.models)), None)
 
 
-def why_not(board: Board, member: Member, request: PoolRequest, route: Route | None, now: float) -> WhyNot | None:
+def bar(board: Board, member: Member, request: PoolRequest, route: Route | None, now: float) -> Bar | None:
     """What keeps this account from serving this request, tried or not; None: nothing."""
     fence = request.fence or board.policy.fence
-    bar = settled(member, request, fence, route, balancing=board.balancing)
-    if bar is not None:
-        return why_settled(member, bar, request.model)
-    return learnt(member, request.model, request.id, now) if board.balancing else None
+    found = settled(member, request, fence, route, balancing=board.balancing)
+    if found is None and board.balancing:
+        return learnt(member, request.model, request.id, now)
+    return found
+
+
+def why_not(board: Board, member: Member, request: PoolRequest, route: Route | None, now: float) -> WhyNot | None:
+    """The same for people: in words, and when it ends by itself."""
+    found = bar(board, member, request, route, now)
+    return None if found is None else why(member, found, request.model, request.id, now)
 
 
 def select(
     board: Board, request: PoolRequest, now: float, route: Route | None, again: frozenset[str] = frozenset()
 ) -> Selection:
-    """Who may serve `request`, best first. `again`: tried accounts that may be asked once more."""
+    """Who may serve `request`. `again`: tried accounts that may be asked once more."""
     tried = {one.attempt.account_id for one in request.tried} - again
     ready, barred = [], {}
     for key, member in board.members.items():
-        why = why_not(board, member, request, route, now)
-        if why is None and key in tried:
-            why = WhyNot(key, member.account.label, str(Bar.TRIED), None, Bar.TRIED)
-        if why is None:
+        against = bar(board, member, request, route, now)
+        if against is None and key in tried:
+            against = Bar.TRIED
+        if against is None:
             ready.append(member)
         else:
-            barred[key] = why
-    spare = [member for member in ready if not at_reserve(member, now)]
-    if spare and len(spare) < len(ready):
-        for member in ready:
-            if at_reserve(member, now):
-                key = member.account.id
-                barred[key] = WhyNot(key, member.account.label, str(Bar.RESERVE), None, Bar.RESERVE)
-        ready = spare
-    return Selection(_ranked(board, ready, request, now, route), barred)
+            barred[key] = against
+    kept = [member for member in ready if member.account.reserve > 0 and at_reserve(member, now)]
+    if 0 < len(kept) < len(ready):
+        barred |= {member.account.id: Bar.RESERVE for member in kept}
+        ready = [member for member in ready if member.account.id not in barred]
+    return Selection(ready, barred)
 
 
-def _ranked(board: Board, ready: list[Member], request: PoolRequest, now: float, route: Route | None) -> list[Ranked]:
-    """The accounts that may serve, best first: conversation, route, strategy, home account, the user's order."""
-    present = max((member.state.turn - 1.0 / member.account.weight for member in ready), default=0.0)
-    latest = max((member.state.last_used for member in ready), default=0.0)
-    stays = stays_with(board, request, now)
+def whys(board: Board, request: PoolRequest, now: float, barred: Mapping[str, Bar]) -> dict[str, WhyNot]:
+    """Why each of these does not serve `request`, for people; in the user's order."""
+    return {
+        key: why(member, barred[key], request.model, request.id, now)
+        for key, member in board.members.items()
+        if key in barred
+    }
+
+
+def best(board: Board, request: PoolRequest, now: float, route: Route | None, ready: list[Member]) -> Ranked:
+    """The first of `ranked`, found without putting the others in order; `ready` is not empty."""
+    at, stays = _moment(board, request, now, ready), stays_with(board, request, now)
+    first = min(ready, key=_order(board, route, stays, at))
+    return Ranked(first, at, first.account.id in stays)
+
+
+def ranked(board: Board, request: PoolRequest, now: float, route: Route | None, ready: list[Member]) -> list[Ranked]:
+    """Those who are `ready`, best first."""
+    at, stays = _moment(board, request, now, ready), stays_with(board, request, now)
+    in_order = sorted(ready, key=_order(board, route, stays, at))
+    return [Ranked(member, at, member.account.id in stays) for member in in_order]
+
+
+def _moment(board: Board, request: PoolRequest, now: float, ready: list[Member]) -> Moment:
+    return Moment(
+        now=now,
+        model=request.model,
+        model_ttl=board.policy.model_ttl,
+        present_turn=max((member.state.turn - 1.0 / member.account.weight for member in ready), default=0.0),
+        latest=max((member.state.last_used for member in ready), default=0.0),
+        in_flight=board.in_flight,
+        scarce=board.scarce,
+    )
+
+
+def _order(
+    board: Board, route: Route | None, stays: list[str], at: Moment
+) -> Callable[[Member], tuple[int, int, Terms, bool, int]]:
+    """By what accounts are put in order: conversation, route, strategy, home account, the user's order."""
     places = {label: place for place, label in enumerate(route.accounts)} if route else {}
-    scarce, in_flight = board.scarce, board.in_flight
-    terms_of = STRATEGIES[board.policy.strategy]
-    found = []
-    for member in ready:
-        state, account = member.state, member.account
-        key, weight = account.id, account.weight
-        quota, resets_at = left(state, now, ALL_WINDOWS) if state.quota else (100.0, None)
-        few = scarce.get(key) if scarce else None
-        candidate = Candidate(
-            member.position,
-            member.home,
-            account.priority,
-            weight,
-            state.last_used,
-            in_flight.get(key, 0),
-            max(present, state.turn),
-            state.last_used == latest,
-            health(state, request.model, now) if state.strikes or state.faults else 1.0,
-            quota,
-            resets_at,
-            pace(state, now) if state.quota or state.count else None,
-            sum(few.values()) - few.get(request.model or "", 0.0) if few else 0.0,
-            doubted(member, request.model, now, board.policy.model_ttl) if state.models else False,
-        )
-        terms = terms_of(candidate)
-        place = stays.index(key) if key in stays else len(stays)
-        order = (place, places.get(account.label, 0), *terms.values(), not member.home, member.position)
-        found.append((order, Ranked(member, candidate, terms, place < len(stays))))
-    found.sort(key=itemgetter(0))
-    return [ranked for _, ranked in found]
+    terms = STRATEGIES[board.policy.strategy].terms
+
+    def order(one: Member) -> tuple[int, int, Terms, bool, int]:
+        account = one.account
+        place = stays.index(account.id) if account.id in stays else len(stays)
+        return place, places.get(account.label, 0), terms(one, at), not one.home, one.position
+
+    return order
 
 
 def staying(board: Board, request: PoolRequest, now: float, route: Route | None) -> Member | None:
@@ -175,7 +174,7 @@ def staying(board: Board, request: PoolRequest, now: float, route: Route | None)
     member = board.members.get(stays[0]) if stays else None
     if member is None or at_reserve(member, now) or was_tried(request, stays[0]):
         return None
-    return member if why_not(board, member, request, route, now) is None else None
+    return member if bar(board, member, request, route, now) is None else None
 
 
 def was_tried(request: PoolRequest, account_id: str) -> bool:
