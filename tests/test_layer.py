@@ -529,3 +529,43 @@ def test_a_hook_that_runs_is_not_interrupted(clock):
     play.server_sends(STREAM + END)
     assert play.to_client == STREAM + END
     assert len(addon.refusals) == 1
+
+
+def test_pieces_that_come_together_go_on_together():
+    """What came in one go is sent in one go, at once and in order; what comes later is not waited for."""
+    addon = Addon()
+
+    def passes(flow: http.HTTPFlow) -> None:
+        flow.response.stream = lambda data: data
+
+    play = addon.play(responseheaders=passes)
+    play.client_sends(REQUEST)
+    play.server_sends(STREAM_HEAD)
+    play.server_sends(b"3\r\none\r\n3\r\ntwo\r\n5\r\nthr")
+    seen = STREAM_HEAD + b"9\r\nonetwothr\r\n"
+    assert play.to_client == seen
+    play.server_sends(b"ee\r\n")
+    seen += b"2\r\nee\r\n"
+    assert play.to_client == seen
+    play.server_sends(b"4\r\nfour\r\n4\r\nfive\r\n" + END)
+    assert play.to_client == seen + b"8\r\nfourfive\r\n" + END
+
+
+@pytest.mark.parametrize("end", [b"zz\r\n", b"4\r\noops\r\n"], ids=["of the upstream's", "of ours"])
+def test_what_came_before_a_fault_is_sent(end):
+    """Pieces that were gathered when the answer failed still reach the client, before it is aborted."""
+    addon = Addon()
+
+    def piece(data: bytes) -> bytes:
+        assert data != b"oops"
+        return data
+
+    def passes(flow: http.HTTPFlow) -> None:
+        flow.response.stream = piece
+
+    play = addon.play(responseheaders=passes)
+    play.client_sends(REQUEST)
+    play.server_sends(STREAM_HEAD)
+    play.server_sends(b"3\r\none\r\n3\r\ntwo\r\n" + end + b"5\r\nthree\r\n")
+    assert play.to_client == STREAM_HEAD + b"6\r\nonetwo\r\n"
+    assert play.context.client in play.closed
