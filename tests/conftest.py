@@ -1,5 +1,7 @@
 """What every test stands on: a home of its own, and a real mitmproxy in front of the embedded fake."""
 
+import contextlib
+import itertools
 import os
 import socket
 import ssl
@@ -7,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,9 +116,16 @@ def until(condition: Callable[[], object], what: str, seconds: float = 15) -> No
         time.sleep(0.02)
 
 
+_first = 10_000 + os.getpid() * 131 % 20_000  # processes that test side by side begin at different ones
+_ports = itertools.cycle([*range(_first, 30_000), *range(10_000, _first)])
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+    """A port on which nobody listens, below those that systems hand out: no connection that begins now takes it."""
+    for port in _ports:
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            return port
+    raise AssertionError
 
 
 @pytest.fixture
@@ -128,7 +136,7 @@ def fake() -> Iterator[FakeCopilot]:
         yield server
 
 
-@contextmanager
+@contextlib.contextmanager
 def proxies(fake: FakeCopilot, where_to: Path) -> Iterator[Callable[..., Proxy]]:
     """What starts `mitmdump -s addon/balancer.py` (or mitmweb) in front of a fake; all of them are ended at the end."""
     begun: list[Proxy] = []

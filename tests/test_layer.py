@@ -2,15 +2,18 @@
 
 import inspect
 import json
+from types import SimpleNamespace
 
 import pytest
 from mitmproxy import http
+from mitmproxy.addonmanager import AddonManager
+from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import ConnectionState
-from mitmproxy.proxy.layers.http import Http1Server, HttpLayer, HttpStream
+from mitmproxy.options import Options
 
-from copilot_balancer import layer, steady, stream
+from copilot_balancer import hooks, layer, steady, stream, upstreams
 from copilot_balancer.hidden import Hidden
-from copilot_balancer.layer import PRIVATE, FailoverLayer
+from copilot_balancer.layer import FailoverLayer
 from copilot_balancer.questions import Refusal, Send
 from copilot_balancer.stream import BUFFER_LIMIT, REFUSAL_SECONDS
 from playbook import PlainTunnel, Playbook, make_context
@@ -68,12 +71,16 @@ def no_tls(monkeypatch):
     monkeypatch.setattr("mitmproxy.proxy.layers.tls.ServerTLSLayer", PlainTunnel)
 
 
-def test_private_names_are_there():
+@pytest.mark.parametrize(
+    "private", [layer.PRIVATE, hooks.PRIVATE, upstreams.PRIVATE], ids=["layer", "hooks", "upstreams"]
+)
+def test_private_names_are_there(private):
     """Everything private to mitmproxy that we touch exists in this version."""
-    for owner, names in PRIVATE.items():
+    made = {AddonManager: AddonManager(SimpleNamespace(options=Options())), Proxyserver: Proxyserver()}
+    for owner, names in private.items():
         declared = {name for base in owner.__mro__ for name in inspect.get_annotations(base)}
-        assert [name for name in names if not hasattr(owner, name) and name not in declared] == []
-    assert PRIVATE.keys() == {HttpStream, HttpLayer, Http1Server}
+        one = made.get(owner, owner)
+        assert [name for name in names if not hasattr(one, name) and name not in declared] == []
 
 
 def test_the_same_flow_is_sent_again_and_streamed():

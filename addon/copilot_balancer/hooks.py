@@ -18,6 +18,9 @@ from mitmproxy.exceptions import AddonHalt
 from mitmproxy.flow import Flow
 from mitmproxy.hooks import Hook, UpdateHook
 
+PRIVATE = {AddonManager: ("chain", "invoke_addon")}
+"""What we use of mitmproxy and it does not promise to keep; tested as ``layer.PRIVATE`` is."""
+
 
 def begun(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
     """Run it up to where it has to wait.

@@ -14,9 +14,14 @@ import weakref
 from collections.abc import Callable
 
 from mitmproxy import ctx
+from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import Connection
+from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import TlsData
+
+PRIVATE = {Proxyserver: ("connections",), ConnectionHandler: ("client", "transports")}
+"""What we use of mitmproxy and it does not promise to keep; tested as ``layer.PRIVATE`` is."""
 
 SECONDS = 10.0
 """For the connection, and again for its TLS."""
