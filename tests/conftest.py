@@ -148,6 +148,7 @@ def proxies(fake: FakeCopilot, where_to: Path) -> Iterator[Callable[..., Proxy]]
         wait: bool = True,
         home: Path | None = None,
         env: dict[str, str] | None = None,
+        script: Path = ROOT / "addon" / "balancer.py",
         **decided: object,
     ) -> Proxy:
         folder = where_to / f"proxy{len(begun)}"
@@ -175,7 +176,7 @@ def proxies(fake: FakeCopilot, where_to: Path) -> Iterator[Callable[..., Proxy]]
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-c", code, "-s", str(ROOT / "tests" / "dial_fake.py")),
-                    *("-s", str(ROOT / "addon" / "balancer.py"), "-p", str(port)),
+                    *("-s", str(script), "-p", str(port)),
                     *("--set", f"confdir={folder / 'ca'}"),
                     *("--set", f"ssl_verify_upstream_trusted_ca={fake.ca_file}", *arguments),
                 ],

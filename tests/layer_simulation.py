@@ -573,6 +573,29 @@ class Clock:
     time = monotonic
 
 
+class OnTheSpot:
+    """Answers at once, mostly. The chance is its own: a seed keeps its story whatever changes here."""
+
+    def __init__(self, world: "World", seed: int) -> None:
+        self._world = world
+        self._rng = random.Random(seed)
+        self.seed = seed
+
+    def choose(self, send: Send) -> bool:
+        """With what?"""
+        at_once = self._rng.random() < 0.8
+        if at_once:
+            self._world.failover_choose(send)
+        return at_once
+
+    def tell(self, hook: commands.StartHook) -> Callable[[], None] | None:
+        """Seldom does an addon wait for something."""
+        if self._rng.random() < 0.8:
+            self._world.tell_addons(hook)
+            return None
+        return lambda: self._world.tell_addons(hook)
+
+
 class World(Playbook):
     """mitmproxy's server, the upstreams, the addon and the client of one seed."""
 
@@ -598,10 +621,8 @@ class World(Playbook):
         self.wanted = [self._write(number) for number in range(self.rng.choice((1, 1, 2, 3, 4)))]
         self.person: Person1 | Person2 = Person2(self) if self.http2 else Person1(self)
         self.upstreams[context.server] = Upstream(self, context.server)
-        self.spot = random.Random(seed)
-        """What is told on the spot. Chance of its own: a seed keeps its story whatever changes there."""
-        self.told = seed % 4 > 0
-        super().__init__(FailoverLayer(context, self.choose, self.told_on_the_spot if self.told else None))
+        self.spot = OnTheSpot(self, seed)
+        super().__init__(FailoverLayer(context, lambda: self.spot if self.spot.seed % 4 else None))
         names = ("requestheaders", "failover_choose", "failover_judge", "responseheaders", "response", "error")
         self.hooks = {name: getattr(self, name) for name in names}
         self.hooks["failover_wait"] = lambda wait: wait.rest()
@@ -739,26 +760,12 @@ class World(Playbook):
     def client_over(self) -> bool:
         return self.context.client.state is ConnectionState.CLOSED
 
-    def choose(self, send: Send) -> bool:
-        """With what? Mostly it can be said at once."""
-        at_once = self.told and self.spot.random() < 0.8
-        if at_once:
-            self.failover_choose(send)
-        return at_once
-
-    def told_on_the_spot(self, hook: commands.StartHook) -> Callable[[], None] | None:
-        """Mostly no addon waits for anything."""
-        if self.spot.random() < 0.8:
-            self._tell_addons(hook)
-            return None
-        return lambda: self._tell_addons(hook)
-
-    def _tell_addons(self, hook: commands.StartHook) -> None:
+    def tell_addons(self, hook: commands.StartHook) -> None:
         if hook.name in self.hooks:
             self.hooks[hook.name](*hook.args())
 
     def _run_hook(self, hook: commands.StartHook) -> None:
-        self._tell_addons(hook)
+        self.tell_addons(hook)
         if hook.blocking:
             self.later(self.moment(), lambda: self.feed(events.HookCompleted(hook)))
 

@@ -1,11 +1,16 @@
 """The main job, with a real mitmdump, real sockets and TLS, against the embedded fake."""
 
 import json
+import os
 import socket
 import ssl
 import sys
 import threading
 
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
 import httpx
 import pytest
 
@@ -176,6 +181,68 @@ def test_a_client_that_leaves_cancels_upstream(proxy, fake):
         client.post(f"{API}/chat/completions", json={"model": "gpt-4.1"}, timeout=0.5)
     until(lambda: fake.asked() and fake.asked()[0].client_gone, "the upstream request to end")
     assert asked(fake) == ["work"]
+
+
+def test_a_cancel_over_http2_is_the_clients(start, fake):
+    """Its connection goes on, so that alone tells nothing: the account is not to blame, and does not rest."""
+    proxy = start("--set", "connection_strategy=lazy", accounts=three_accounts()[:1])
+    fake.accounts[WORK].default = CutMid(2, how="stall")
+    context = proxy.context()
+    context.set_alpn_protocols(["h2"])
+    given = {":method": "POST", ":scheme": "https", ":path": "/chat/completions", ":authority": "api.githubcopilot.com"}
+    http2 = h2.connection.H2Connection(h2.config.H2Configuration())
+    http2.initiate_connection()
+
+    def hears(kind, stream):
+        while True:
+            tls.sendall(http2.data_to_send())
+            for event in http2.receive_data(tls.recv(65536)):
+                if isinstance(event, kind) and event.stream_id == stream:
+                    return
+
+    def asks(stream):
+        http2.send_headers(stream, [*given.items(), ("authorization", f"Bearer {CLIENT}")])
+        said = {"model": "gpt-4.1", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+        http2.send_data(stream, json.dumps(said).encode(), end_stream=True)
+
+    with tunnel(proxy, context=context) as tls:
+        for stream in (1, 3, 5, 7):
+            asks(stream)
+            hears(h2.events.DataReceived, stream)
+            http2.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
+            tls.sendall(http2.data_to_send())
+            until(lambda stream=stream: len(proxy.lines()) == stream // 2 + 1, "the line")
+        fake.accounts[WORK].default = Ok()
+        asks(9)
+        hears(h2.events.StreamEnded, 9)
+    assert asked(fake) == ["work"] * 5
+    until(lambda: len(proxy.lines()) == 5, "the last line")
+    assert [line for line in proxy.lines()[:4] if "the client left" not in line] == []
+    assert "work (api.githubcopilot.com) 200" in proxy.lines()[4]
+
+
+def test_a_script_that_is_saved(start, fake, tmp_path):
+    """mitmproxy runs it again: a client's open connection is served by the new object, failover and all."""
+    script = tmp_path / "balancer.py"
+    script.write_text(
+        (ROOT / "addon" / "balancer.py").read_text().replace("__file__", repr(str(ROOT / "addon" / "x.py")))
+    )
+    proxy = start(script=script)
+    given = {"model": "gpt-4.1", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    with proxy.client() as client, client.stream("POST", f"{API}/chat/completions", json=given) as first:
+        first.read()
+        before = fake.asked()[0].connection
+        os.utime(script, (1, 2_000_000_000))
+        until(lambda: proxy.log.count("copilot: ready on") == 2, "the script to be run again")
+        fake.accounts[WORK].default = limited(30)
+        second = client.post(f"{API}/chat/completions", json=given)
+    assert second.status_code == 200
+    assert second.headers["x-copilot-account"] == "personal"
+    assert second.headers["x-copilot-attempts"] == "2"
+    assert second.headers["transfer-encoding"] == "chunked"
+    assert {seen.connection for seen in fake.asked()} == {before}
+    until(lambda: len(proxy.lines()) == 2, "the second line")
+    assert "Traceback" not in proxy.log
 
 
 def test_a_silent_upstream_fails_over(start, fake):

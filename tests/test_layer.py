@@ -10,6 +10,7 @@ from mitmproxy.addonmanager import AddonManager
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import ConnectionState
 from mitmproxy.options import Options
+from mitmproxy.proxy import commands
 
 from copilot_balancer import hooks, layer, steady, stream, upstreams
 from copilot_balancer.hidden import Hidden
@@ -576,3 +577,46 @@ def test_what_came_before_a_fault_is_sent(end):
     play.server_sends(b"3\r\none\r\n3\r\ntwo\r\n" + end + b"5\r\nthree\r\n")
     assert play.to_client == STREAM_HEAD + b"6\r\nonetwo\r\n"
     assert play.context.client in play.closed
+
+
+def test_a_piece_of_which_nothing_is_left():
+    """An addon that keeps a piece back ends nothing: an empty chunk would be the last one."""
+    addon = Addon()
+
+    def passes(flow: http.HTTPFlow) -> None:
+        flow.response.stream = lambda data: b"" if data == b"half" else data
+
+    play = addon.play(responseheaders=passes)
+    play.client_sends(REQUEST)
+    play.server_sends(STREAM_HEAD)
+    play.server_sends(b"4\r\nhalf\r\n")
+    assert play.to_client == STREAM_HEAD
+    play.server_sends(b"5\r\nwhole\r\n" + END)
+    assert play.to_client == STREAM_HEAD + b"5\r\nwhole\r\n" + END
+
+
+def test_who_answers_is_asked_each_time():
+    """While the script is run again nobody answers on the spot: mitmproxy's hooks are asked, and nothing is left out."""
+    addon, told, here = Addon(), [], True
+
+    class Answering:
+        def choose(self, send: Send) -> bool:
+            addon.failover_choose(send)
+            return True
+
+        def tell(self, hook: commands.StartHook) -> None:
+            told.append(hook.name)
+
+    hooks_of = {name: getattr(addon, name) for name in ("failover_choose", "failover_judge", "responseheaders")}
+    play = Playbook(FailoverLayer(make_context(), lambda: Answering() if here else None), hooks_of)
+    play.client_sends(REQUEST)
+    assert told == ["requestheaders", "request"]
+    assert play.seen_hooks == []
+    here = False
+    play.server_sends(LIMITED)
+    play.server_sends(STREAM + END)
+    assert play.seen_hooks == ["responseheaders", "failover_judge", "failover_choose", "responseheaders", "response"]
+    assert play.to_client == STREAM + END
+    here = True
+    play.client_sends(REQUEST)
+    assert told == ["requestheaders", "request"] * 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from copilot_balancer.redaction import taken_out
+from copilot_balancer.redaction import sought, taken_out
 
 GITHUB = b"gho_0123456789abcdefghijABCDEFGHIJ012345"
 MINTED = b"tid=1f;exp=1777;sku=pro;proxy-ep=https://proxy.example.com;rt=1:9+/~~~>>>???"
@@ -69,7 +69,7 @@ def test_a_secret_is_taken_out(secret, write):
     """Each writing is found, everything around it stays, and the name stands in its place."""
     before, after = b'{"a": "1%2 \\n \\u00e9 ', b' \\" /b"}'
     data = before + write(secret) + after + b" " + write(secret)
-    left = taken_out(data, SECRETS)
+    left = taken_out(data, sought(SECRETS))
     assert not told(secret, left)
     assert left.count(dict(SECRETS)[secret]) == 2
     if write is not WRITINGS["percent in JSON"]:  # which is shown as it was meant, and so is the rest
@@ -80,7 +80,7 @@ def test_a_secret_is_taken_out(secret, write):
 def test_all_of_them():
     """Several secrets in several writings in one text all go."""
     data = b" ".join(write(secret) for write in WRITINGS.values() for secret in NAMES)
-    left = taken_out(data, SECRETS)
+    left = taken_out(data, sought(SECRETS))
     assert not any(told(secret, left) for secret in NAMES)
 
 
@@ -88,7 +88,7 @@ def test_all_of_them():
 @given(st.binary(max_size=300) | st.text('\\/u0067%gho_"x25', max_size=300).map(str.encode))
 def test_others_stay(data):
     """Where no secret stands every byte stays, whatever else is written there."""
-    assert taken_out(data, SECRETS) is data
+    assert taken_out(data, sought(SECRETS)) is data
     assert taken_out(data, []) is data
 
 
@@ -96,5 +96,5 @@ def test_others_stay(data):
 def test_a_text_of_nothing_else_is_looked_through(unit):
     """No repetition makes the search long: twice as much is twice the work, or this test would not end."""
     data = unit * (1_000_000 // len(unit))
-    assert taken_out(data, SECRETS) is data
-    assert not told(GITHUB, taken_out(data + GITHUB, SECRETS))
+    assert taken_out(data, sought(SECRETS)) is data
+    assert not told(GITHUB, taken_out(data + GITHUB, sought(SECRETS)))

@@ -18,7 +18,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 from mitmproxy import ctx, http
 from mitmproxy.addonmanager import Loader
@@ -70,6 +70,13 @@ class CopilotBalancer:
 
     """
 
+    # connections live on when mitmproxy runs the script again: what is known of them is the new object's as well
+    exchanges: ClassVar[weakref.WeakKeyDictionary[http.HTTPFlow, Exchange]] = weakref.WeakKeyDictionary()
+    """Objects stay beside the flow: ``flow.metadata`` takes plain values only."""
+    sockets: ClassVar[weakref.WeakKeyDictionary[http.HTTPFlow, Frames]] = weakref.WeakKeyDictionary()
+    proxy_users: ClassVar[weakref.WeakKeyDictionary[Client, str]] = weakref.WeakKeyDictionary()
+    """Client connection -> the name in its proxy URL; a name only when the proxy asks for no password."""
+
     def __init__(self, where: Paths | None = None, project: Path | None = None) -> None:
         self.where = where or paths(os.environ)
         self.project = project or Path.cwd()
@@ -77,11 +84,6 @@ class CopilotBalancer:
         self.began = time.time()
         self.live: Live | None = None
         """None until the first `configure`; and then what requests share."""
-        self.exchanges: weakref.WeakKeyDictionary[http.HTTPFlow, Exchange] = weakref.WeakKeyDictionary()
-        """Objects stay beside the flow: ``flow.metadata`` takes plain values only."""
-        self.sockets: weakref.WeakKeyDictionary[http.HTTPFlow, Frames] = weakref.WeakKeyDictionary()
-        self.proxy_users: weakref.WeakKeyDictionary[Client, str] = weakref.WeakKeyDictionary()
-        """Client connection -> the name in its proxy URL; a name only when the proxy asks for no password."""
         self._commands = Commands(lambda: self.live, self.upkeep.store, self._this_proxy)
         self._door = Doorkeeper(lambda: self.live.settings if self.live else None)
         self._upstreams = upstreams = Upstreams(self._is_copilot)
@@ -257,7 +259,7 @@ class CopilotBalancer:
                 nextlayer.layer = TCPLayer(context, ignore=True)
         elif isinstance(context.layers[-1], ClientTLSLayer):
             if plain_host(context.client.sni or "") == plain_host(host):
-                nextlayer.layer = FailoverLayer(context, self.choose, self.tell)
+                nextlayer.layer = FailoverLayer(context, _present)
         elif starts_like_tls_record(nextlayer.data_client()):
             tls = nextlayer.layer = ServerTLSLayer(context)
             tls.child_layer = ClientTLSLayer(context)
@@ -309,6 +311,7 @@ class CopilotBalancer:
         if exchange is None:
             user = self.proxy_users.get(send.flow.client_conn, "")
             exchange = self.exchanges[send.flow] = Exchange(self.live, send.flow, user)
+        exchange.choice = None
         try:
             exchange.choice = begun(exchange.choose(send))
         except Exception as error:  # noqa: BLE001
@@ -387,6 +390,12 @@ class CopilotBalancer:
         if view is not None and view.store_count() > limit + max(10, limit // 10):
             finished = [flow for flow in view.resolve("@all") if not flow.live and not flow.intercepted]
             view.remove(finished[: view.store_count() - limit])
+
+
+def _present() -> CopilotBalancer | None:
+    """Who answers at this moment: a script that is saved is run again, and there is none while it is broken."""
+    found: CopilotBalancer | None = ctx.master.addons.get(CopilotBalancer.__name__.lower())
+    return found if found is not None and found.live is not None else None
 
 
 def _listening() -> set[str]:

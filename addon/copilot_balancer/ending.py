@@ -43,7 +43,7 @@ def ended(exchange: Exchange) -> Attribution:
         served=served,
         note=exchange.note or (flow.error.msg if flow.error else ""),
         declined=exchange.declined,
-        client_left=flow.error is not None and not flow.client_conn.connected,
+        client_left=flow.error is not None and _ended_by(exchange) == "client",
         request_id=flow.id,
         conversation=exchange.request.conversation or "",
         served_model=body.other_model if served else "",
@@ -62,6 +62,13 @@ def frames_after(exchange: Exchange) -> Frames | None:
     if exchange.flow.websocket is None or exchange.account is None or exchange.attempt is None or exchange.send is None:
         return None
     return Frames(exchange.live, exchange.account, exchange.attempt, exchange.send)
+
+
+def _ended_by(exchange: Exchange) -> str:
+    """Who ended it with an error."""
+    if not exchange.flow.client_conn.connected:
+        return "client"
+    return exchange.send.ended_by if exchange.send is not None else ""
 
 
 def _learn_what_home_says(exchange: Exchange, account: Account, response: http.Response) -> None:
@@ -93,7 +100,7 @@ def _learn(exchange: Exchange, account: Account, attempt: Attempt, passing: Pass
         return ""
     if passing.error is not None:
         late = classify_event(passing.error.code, passing.error.message, wall=wall)
-    elif flow.error is not None and flow.client_conn.connected:
+    elif flow.error is not None and _ended_by(exchange) == "upstream":
         late = classify_error(flow.error.msg, sent=True)
     else:
         return ""

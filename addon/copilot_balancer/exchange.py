@@ -89,6 +89,7 @@ class Exchange:
 
     async def choose(self, send: Send) -> None:
         """Answer the layer's *with what?*."""
+        self.send = send
         if not self.tries:
             await self._read(send)
             if self.proxy_user and not self._name_is_known():
@@ -210,7 +211,7 @@ class Exchange:
         assert self.attempt is not None
         assert self.bearer is not None
         self.flow.request.headers["authorization"] = f"Bearer [account:{self.account.label}]"
-        self.send, self.passing = send, None
+        self.passing = None
         send.host = self.bearer.host
         send.authorize = partial(self._authorize, send)
         send.idle_timeout = self.live.settings.idle_timeout

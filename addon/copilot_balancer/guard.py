@@ -23,7 +23,7 @@ from copilot_balancer.accounts import Account
 from copilot_balancer.copilot import Kind, kind_of, plain_host
 from copilot_balancer.error_body import inflated
 from copilot_balancer.hidden import HIDDEN, Hidden
-from copilot_balancer.redaction import taken_out
+from copilot_balancer.redaction import Sought, sought, taken_out
 
 INFLATED = 1024 * 1024
 """Bytes of a compressed answer in which an echoed token is looked for."""
@@ -116,9 +116,9 @@ def redact(response: http.Response, accounts: Iterable[Account], minted: Iterabl
     """
     secrets = _shown(accounts, minted)
     _open_up(response, secrets)
-    fields = tuple((key, taken_out(value, secrets)) for key, value in response.headers.fields)
-    if fields != response.headers.fields:
-        response.headers.fields = fields
+    values = b"\n".join(value for _, value in response.headers.fields)
+    if taken_out(values, secrets) is not values:
+        response.headers.fields = tuple((key, taken_out(value, secrets)) for key, value in response.headers.fields)
     if response.raw_content and (left := taken_out(response.raw_content, secrets)) != response.raw_content:
         response.raw_content = left
         if "content-length" in response.headers:
@@ -130,11 +130,11 @@ def redacted(data: bytes, accounts: Iterable[Account], minted: Iterable[SecretSt
     return taken_out(data, _shown(accounts, minted))
 
 
-def _shown(accounts: Iterable[Account], minted: Iterable[SecretStr]) -> list[tuple[bytes, bytes]]:
+def _shown(accounts: Iterable[Account], minted: Iterable[SecretStr]) -> Sought:
     """Each token that may be echoed, with what is shown in its place."""
     names = [(account.token, f"[account:{account.label}]") for account in accounts]
     names += [(token, "[account]") for token in minted]
-    return [(token.get_secret_value().encode("ascii"), name.encode()) for token, name in names]
+    return sought((token.get_secret_value().encode("ascii"), name.encode()) for token, name in names)
 
 
 class LogFilter(logging.Filter):
@@ -161,10 +161,12 @@ def put_filter(logger: str, new: logging.Filter) -> None:
     log.addFilter(new)
 
 
-def _open_up(response: http.Response, secrets: list[tuple[bytes, bytes]]) -> None:
+def _open_up(response: http.Response, secrets: Sought) -> None:
     """A compressed answer that echoes a token goes on inflated, so that the token can be taken out."""
     encoding = response.headers.get("content-encoding", "")
-    plain = inflated(response.raw_content or b"", encoding, INFLATED) if encoding else b""
+    if not encoding:
+        return
+    plain = inflated(response.raw_content or b"", encoding, INFLATED)
     if taken_out(plain, secrets) is not plain:
         del response.headers["content-encoding"]
         response.raw_content = plain

@@ -3,7 +3,8 @@
 Laws of this file:
 
 1. What a client brought is told by no ``repr``.
-2. A copy differs from the client's request in its host alone; how it is dressed is the addon's.
+2. A copy differs from the client's request in its host alone, and in its framing where HTTP/2 needs none; how it is
+   dressed is the addon's.
 """
 
 import copy
@@ -60,6 +61,8 @@ def outgoing(request: http.Request, host: str) -> http.Request:
         fields = tuple((name, host.encode() if name.lower() == b"host" else value) for name, value in fields)
         data.authority = host.encode() if data.authority else b""
         data.host = host
+    if request.is_http2 and data.content and not any(name.lower() == b"content-length" for name, _ in fields):
+        fields = (*fields, (b"content-length", b"%d" % len(data.content)))  # mitmproxy would send it without an end
     data.headers = http.Headers(fields)
     return copied
 

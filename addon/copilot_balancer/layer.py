@@ -1,6 +1,7 @@
 """mitmproxy's HTTP layer of one client connection to a Copilot host, with our streams in it.
 
-The law of this file: it knows HTTP, not Copilot, and keeps what streams share: connections that failed, and one timer.
+The law of this file: it knows HTTP, not Copilot, and keeps what streams share: who answers their questions, connections
+that failed, one timer, and pieces of answers that are sent together.
 """
 
 import math
@@ -13,8 +14,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream
 from mitmproxy.proxy.layers.http._http1 import Http1Server
 
-from copilot_balancer.questions import Send
-from copilot_balancer.steady import SteadyStream, Tell
+from copilot_balancer.steady import Answering, SteadyStream
 from copilot_balancer.stream import FailoverStream, Look
 
 PRIVATE = {
@@ -44,8 +44,8 @@ PRIVATE = {
 """What we override or call and mitmproxy does not promise to keep; tested against the oldest and newest version."""
 
 
-def _ask(_: Send) -> bool:
-    return False
+def _nobody() -> None:
+    """Hooks are asked."""
 
 
 class FailoverLayer(HttpLayer):
@@ -53,21 +53,13 @@ class FailoverLayer(HttpLayer):
 
     Args:
         context: of the connection.
-        choose: answers *with what?* at once, or says with False that the hook must be asked, which may wait. A hook
-            costs a task, and a look at each of mitmproxy's addons.
-        tell: tells mitmproxy's addons of a hook on the spot; None: mitmproxy tells of it.
+        answering: who answers at once, at this moment. A hook costs a task, and a look at each of mitmproxy's addons.
 
     """
 
-    def __init__(
-        self,
-        context: Context,
-        choose: Callable[[Send], bool] = _ask,
-        tell: Tell | None = None,
-    ) -> None:
+    def __init__(self, context: Context, answering: Callable[[], Answering | None] = _nobody) -> None:
         super().__init__(context, HTTPMode.transparent)
-        self.choose = choose
-        self.tell = tell
+        self.answering = answering
         self.gathering: set[SteadyStream] = set()
         self.retired: set[Connection] = set()
         """Upstream connections that failed: whatever still comes from them concerns no attempt any more."""

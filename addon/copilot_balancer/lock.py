@@ -5,7 +5,7 @@ Laws of this file:
 1. A lock ends with the program that holds it, however that ends: a lock that a killed program would leave behind is
    none, and is never taken in its place.
 2. Lock files are never renamed or removed: two programs would hold two files of one name.
-3. filelock is imported by the first lock: a proxy takes none before it listens.
+3. filelock is imported by the first lock: a proxy takes none before it listens, unless a file of it is broken.
 """
 
 import errno

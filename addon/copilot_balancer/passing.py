@@ -17,6 +17,8 @@ from copilot_balancer.copilot import Api
 
 DOCUMENT_LIMIT = 4 * 1024 * 1024
 """Bytes of an answer in one piece that are looked at for what it binds to its account."""
+PIECES = 4096
+"""Pieces of it that are kept apart at most: each costs more than its bytes."""
 
 
 def is_stream(response: http.Response) -> bool:
@@ -60,10 +62,11 @@ class Passing:
             self._reader.feed(data)
         elif self._document is not None:
             self._length += len(data)
+            self._document.append(data)
             if self._length > DOCUMENT_LIMIT:
                 self._document = None
-            else:
-                self._document.append(data)
+            elif len(self._document) > PIECES:
+                self._document = [b"".join(self._document)]
         return data
 
     # --- layer.Watch -------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """What our layer asks the addon: with what? and again? Values and hooks; ``stream`` asks, ``exchange`` answers.
 
+A third hook asks nothing: it waits for what was begun on the spot.
+
 Laws of this file:
 
 1. It knows HTTP, not Copilot.
@@ -12,7 +14,7 @@ import traceback
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from mitmproxy import http
 from mitmproxy.connection import Server
@@ -65,6 +67,8 @@ class Send:
     """Set: seconds that an answer may pause once it has begun; 0: for ever."""
     watch: Watch | None = None
     """Set, until the ``responseheaders`` hook is over: what to do with the streamed answer to this."""
+    ended_by: Literal["", "client", "upstream"] = ""
+    """Set by the layer: who ended it with an error. A client's connection may go on then (HTTP/2)."""
     hang_up: str = ""
     """Set, while a WebSocket is open: why it is closed now, so that the client comes back."""
 

@@ -20,17 +20,25 @@ _BEGINNING = 4
 """Bytes by which secrets of one kind begin alike: ``gho_``, ``ghu_``, ``tid=``."""
 
 
-def taken_out(data: bytes, secrets: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """`data` without the secrets; `secrets`: each with what is shown in its place."""
-    needles = [(form, shown) for secret, shown in secrets for form in _forms(secret)]
+type Sought = list[tuple[bytes, bytes]]
+"""Each writing of each secret that is looked for, with what is shown in its place."""
+
+
+def sought(secrets: Iterable[tuple[bytes, bytes]]) -> Sought:
+    """What to look for; `secrets`: each with what is shown in its place."""
+    return [(form, shown) for secret, shown in secrets for form in _forms(secret)]
+
+
+def taken_out(data: bytes, secrets: Sought) -> bytes:
+    """`data` without the secrets; itself when none is found."""
     while True:
-        left = _without_one(data, needles)
+        left = _without_one(data, secrets)
         if left is data:
             return data
         data = left
 
 
-def _without_one(data: bytes, needles: list[tuple[bytes, bytes]]) -> bytes:
+def _without_one(data: bytes, needles: Sought) -> bytes:
     """`data` without the first of the forms that is found in it, wherever it stands; itself when none is."""
     text = data
     beginnings = {form[:_BEGINNING] for form, _ in needles}

@@ -35,21 +35,29 @@ from mitmproxy.proxy.layers.http._hooks import (
     HttpResponseHook,
 )
 
-from copilot_balancer.questions import FailoverWaitHook, Wait, log_incident
-
-type Tell = Callable[[commands.StartHook], Awaitable[None] | None]
-"""Tells mitmproxy's addons of a hook about a flow; returns what is left to wait for."""
+from copilot_balancer.questions import FailoverWaitHook, Send, Wait, log_incident
 
 _TOLD = (HttpRequestHeadersHook, HttpRequestHook, HttpResponseHeadersHook, HttpResponseHook, HttpErrorHook)
 """The hooks that any addon may have; our own questions are answered by ours alone."""
 
 
+class Answering(Protocol):
+    """Who answers what a stream asks, without mitmproxy's way through a task and all its addons."""
+
+    def choose(self, send: Send) -> bool:
+        """Answer *with what?*; False: the hook must be asked, which may wait."""
+        ...
+
+    def tell(self, hook: commands.StartHook) -> Awaitable[None] | None:
+        """Tell mitmproxy's addons of a hook about a flow; what is left of that, ``FailoverWaitHook`` waits for."""
+        ...
+
+
 class Hearing(Protocol):
     """What a steady stream needs of the layer that it belongs to."""
 
-    tell: Tell | None
-    """Tells of a hook on the spot; None: mitmproxy tells of it, in a task."""
-
+    answering: Callable[[], Answering | None]
+    """Who answers at this moment; None: mitmproxy's hooks are asked."""
     gathering: "set[SteadyStream]"
     """Streams that have gathered pieces: asked for them once all that came is looked at."""
 
@@ -93,7 +101,8 @@ class SteadyStream(HttpStream):
     def gathered(self) -> Iterable[SendHttp]:
         """What sends the pieces that came together: one TLS record and one system call for all of them."""
         pieces, self._gathered = self._gathered, []
-        return [SendHttp(ResponseData(self.stream_id, b"".join(pieces)), self.context.client)] if pieces else ()
+        data = b"".join(pieces)  # nothing at all would be the last chunk of HTTP/1.1
+        return [SendHttp(ResponseData(self.stream_id, data), self.context.client)] if data else ()
 
     def _passed(self, data: bytes) -> Iterable[commands.Command]:
         """What `state_stream_response_body` does with a piece, without the way there."""
@@ -116,25 +125,31 @@ class SteadyStream(HttpStream):
         if callable(stream) and self.debug is None and not self.context.options.store_streamed_bodies:
             self._pass = stream
 
+    def check_body_size(self, request: bool) -> layer.CommandGenerator[bool]:  # noqa: ARG002 - its signature
+        """Neither cut a body nor stream a request because of an option: a request must be whole to be sent again."""
+        yield from ()
+        return False
+
     # --- hooks -------------------------------------------------------------------------------------------------------
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         """As mitmproxy's, but its hooks are told on the spot."""
-        commanded, tell = super()._handle_event(event), self.above.tell
-        return commanded if tell is None else self._telling(commanded, tell)
+        commanded = super()._handle_event(event)
+        return self._telling(commanded) if self.above.answering() else commanded
 
-    def _telling(self, commanded: layer.CommandGenerator[None], tell: Tell) -> layer.CommandGenerator[None]:
+    def _telling(self, commanded: layer.CommandGenerator[None]) -> layer.CommandGenerator[None]:
         reply = None
         while True:
             try:
                 command = commanded.send(reply)
             except StopIteration:
                 return
+            reply = None
             early = isinstance(command, HttpResponseHook) and self.above.client_is_ahead()
-            if early or not isinstance(command, _TOLD):
+            if early or not isinstance(command, _TOLD) or (answering := self.above.answering()) is None:
                 # the next request may go out only after the upstream's connection has seen the end of this answer
                 reply = yield command
-            elif (rest := tell(command)) is not None:
+            elif (rest := answering.tell(command)) is not None:
                 yield FailoverWaitHook(Wait(rest))
 
     # --- a fault of ours ---------------------------------------------------------------------------------------------
@@ -154,7 +169,7 @@ class SteadyStream(HttpStream):
             yield from self._fall(error)
 
     def _fall(self, error: Exception) -> layer.CommandGenerator[None]:
-        incident = log_incident("a stream", error)
+        incident, flow = log_incident("a stream", error), getattr(self, "flow", None)
         self.client_state = self.server_state = self.state_errored
         yield from self.abandon_upstream(incident)
         if self._committed:
@@ -163,10 +178,10 @@ class SteadyStream(HttpStream):
             self._committed = True
             answer = fault_answer(f"a fault in copilot-balancer, incident {incident}; the proxy's log has the details")
             yield SendHttp(ResponseHeaders(self.stream_id, answer), self.context.client)
-            if self.flow.request.method != "HEAD":
+            if flow is None or flow.request.method != "HEAD":
                 yield SendHttp(ResponseData(self.stream_id, answer.raw_content or b""), self.context.client)
             yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
-        if (flow := getattr(self, "flow", None)) is not None and flow.live:
+        if flow is not None and flow.live:
             flow.error = Error(f"copilot-balancer: incident {incident}")
             flow.live = False
             hook = HttpErrorHook(flow)

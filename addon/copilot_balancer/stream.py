@@ -2,13 +2,12 @@
 
 Laws of this file:
 
-1. It knows HTTP, not Copilot, and imports nothing of ours. Who asks, who answers and why is the addon's.
+1. It knows HTTP, not Copilot. Who asks, who answers and why is the addon's.
 2. It asks *again?* only while the client has seen no byte of an answer. The head of a streamed one is held back, for a
    moment, until it is known to be an answer; and one that is cut short is never ended as if it were whole (``Watch``).
 3. A credential never stands in the flow: what the client brought is hidden on entry, before any hook of anyone has run,
    and the copy that goes upstream is dressed at the moment of sending, on a connection that stands.
-4. Everything private to mitmproxy that is touched is touched here, in ``steady`` and in ``layer``, and is named in
-   ``layer.PRIVATE``.
+4. What is private to mitmproxy and touched here, in ``steady`` and in ``layer`` is named in ``layer.PRIVATE``.
 
 The flow through one stream, compared with mitmproxy's own::
 
@@ -25,9 +24,9 @@ The flow through one stream, compared with mitmproxy's own::
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from mitmproxy import http
 from mitmproxy.connection import Connection
@@ -74,8 +73,6 @@ class Above(Hearing, Protocol):
     """What a stream needs of the layer that it belongs to."""
 
     connections: dict[Connection, layer.Layer]
-    choose: Callable[[Send], bool]
-    """Answers *with what?* at once; False: the hook must be asked."""
 
     def retire(self, failed: Connection | tuple[str, int]) -> None:
         """Forget failed connections."""
@@ -120,11 +117,6 @@ class FailoverStream(SteadyStream):
         self.hidden.masked(headers)
         yield from super().state_wait_for_request_headers(event)
 
-    def check_body_size(self, request: bool) -> layer.CommandGenerator[bool]:  # noqa: ARG002 - its signature
-        """Neither cut a body nor stream a request because of an option: a request must be whole to be sent again."""
-        yield from ()
-        return False
-
     def start_request_stream(self) -> layer.CommandGenerator[None]:
         """Collect the request whatever another addon asked for: it must be whole to be sent again."""
         self.flow.request.stream = False
@@ -140,7 +132,8 @@ class FailoverStream(SteadyStream):
         """
         while True:
             send = self._asked = Send(self.flow, self.hidden)
-            if not self.above.choose(send):
+            answering = self.above.answering()
+            if answering is None or not answering.choose(send):
                 yield FailoverChooseHook(send)
                 if (yield from self.check_killed(True)):
                     return False
@@ -377,7 +370,9 @@ class FailoverStream(SteadyStream):
         self, event: RequestProtocolError | ResponseProtocolError
     ) -> layer.CommandGenerator[None]:
         """Ask *again?* when the upstream fails before the client has seen a byte; end what was whole by then well."""
-        if isinstance(event, ResponseProtocolError):
+        if isinstance(event, RequestProtocolError):
+            self._blame("client")
+        else:
             self._forget_upstream()  # mitmproxy tells some errors twice
         waiting = (
             self.state_wait_for_response_headers,
@@ -402,7 +397,20 @@ class FailoverStream(SteadyStream):
             if (yield from self._again(event.message, sent=True)):
                 yield from self.make_server_connection()
             return
+        self._blame("upstream")
         yield from super().handle_protocol_error(event)
+
+    def check_killed(self, emit_error_hook: bool) -> layer.CommandGenerator[bool]:
+        """As mitmproxy's, which looks whether the client has left while a hook ran."""
+        if any(isinstance(event, RequestProtocolError) for event in self._paused_event_queue):
+            self._blame("client")
+        return super().check_killed(emit_error_hook)
+
+    def _blame(self, who: Literal["client", "upstream"]) -> None:
+        """The first to fail is the one who ended it."""
+        asked = getattr(self, "_asked", None)
+        if asked is not None and not asked.ended_by:
+            asked.ended_by = who
 
     def _again(self, error: str | None, *, sent: bool) -> layer.CommandGenerator[bool]:
         """Ask; when the answer is no and there was an error, the client gets its answer here."""
