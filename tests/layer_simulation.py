@@ -1037,8 +1037,8 @@ class Upstream:
                 continue
             chunks = list(world.chunks(step))
             for number, chunk in enumerate(chunks):
-                # what belongs to nobody comes in one piece with what it follows
-                if number or plan.kind != "garbage after the end":
+                # what belongs to nobody comes before the next request can
+                if plan.kind != "garbage after the end":
                     after += world.moment() / (3 + len(chunks))
                 world.later(after, lambda chunk=chunk: self._deliver(chunk))
 

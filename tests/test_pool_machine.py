@@ -194,17 +194,16 @@ class PoolMachine(RuleBasedStateMachine):
         )
         explained = self.pool.explain(model, conversation, self.now, fence)
         candidates = [one.label for one in explained.candidates]
+        place, anywhere = self.places.get((conversation, model)), self.places.get((conversation, "any"))
         decision = self.assign(request)
         if isinstance(decision, Attempt):
             label = self.label(decision)
             assert explained.chosen == label or owner, "explain and assign are the same function"
             assert explained.chosen in candidates[:1], "whom the pool asks is the first of those it ranks"
             assert label == maker or maker not in candidates, "what an account made goes back to it"
-            place = self.places.get((conversation, model))
-            if place and place == self.places[conversation, "any"] and place[0] in candidates:
+            if place and place == anywhere and place[0] in candidates:
                 fresh = self.now - place[1] < self.policy.affinity
                 assert label == place[0] or not fresh or owner, "a conversation stays unless its account cannot serve"
-            self.sent_to(request, label)
         return request, decision
 
     def answered(self, request, attempt, outcome):
@@ -276,8 +275,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert sum(repairs) + attempt.repair <= 1, "plus one repair"
         assert self.now < request.began + self.policy.deadline or not request.tried
         self.flying[request.id] = label
-        if request.tried:
-            self.sent_to(request, label)
+        self.sent_to(request, label)
 
     def why_not(self, request, account_id):
         """What keeps this account from serving the request, tried or not; removed ones do not exist."""
