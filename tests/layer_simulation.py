@@ -1036,7 +1036,7 @@ class Upstream:
                 self.closing = self.closing or plan.kind == "closes when idle"
                 continue
             chunks = list(world.chunks(step))
-            for number, chunk in enumerate(chunks):
+            for chunk in chunks:
                 # what belongs to nobody comes before the next request can
                 if plan.kind != "garbage after the end":
                     after += world.moment() / (3 + len(chunks))
