@@ -8,7 +8,8 @@ from mitmproxy import http
 from mitmproxy.proxy.layers.http import HttpStream
 
 from copilot_balancer import hidden, layer, questions, stream
-from layer_simulation import KINDS, main, simulate
+from layer_plans import KINDS
+from layer_simulation import main, simulate
 from test_layer import END, LIMITED, REQUEST, STREAM, Addon, no_tls  # noqa: F401 - a fixture
 from test_layer_streams import Watching
 
