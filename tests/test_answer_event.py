@@ -1,5 +1,6 @@
 """One event, one document, one frame: what each says, whatever its form, and that nothing of it raises."""
 
+import itertools
 import json
 import os
 
@@ -12,6 +13,7 @@ from copilot_balancer.answer_event import (
     MARKS,
     Event,
     StreamError,
+    may_tell,
     read_document,
     read_event,
     read_frame,
@@ -298,8 +300,24 @@ THINKING = [
 )
 def test_a_document_says_the_same(api, document, marks):
     """An answer that is one JSON document tells its marks, each once, and its quota."""
-    assert (marks, None) == read_document(api, json.dumps(document).encode())
+    raw = json.dumps(document).encode()
+    assert (marks, None) == read_document(api, raw)
+    assert may_tell(api, [raw]) or not marks
     assert (marks, QUOTA) == read_document(api, json.dumps({**document, "copilot_quota_snapshots": QUOTA}).encode())
+
+
+@given(
+    st.sampled_from(["reasoning_opaque", "copilot_quota_snapshots", "content"]),
+    st.lists(st.integers(0, 120)),
+    st.data(),
+)
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_a_word_is_found_however_it_is_cut(word, cuts, data):
+    """A document that comes in pieces tells as much as in one."""
+    raw = json.dumps({"x" * data.draw(st.integers(0, 60)): 1, word: "y" * data.draw(st.integers(0, 60))}).encode()
+    places = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
+    pieces = [raw[begin:end] for begin, end in itertools.pairwise(places)]
+    assert may_tell(CHAT, pieces) is (word != "content")
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"<html>", b'{"choices":'])

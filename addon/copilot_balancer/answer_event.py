@@ -10,8 +10,9 @@ Laws of this file:
 Sources: copilot-protocol.md 3.4, 3.5, 4, 5.8.
 """
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from copilot_balancer.bound import mark
@@ -102,6 +103,7 @@ _TELLING_DOCUMENT: Mapping[Api, tuple[bytes, ...]] = {
     Api.MESSAGES: (b'"thinking"', b'"redacted_thinking"', b'"copilot_quota_snapshots"'),
 }
 """A document without any of these has nothing to tell, and need not be parsed, however long it is."""
+_WORD = max(len(word) for words in _TELLING_DOCUMENT.values() for word in words)
 
 _DATA = re.compile(rb"^data:(.*)", re.MULTILINE)
 _NAME = re.compile(rb"^event: ?(.*)", re.MULTILINE)
@@ -146,6 +148,14 @@ def read_frame(text: str) -> Event:
     return _UNTOLD if found is None else _responses(found, "")
 
 
+def may_tell(api: Api, pieces: Sequence[bytes]) -> bool:
+    """Whether the document that came in these pieces has anything to tell; if not it need not be read."""
+    if any(len(piece) < _WORD for piece in pieces[1:-1]):  # a word could stand in three of them
+        pieces = [b"".join(pieces)]
+    seams = (before[-_WORD:] + after[:_WORD] for before, after in itertools.pairwise(pieces))
+    return any(word in piece for piece in itertools.chain(pieces, seams) for word in _TELLING_DOCUMENT[api])
+
+
 def read_document(api: Api, body: bytes) -> tuple[list[str], Json | None]:
     """The marks and the quota snapshots of an answer that is one JSON document.
 
@@ -154,8 +164,6 @@ def read_document(api: Api, body: bytes) -> tuple[list[str], Json | None]:
         body: decompressed.
 
     """
-    if all(body.find(word) < 0 for word in _TELLING_DOCUMENT[api]):
-        return [], None
     document = read_body(body) or {}
     if api is Api.CHAT:
         pieces = _chat(document, "").pieces

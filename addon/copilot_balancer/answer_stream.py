@@ -21,6 +21,7 @@ from copilot_balancer.answer_event import (
     TELLING,
     Event,
     StreamError,
+    may_tell,
     read_document,
     read_event,
     read_frame,
@@ -30,7 +31,7 @@ from copilot_balancer.bound import mark
 from copilot_balancer.copilot import Api
 from copilot_balancer.loose_json import Json
 
-__all__ = ["AnswerReader", "StreamError", "read_document", "read_frame"]
+__all__ = ["AnswerReader", "StreamError", "may_tell", "read_document", "read_frame"]
 
 KEPT = 1024 * 1024
 """Bytes of the longest event that is kept whatever it is; the head of a longer one must say that it is worth it."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from mitmproxy import http
 
-from copilot_balancer.answer_stream import AnswerReader, StreamError, read_document
+from copilot_balancer.answer_stream import AnswerReader, StreamError, may_tell, read_document
 from copilot_balancer.attribution import BODY_LIMIT
 from copilot_balancer.copilot import Api
 
@@ -112,7 +112,7 @@ class Passing:
         """The marks of what it binds to its account, and the quota snapshots it told."""
         if self._reader is not None:
             return self._reader.marks, self._reader.quota
-        if self._document and self._api is not None:
+        if self._document and self._api is not None and may_tell(self._api, self._document):
             return read_document(self._api, b"".join(self._document))
         return [], None
 
