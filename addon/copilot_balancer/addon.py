@@ -41,7 +41,6 @@ from copilot_balancer.ending import ended, frames_after
 from copilot_balancer.errors import BalancerError, InvalidInput, printable
 from copilot_balancer.exchange import Exchange
 from copilot_balancer.frames import Frames
-from copilot_balancer.hooks import begun
 from copilot_balancer.layer import FailoverLayer
 from copilot_balancer.live import Live
 from copilot_balancer.live_file import LiveProxy
@@ -295,7 +294,7 @@ class CopilotBalancer:
 
     def tell(self, hook: StartHook) -> Awaitable[None] | None:
         """Tell all addons of a hook about one of our flows; what is left of that, `failover_wait` waits for."""
-        return begun(hooks.tell(ctx.master.addons, hook))
+        return hooks.begun(hooks.tell(ctx.master.addons, hook))
 
     async def failover_wait(self, wait: Wait) -> None:
         """An addon takes its time, or the flow is intercepted."""
@@ -313,7 +312,7 @@ class CopilotBalancer:
             exchange = self.exchanges[send.flow] = Exchange(self.live, send.flow, user)
         exchange.choice = None
         try:
-            exchange.choice = begun(exchange.choose(send))
+            exchange.choice = hooks.begun(exchange.choose(send))
         except Exception as error:  # noqa: BLE001
             exchange.fault("the choice of an account", error)
         return exchange.choice is None

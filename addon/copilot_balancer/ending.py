@@ -18,7 +18,7 @@ from copilot_balancer.error_body import inflated
 from copilot_balancer.exchange import Exchange
 from copilot_balancer.frames import Frames
 from copilot_balancer.listing import learn_models, learn_session
-from copilot_balancer.outcomes import Reason, classify_error, classify_event
+from copilot_balancer.outcomes import classify_error, classify_event
 from copilot_balancer.passing import Passing
 from copilot_balancer.pool import Attempt, duration
 
@@ -34,7 +34,7 @@ def ended(exchange: Exchange) -> Attribution:
         if exchange.passing is not None:
             _keep(exchange, exchange.passing, response)
             error = _learn(exchange, exchange.account, exchange.attempt, exchange.passing)
-    served = not exchange.local and bool(exchange.tries) and exchange.tries[-1].reason == Reason.SERVED
+    served = exchange.served and not exchange.local
     record = Attribution(
         what=body.model or f"{flow.request.method} {flow.request.path.partition('?')[0]}",
         tries=tuple(exchange.tries),
@@ -43,7 +43,7 @@ def ended(exchange: Exchange) -> Attribution:
         served=served,
         note=exchange.note or (flow.error.msg if flow.error else ""),
         declined=exchange.declined,
-        client_left=flow.error is not None and _ended_by(exchange) == "client",
+        client_left=_ended_by(exchange) == "client",
         request_id=flow.id,
         conversation=exchange.request.conversation or "",
         served_model=body.other_model if served else "",
@@ -65,7 +65,9 @@ def frames_after(exchange: Exchange) -> Frames | None:
 
 
 def _ended_by(exchange: Exchange) -> str:
-    """Who ended it with an error."""
+    """Who ended it with an error; empty when nobody did."""
+    if exchange.flow.error is None:
+        return ""
     if not exchange.flow.client_conn.connected:
         return "client"
     return exchange.send.ended_by if exchange.send is not None else ""
@@ -96,7 +98,7 @@ def _learn(exchange: Exchange, account: Account, attempt: Attempt, passing: Pass
     if snapshots is not None:
         told = {"copilot_quota_snapshots": snapshots}
         live.pool.learn_quota(account.id, quota.read_snapshots(told, wall=wall, now=now))
-    if not exchange.tries or exchange.tries[-1].reason != Reason.SERVED:
+    if not exchange.served:
         return ""
     if passing.error is not None:
         late = classify_event(passing.error.code, passing.error.message, wall=wall)

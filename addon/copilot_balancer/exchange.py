@@ -296,8 +296,12 @@ class Exchange:
 
     def _attempts(self) -> int:
         """How often the request was sent, the one under way included."""
-        served = bool(self.tries) and self.tries[-1].reason == Reason.SERVED
-        return len(self.tries) + (not served)
+        return len(self.tries) + (not self.served)
+
+    @property
+    def served(self) -> bool:
+        """Whether the last of its attempts is the one that answers."""
+        return bool(self.tries) and self.tries[-1].reason == Reason.SERVED
 
     def _serves(self) -> None:
         """The account serves the request: the client gets its answer from now on."""

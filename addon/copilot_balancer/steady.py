@@ -119,8 +119,14 @@ class SteadyStream(HttpStream):
         """What else is to be done once a piece of a streamed answer has passed."""
         return ()
 
-    def _start_short_way(self) -> None:
-        """The head of a streamed answer is out: its pieces go the short way, unless somebody wants to keep them."""
+    def start_response_stream(self) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, without its log line, for which every addon would be looked at: the addon's own says more.
+
+        From here on the pieces go the short way, unless somebody wants to keep them.
+        """
+        for command in super().start_response_stream():
+            if not isinstance(command, commands.Log):
+                yield command
         stream = self.flow.response.stream if self.flow.response else None
         if callable(stream) and self.debug is None and not self.context.options.store_streamed_bodies:
             self._pass = stream
@@ -134,11 +140,7 @@ class SteadyStream(HttpStream):
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         """As mitmproxy's, but its hooks are told on the spot."""
-        commanded = super()._handle_event(event)
-        return self._telling(commanded) if self.above.answering() else commanded
-
-    def _telling(self, commanded: layer.CommandGenerator[None]) -> layer.CommandGenerator[None]:
-        reply = None
+        commanded, reply = super()._handle_event(event), None
         while True:
             try:
                 command = commanded.send(reply)

@@ -272,14 +272,7 @@ class FailoverStream(SteadyStream):
             yield from self.above.wake_in(self._hold_seconds())
         else:
             self._committed = True
-            yield from self._start_response_stream()
-
-    def _start_response_stream(self) -> Iterator[commands.Command]:
-        """As mitmproxy's, without its log line, for which every addon would be looked at: the addon's own says more."""
-        for command in super().start_response_stream():
-            if not isinstance(command, commands.Log):
-                yield command
-        self._start_short_way()
+            yield from super().start_response_stream()
 
     def state_hold_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Hold back what only announces an answer; ask *again?* when it turns out to be none."""
@@ -309,7 +302,7 @@ class FailoverStream(SteadyStream):
         assert self._asked.watch is not None
         self._committed = True
         self._asked.watch.released()
-        yield from self._start_response_stream()
+        yield from super().start_response_stream()
         if self._held:
             yield SendHttp(ResponseData(self.stream_id, bytes(self._held)), self.context.client)
         self._held = bytearray()
