@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from unittest.mock import patch
 
-from copilot_balancer import layer, questions, steady, stream
+from copilot_balancer import arriving, layer, questions, steady, stream
 from layer_plans import BUFFER_LIMIT
 from layer_story import Expected, Wanted, expected
 from layer_world import FailingTunnel, World
@@ -69,8 +69,9 @@ def _set_up(world: list[World]) -> Iterator[_Incidents]:
             patch("mitmproxy.proxy.layers.tls.ServerTLSLayer", FailingTunnel),
             patch.object(layer, "time", clock),
             patch.object(stream, "time", clock),
+            patch.object(arriving, "time", clock),
             patch.object(steady, "time", clock),
-            patch.object(stream, "BUFFER_LIMIT", BUFFER_LIMIT),
+            patch.object(arriving, "BUFFER_LIMIT", BUFFER_LIMIT),
         ):
             yield incidents
     finally:

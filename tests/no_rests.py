@@ -4,12 +4,12 @@ So a fault can be met by every one of many requests. The brake on sending again 
 the layer's fixed waits are short.
 """
 
-from copilot_balancer import choosing, stream, upstreams
+from copilot_balancer import arriving, choosing, upstreams
 from copilot_balancer.cooldowns import clear
 from copilot_balancer.pool import Pool
 
 choosing.BUDGET_FLOOR = 10_000
-upstreams.SECONDS = stream.REFUSAL_SECONDS = 3.0
+upstreams.SECONDS = arriving.REFUSAL_SECONDS = 3.0
 
 _assign = Pool.assign
 

@@ -12,11 +12,11 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands
 
-from copilot_balancer import hooks, layer, steady, stream, upstreams
+from copilot_balancer import arriving, hooks, layer, steady, stream, upstreams
+from copilot_balancer.arriving import BUFFER_LIMIT, REFUSAL_SECONDS
 from copilot_balancer.hidden import Hidden
 from copilot_balancer.layer import FailoverLayer
 from copilot_balancer.questions import Refusal, Send
-from copilot_balancer.stream import BUFFER_LIMIT, REFUSAL_SECONDS
 from playbook import PlainTunnel, Playbook, make_context
 
 REQUEST = (
@@ -466,6 +466,7 @@ def clock(monkeypatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(layer, "time", clock)
     monkeypatch.setattr(stream, "time", clock)
+    monkeypatch.setattr(arriving, "time", clock)
     monkeypatch.setattr(steady, "time", clock)
     return clock
 

@@ -7,7 +7,7 @@ import pytest
 from mitmproxy import http
 from mitmproxy.proxy.layers.http import HttpStream
 
-from copilot_balancer import hidden, layer, questions, stream
+from copilot_balancer import arriving, hidden, layer, questions, stream
 from layer_plans import KINDS
 from layer_simulation import main, simulate
 from test_layer import END, LIMITED, REQUEST, STREAM, Addon, no_tls  # noqa: F401 - a fixture
@@ -68,7 +68,7 @@ BUGS = {
     "nobody looks at the clock": (stream.FailoverStream, "time_left", lambda *_: None),
     "a client that has left is not noticed": (stream.FailoverStream, "check_killed", lambda *_: iter(())),
     "the client's credential stays in the flow": (hidden, "_masked", lambda name, value: (name, value)),
-    "a refusal is never held back": (stream, "BUFFER_LIMIT", -1),
+    "a refusal is never held back": (arriving, "BUFFER_LIMIT", -1),
     "a body goes out without a length": (stream, "outgoing", _only_the_host),
     "the next request goes out too early": (layer.FailoverLayer, "client_is_ahead", lambda _: False),
 }

@@ -4,7 +4,7 @@ import pytest
 from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 
-from copilot_balancer.stream import HOLD_LIMIT
+from copilot_balancer.arriving import HOLD_LIMIT
 from test_layer import END, LIMITED, REQUEST, STREAM_HEAD, Addon, clock, no_tls
 
 __all__ = ["clock", "no_tls"]

@@ -44,6 +44,7 @@ The rooms, top to bottom; an arrow points down only (``pyproject.toml``, import-
                fake            an embedded fake Copilot, for ``demo`` and for the tests
                layer           mitmproxy's HTTP layer of one client connection, with our streams in it
                stream          one request over several upstream attempts; it asks: with what? and again?
+               arriving        an upstream's answer as it arrives: held back, passed on, cut where it does not end
                steady          mitmproxy's stream: a fault of ours ends it alone, what passes often costs little
                questions       those two questions, as values and hooks
                hidden          what a client brings that must not stand in a flow; the copy that goes upstream

@@ -14,8 +14,9 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream
 from mitmproxy.proxy.layers.http._http1 import Http1Server
 
+from copilot_balancer.arriving import Look
 from copilot_balancer.steady import Answering, SteadyStream
-from copilot_balancer.stream import FailoverStream, Look
+from copilot_balancer.stream import FailoverStream
 
 PRIVATE = {
     HttpStream: (
