@@ -5,10 +5,10 @@ import re
 import click
 import pytest
 
-from conftest import ROOT
-from copilot_balancer.cli import cli
-from copilot_balancer.clients import CLIENTS
-from copilot_balancer.copilot import PLACEHOLDER
+from copilot_balancer.cli.clients.environment import CLIENTS
+from copilot_balancer.cli.main import cli
+from copilot_balancer.copilot.protocol import PLACEHOLDER
+from support.proxies import ROOT
 
 GUIDE = (ROOT / "certs-howto.md").read_text()
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from copilot_balancer import assignment, config, strategies
-from copilot_balancer.accounts import Decisions, RouteTable
+from copilot_balancer import config
 from copilot_balancer.config import FILE_ONLY, PROJECT_KEYS, Option, Settings, load, options, policy
 from copilot_balancer.errors import InvalidInput
-from copilot_balancer.pool import Policy, Route
+from copilot_balancer.rules import ranking, types
+from copilot_balancer.rules.accounts import Decisions, RouteTable
+from copilot_balancer.rules.types import Policy, Route
 
 
 @pytest.fixture
@@ -469,8 +470,8 @@ def test_the_defaults_in_words():
 
 def test_the_words_are_the_pools():
     """Strategies and classes of refusals are called here as they are where they are used."""
-    assert set(get_args(config.Strategy)) == set(strategies.STRATEGIES)
-    assert set(get_args(config.FailoverClass)) == assignment.ALL_CLASSES
+    assert set(get_args(config.Strategy)) == set(ranking.STRATEGIES)
+    assert set(get_args(config.FailoverClass)) == types.ALL_CLASSES
 
 
 @settings(deadline=None, database=None, max_examples=200)

@@ -1,11 +1,11 @@
 """The errors: one base for what a user is told, and one way to show foreign text."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies
 
 from copilot_balancer import errors
-from copilot_balancer.errors import BalancerError, InvalidInput, StoreBusy, StoreError, UpstreamError, printable
+from copilot_balancer.errors import BalancerError, InvalidInput, StoreBusy, StoreError, UpstreamError
+from copilot_balancer.text import printable
 
 
 def test_one_base():
@@ -37,7 +37,7 @@ def test_foreign_text(text, shown):
 
 
 @settings(deadline=None, database=None)
-@given(st.text(st.characters(), max_size=50), st.integers(1, 20))
+@given(strategies.text(strategies.characters(), max_size=50), strategies.integers(1, 20))
 def test_any_text_is_one_printable_line(text, limit):
     """Any text whatever becomes printable, within its limit, and can be encoded."""
     shown = printable(text, limit)

@@ -7,8 +7,8 @@ import tomllib
 import pytest
 from ruamel.yaml import YAML
 
-from conftest import ROOT
-from copilot_balancer.cli_doctor import MITMPROXY
+from copilot_balancer.cli.doctor import MITMPROXY
+from support.proxies import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 WORKFLOWS = ROOT / ".github" / "workflows"

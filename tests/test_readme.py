@@ -8,9 +8,9 @@ import subprocess
 import click
 import pytest
 
-from conftest import ROOT
-from copilot_balancer.cli import cli
+from copilot_balancer.cli.main import cli
 from copilot_balancer.config import options
+from support.proxies import ROOT
 
 README = ROOT / "README.md"
 

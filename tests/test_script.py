@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, free_port
+from support.proxies import ROOT, free_port
 
 CHECKOUT = ROOT / "addon" / "balancer.py"
 INSTALLED = ROOT / "addon" / "copilot_balancer" / "script.py"
@@ -46,7 +46,7 @@ def mitmdump(script: Path, tmp_path: Path, before: str) -> subprocess.CompletedP
         ),
         pytest.param(
             "sys.modules['copilot_balancer'] = None",
-            "this mitmproxy's Python has no 'copilot_balancer.addon'",
+            "this mitmproxy's Python has no 'copilot_balancer.proxy.addon'",
             id="nothing of ours",
         ),
         pytest.param(
@@ -87,7 +87,7 @@ def test_what_a_start_does_without(tmp_path, script):
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: spy\nVersion: 1\n")
     (about / "entry_points.txt").write_text("[pydantic]\nspy = spy\n")
     (tmp_path / "spy.py").write_text("def new_schema_validator(*_, **__): return None, None, None\n")
-    rare = ("spy", "httpx", "filelock", "tomllib", "copilot_balancer.github", "copilot_balancer.admission")
+    rare = ("spy", "httpx", "filelock", "tomllib", "copilot_balancer.github.api", "copilot_balancer.github.admission")
     code = (
         f"import gc, runpy, sys; from pydantic import TypeAdapter; runpy.run_path({str(script)!r});"
         f"print([name for name in {rare!r} if name in sys.modules], gc.isenabled());"

@@ -23,9 +23,11 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from copilot_balancer.accounts import GITHUB, Decisions, ModelPattern, Name, RouteTable, Strategy, normalise_domain
-from copilot_balancer.errors import InvalidInput, printable
-from copilot_balancer.pool import Policy, Route
+from copilot_balancer.copilot.hosts import GITHUB, normalise_domain
+from copilot_balancer.errors import InvalidInput
+from copilot_balancer.rules.accounts import Decisions, ModelPattern, Name, RouteTable, Strategy
+from copilot_balancer.rules.types import Policy, Route
+from copilot_balancer.text import printable
 
 CONFIG_FILE = "config.toml"
 PROJECT_FILE = ".copilot-balancer.toml"

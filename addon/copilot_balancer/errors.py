@@ -30,12 +30,3 @@ class StoreBusy(StoreError):  # noqa: N818
 
 class UpstreamError(BalancerError):
     """GitHub answered something that we cannot go on with."""
-
-
-def printable(text: str, limit: int = 120) -> str:
-    """Foreign `text` as one line for people: at most `limit` characters, and each unprintable one as its escape."""
-    text = text[:limit]
-    if text.isprintable():  # nearly all of it
-        return text
-    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-    return shown[:limit]

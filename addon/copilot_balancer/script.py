@@ -17,7 +17,7 @@ import os
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 gc.disable()
 try:
-    from copilot_balancer.addon import CopilotBalancer
+    from copilot_balancer.proxy.addon import CopilotBalancer
 except ImportError as missing:
     logging.getLogger(__name__).error(  # noqa: TRY400 - a sentence, not a traceback
         "copilot-balancer cannot start: %s. Install copilot-balancer and mitmproxy >= 12.2.3 into one environment with "

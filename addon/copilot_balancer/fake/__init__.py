@@ -65,8 +65,7 @@ from copilot_balancer.fake.bodies import DEFAULT_MODELS, Quota
 from copilot_balancer.fake.device import FakeLogin
 from copilot_balancer.fake.dialling import Faulty, dial
 from copilot_balancer.fake.ownership import Lost
-from copilot_balancer.fake.reply import ToolCall
-from copilot_balancer.fake.seals import owner_of
+from copilot_balancer.fake.reply import ToolCall, owner_of
 from copilot_balancer.fake.seen import Seen
 from copilot_balancer.fake.server import HOSTS, FakeCopilot, running
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from mitmproxy.proxy import server as mitmproxy_server
+from mitmproxy.proxy import server
 
 from copilot_balancer.fake.server import HOSTS, FakeCopilot
 
@@ -76,5 +76,5 @@ def dial(
     port, hosts = (to, HOSTS) if isinstance(to, int) else (to.port, to.hosts)
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as deaf:  # nobody accepts here
         shim = _Dialling(port, None if everything else hosts, faulty, deaf.getsockname()[1])
-        with patch.object(mitmproxy_server, "asyncio", shim):
+        with patch.object(server, "asyncio", shim):
             yield

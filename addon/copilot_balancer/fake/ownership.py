@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from copilot_balancer.fake.bodies import CHAT, MESSAGES, RESPONSES, Json
-from copilot_balancer.fake.seals import Kind, Made, call_id, unsealed
+from copilot_balancer.fake.reply import Kind, Made, call_id, unsealed
 from copilot_balancer.fake.seen import Seen
 
 _OPAQUE_ID = 20

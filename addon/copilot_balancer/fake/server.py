@@ -43,8 +43,7 @@ from copilot_balancer.fake.bodies import BALANCED, DEFAULT_MODELS, INTENT, MESSA
 from copilot_balancer.fake.connection import Connection
 from copilot_balancer.fake.device import FakeLogin
 from copilot_balancer.fake.ownership import Asker, Lost, Wrong, wrong_session_token, wrong_with
-from copilot_balancer.fake.reply import Reply, cut
-from copilot_balancer.fake.seals import seal
+from copilot_balancer.fake.reply import Reply, cut, seal
 from copilot_balancer.fake.seen import Seen
 
 HOSTS = frozenset(

@@ -1,0 +1,306 @@
+"""``copilot-balancer doctor``: one line for each thing that has to be right, and what to do where it is not.
+
+Laws of this file:
+
+1. Nothing is changed, and no network is used unless ``--online`` says so.
+2. A check is a function that yields findings; what it finds wrong carries what to do. No check is stopped by another.
+3. What is judged elsewhere is asked there: files by the store, settings by ``config``, accounts by the pool.
+"""
+
+import os
+import shlex
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from email.utils import parsedate_to_datetime
+from importlib import metadata
+from pathlib import Path
+
+import click
+
+from copilot_balancer import __version__
+from copilot_balancer.cli.clients.environment import PORT
+from copilot_balancer.cli.clients.local_proxy import SCRIPT, Listener, listener, open_addresses, usual_authority
+from copilot_balancer.cli.doctor_clients import Case, Finding, Found, State, proxy_variables, traps, trusting
+from copilot_balancer.cli.env import Env, json_option, pass_world, show_json
+from copilot_balancer.errors import BalancerError, StoreError, UpstreamError
+from copilot_balancer.github.https import Request, Wire
+from copilot_balancer.rules.accounts import Status
+from copilot_balancer.rules.pool import Pool
+from copilot_balancer.rules.snapshot import AccountView
+from copilot_balancer.rules.state import Memory, restored
+from copilot_balancer.rules.types import Policy
+from copilot_balancer.text import printable, wrapped
+
+MITMPROXY = ((12, 2, 3), (13, 0, 0))
+"""From, and below: as in pyproject.toml; the layer leans on private names."""
+SKEW_WARNING, SKEW_PROBLEM = 60.0, 300.0
+"""Seconds that our clock may differ from GitHub's: cooldowns and short-lived tokens are reckoned with it."""
+LOAD_SECONDS = 60.0
+
+
+# ── programs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _python(_case: Case) -> Found:
+    told = f"{sys.version.split()[0]}, {sys.executable}"
+    if sys.version_info >= (3, 12):  # noqa: UP036 - it is what is looked at
+        yield Finding("Python", State.OK, told)
+    else:
+        yield Finding("Python", State.PROBLEM, told, "Install copilot-balancer with Python 3.12 or newer.")
+
+
+def _mitmproxy(_case: Case) -> Found:
+    version = metadata.version("mitmproxy")
+    numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+    remedy = "Install it beside copilot-balancer: `pip install 'mitmproxy>=12.2.3,<13'`."
+    if not MITMPROXY[0] <= numbers < MITMPROXY[1]:
+        yield Finding("mitmproxy", State.PROBLEM, f"{version} was never tried with this addon", remedy)
+        return
+    missing = [
+        tool
+        for tool in ("mitmdump", "mitmweb", "mitmproxy")
+        if not Path(sys.executable).with_name(tool + _EXE).is_file()
+    ]
+    if missing:
+        yield Finding("mitmproxy", State.PROBLEM, f"{version}, but without {' and '.join(missing)}", remedy)
+    else:
+        yield Finding("mitmproxy", State.OK, version)
+
+
+_EXE = ".exe" if os.name == "nt" else ""
+
+
+def _addon(_case: Case) -> Found:
+    try:
+        loaded = subprocess.run(
+            [sys.executable, "-c", "import copilot_balancer.script"],
+            capture_output=True,
+            text=True,
+            timeout=LOAD_SECONDS,
+            check=False,
+        )
+        failed = loaded.returncode != 0
+        last = (loaded.stderr.strip().splitlines() or ["it does not say why"])[-1]
+    except subprocess.TimeoutExpired:
+        failed, last = True, f"not within {LOAD_SECONDS:g} seconds"
+    if failed:
+        remedy = "Install copilot-balancer and mitmproxy into one environment, both anew."
+        yield Finding("addon", State.PROBLEM, f"cannot be loaded: {printable(last, 200)}", remedy)
+    else:
+        yield Finding("addon", State.OK, f"{__version__} loads ({SCRIPT})")
+
+
+# ── our files ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _store(case: Case) -> Found:
+    store = case.env.store
+    for read, path in ((store.read_decisions, store.accounts_path), (store.read_memory, store.state_path)):
+        try:
+            read()
+        except StoreError as error:
+            why, _, remedy = str(error).partition(". Remedy: ")
+            yield Finding("store", State.PROBLEM, why, remedy)
+        else:
+            mode = f", mode {stat.S_IMODE(path.stat().st_mode):04o}" if path.exists() else " (nothing there yet)"
+            yield Finding("store", State.OK, f"{path}{mode}")
+
+
+def _settings(case: Case) -> Found:
+    try:
+        loaded = case.env.settings(with_project=True)
+    except BalancerError as error:
+        yield Finding("settings", State.PROBLEM, str(error), "Correct that line; `copilot-balancer config show`.")
+        return
+    for warning in loaded.warnings:
+        yield Finding("settings", State.WARNING, warning, "Take these keys out of that file.")
+    changed = sum(source != "default" for source in loaded.sources.values())
+    yield Finding("settings", State.OK, f"{changed or 'none'} changed from the default")
+
+
+def _accounts(case: Case) -> Found:
+    decisions = case.decisions()
+    if not decisions.accounts:
+        yield Finding("accounts", State.WARNING, "none is stored", "Bring one in: `copilot-balancer accounts add`.")
+        return
+    now = case.env.now()
+    pool = Pool(Policy(), decisions, now)
+    pool.remember(restored(_memory(case), now), now)
+    for view, account in zip(pool.snapshot(now).accounts, decisions.accounts, strict=True):
+        yield _account(view)
+        if case.online:
+            try:
+                who = case.env.github.whoami(account.token, account.host)
+            except UpstreamError as error:
+                remedy = f"Log in again: `copilot-balancer accounts login {account.label}`."
+                yield Finding(f"account {account.label}", State.PROBLEM, str(error), remedy)
+            else:
+                yield Finding(f"account {account.label}", State.OK, f"GitHub knows it as {who.login}")
+
+
+def _memory(case: Case) -> Memory:
+    try:
+        return case.env.store.read_memory()
+    except StoreError:
+        return Memory()
+
+
+def _account(view: AccountView) -> Finding:
+    name = f"account {view.label}"
+    why = f"{view.status}{f': {view.why_not}' if view.why_not else ''}"
+    if view.status is Status.NEEDS_LOGIN:
+        return Finding(name, State.PROBLEM, why, f"Log in again: `copilot-balancer accounts login {view.label}`.")
+    if view.status is Status.DISABLED:
+        return Finding(name, State.WARNING, why, f"To let it serve: `copilot-balancer accounts enable {view.label}`.")
+    if view.status is Status.COOLING:
+        return Finding(name, State.WARNING, why, "Nothing: it comes back by itself.")
+    return Finding(name, State.OK, why)
+
+
+def _terms(case: Case) -> Found:
+    decisions = case.decisions()
+    if decisions.terms_missing:
+        remedy = "Read them and accept: `copilot-balancer terms accept`."
+        yield Finding("terms", State.WARNING, f"not accepted: only {decisions.accounts[0].label} serves", remedy)
+    elif decisions.terms_accepted_at is not None:
+        yield Finding("terms", State.OK, "accepted")
+    else:
+        yield Finding("terms", State.OK, "they matter from the second account on")
+
+
+def _certificate(case: Case) -> Found:
+    authority = case.authority
+    if not authority.certificate.is_file():
+        yield Finding("CA", State.OK, "not made yet; the first `copilot-balancer run` makes it")
+        return
+    for path, mode in ((authority.folder, 0o700), (authority.key, 0o600)):
+        if problem := _others_may_use(path):
+            remedy = (
+                f"`chmod {mode:o} {shlex.quote(str(path))}`, and make a new CA if somebody could have read its key."
+            )
+            yield Finding("CA", State.PROBLEM, f"{path}: {problem}", remedy)
+            return
+    yield Finding("CA", State.OK, str(authority.certificate))
+
+
+def _others_may_use(path: Path) -> str | None:
+    """Why somebody else could use it; None: nobody could."""
+    if os.name != "posix":
+        return None
+    try:
+        facts = path.stat()
+    except OSError as error:
+        return f"it cannot be looked at ({error.strerror})"
+    if facts.st_uid != os.geteuid():
+        return f"it belongs to another user (owner {facts.st_uid})"
+    return f"others may use it (mode {stat.S_IMODE(facts.st_mode):04o})" if facts.st_mode & 0o077 else None
+
+
+# ── the proxy, and the clock ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _port(case: Case) -> Found:
+    where = f"127.0.0.1:{case.port}"
+    if listener(case.port, case.authority) is Listener.OURS:
+        beyond = open_addresses(case.port)
+        if beyond:
+            remedy = "End it, unless that is your wish: it lends your accounts to whoever reaches it."
+            yield Finding("proxy", State.PROBLEM, f"listens on {', '.join(beyond)}, not on loopback alone", remedy)
+        else:
+            yield Finding("proxy", State.OK, f"a proxy of yours runs on {where}")
+        return
+    usual = usual_authority(case.env.home)
+    heard = listener(case.port, usual)
+    if heard is Listener.NOBODY:
+        yield Finding("proxy", State.OK, f"none runs on {where}; `run` starts one, `exec` its own")
+    elif heard is Listener.OURS:
+        remedy = "If it was started without the addon: end it, and `copilot-balancer run`."
+        yield Finding("proxy", State.WARNING, f"a mitmproxy that was started by hand runs on {where}", remedy)
+    else:
+        remedy = f"Give the proxy another port: `copilot-balancer run --port {case.port + 1}`."
+        yield Finding("proxy", State.WARNING, f"another program listens on {where}", remedy)
+
+
+def _clock(case: Case) -> Found:
+    now = case.env.now()
+    remedy = "Set the clock; time synchronisation does it by itself."
+    newest = max((account.added_at for account in case.decisions().accounts), default=0.0)
+    if newest > now + SKEW_WARNING:
+        yield Finding("clock", State.PROBLEM, "it is earlier than when the newest account was stored", remedy)
+        return
+    if not case.online:
+        yield Finding("clock", State.OK, "not before anything that is stored; --online compares it with GitHub's")
+        return
+    try:
+        date = Wire().ask(Request("https://api.github.com/zen")).headers.get("date", "")
+        skew = now - parsedate_to_datetime(date).timestamp()
+    except UpstreamError as error:
+        yield Finding("clock", State.WARNING, f"could not be compared: {error}", "Look at the network.")
+    except ValueError:
+        yield Finding("clock", State.WARNING, "could not be compared: GitHub named no time", "Try again.")
+    else:
+        state = State.OK if abs(skew) < SKEW_WARNING else State.WARNING if abs(skew) < SKEW_PROBLEM else State.PROBLEM
+        told = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} GitHub's"
+        yield Finding("clock", state, told, "" if state is State.OK else remedy)
+
+
+CHECKS: tuple[Callable[[Case], Found], ...] = (
+    _python,
+    _mitmproxy,
+    _addon,
+    _store,
+    _settings,
+    _accounts,
+    _terms,
+    _certificate,
+    _port,
+    proxy_variables,
+    traps,
+    trusting,
+    _clock,
+)
+"""In the order in which a person would repair things."""
+
+
+# ── telling ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_COLOURS = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "red"}
+
+
+@click.command("doctor")
+@click.option(
+    "-p", "--port", type=click.IntRange(1, 65535), default=PORT, show_default=True, help="Where the proxy listens."
+)
+@click.option("--online", is_flag=True, help="Also ask GitHub whose the tokens are, and what time it is.")
+@json_option
+@pass_world
+def doctor(env: Env, *, port: int, online: bool, as_json: bool) -> None:
+    """Look for what could keep it from working, and say what to do. Exit code 1: there is a problem."""
+    case = Case(env, port, online)
+    found = [finding for check in CHECKS for finding in check(case)]
+    count = {state: sum(finding.state is state for finding in found) for state in State}
+    if as_json:
+        show_json({"ok": not count[State.PROBLEM], "findings": [asdict(finding) for finding in found]})
+    else:
+        width = max(len(finding.check) for finding in found)
+        for finding in found:
+            _tell(finding, width)
+        click.echo(f"\n{_counted(count[State.PROBLEM], 'problem')}, {_counted(count[State.WARNING], 'warning')}.")
+    raise click.exceptions.Exit(1 if count[State.PROBLEM] else 0)
+
+
+def _tell(finding: Finding, width: int) -> None:
+    head = f"{finding.state:<7}  {finding.check:<{width}}  "
+    lines = wrapped(finding.text, head)
+    if "NO_COLOR" not in os.environ:
+        lines = click.style(lines[:7], fg=_COLOURS[finding.state]) + lines[7:]
+    click.echo(lines)
+    if finding.remedy:
+        click.echo(wrapped(finding.remedy, f"{'':<{len(head)}}-> "))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,138 @@
+"""What the commands share: the outside world that they touch, and how they print.
+
+Laws of this file:
+
+1. Facts go to stdout, as a table, as lines, or as JSON; what the user should know besides goes to stderr as a note.
+2. Lines are wrapped at 80 columns, so that output looks the same in a terminal, a pipe and a bug report. Only a log,
+   one line an entry for programs, is folded to the width of a terminal.
+3. Nothing here is ever given a token. What is given to another program goes by its stdin, where ``ps`` does not look.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from pathlib import Path
+
+import click
+
+from copilot_balancer import config
+from copilot_balancer.github.api import GitHub
+from copilot_balancer.store.store import Paths, Store, paths
+from copilot_balancer.text import wrapped
+
+CLIPBOARDS = (
+    (("pbcopy",), None),
+    (("wl-copy",), "WAYLAND_DISPLAY"),
+    (("xclip", "-selection", "clipboard"), "DISPLAY"),
+    (("clip.exe",), None),
+)
+"""Programs that take what they read for the clipboard (macOS, Wayland, X11, Windows and its Linux), and the variable
+without which there is no clipboard for them."""
+_CLIPBOARD_SECONDS = 5.0
+
+
+def _stdin_is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _columns() -> int | None:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+@dataclass(frozen=True)
+class Env:
+    """The outside world of the commands; the tests and the demo give their own."""
+
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    home: Path = field(default_factory=Path.home)
+    github: GitHub = field(default_factory=GitHub)
+    now: Callable[[], float] = time.time
+    interactive: Callable[[], bool] = _stdin_is_terminal
+    """Whether a person can be asked."""
+    folder: Callable[[], Path] = Path.cwd
+    """Where the user stands: a project's settings are there."""
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    """Seconds that pass evenly."""
+    open_page: Callable[[str], bool] = webbrowser.open
+    """Show a page in the user's browser; whether that worked."""
+    columns: Callable[[], int | None] = _columns
+    """How wide the terminal is that is printed to; None: it is none."""
+    zone: tzinfo | None = None
+    """Of the times of a log; None: this computer's."""
+
+    @property
+    def paths(self) -> Paths:
+        """Where our files are."""
+        return paths(self.environ)
+
+    @property
+    def store(self) -> Store:
+        """Our files."""
+        return Store(self.paths.state)
+
+    def settings(self, *, with_project: bool = False) -> config.Loaded:
+        """The settings of config.toml, and those of the project's file; what mitmproxy is given is not seen here.
+
+        Raises:
+            InvalidInput: a value is not allowed; the sentence names file and key.
+
+        """
+        return config.load(self.paths.config, self.folder() if with_project else None, {})
+
+    def copy(self, text: str) -> bool:
+        """Put `text` into the clipboard by one of `CLIPBOARDS`; whether that worked."""
+        return any(self._copied(command, needs, text) for command, needs in CLIPBOARDS)
+
+    def _copied(self, command: Sequence[str], needs: str | None, text: str) -> bool:
+        program = shutil.which(command[0], path=self.environ.get("PATH", ""))
+        if program is None or (needs and not self.environ.get(needs)):
+            return False
+        try:
+            done = subprocess.run(  # noqa: S603 - a program of the list above
+                [program, *command[1:]],
+                input=text.encode("ascii"),
+                env=dict(self.environ),
+                stdout=subprocess.DEVNULL,  # xclip and wl-copy stay, and would keep a pipe open
+                stderr=subprocess.DEVNULL,
+                timeout=_CLIPBOARD_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        return done.returncode == 0
+
+
+pass_world = click.make_pass_decorator(Env, ensure=True)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print for programs.")
+
+
+def show_json(value: object) -> None:
+    """Print `value` for programs."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print `rows` under `head`, each column as wide as its widest cell."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def show_facts(facts: Mapping[str, str]) -> None:
+    """Print names and values, indented, one a line."""
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        click.echo(f"  {name.ljust(width)}  {value}")
+
+
+def note(text: str) -> None:
+    """Tell the user what stdout, which a program may read, should not hold."""
+    click.echo(wrapped(text, "note: "), err=True)

@@ -1,0 +1,150 @@
+"""``copilot-balancer explain`` and ``events replay``: why an account is chosen, and whether it would be chosen again.
+
+Laws of this file:
+
+1. What is explained comes from the proxy's own function (``Pool.explain``); nothing is decided here.
+2. `explain` sees what was last written down, and says how old that is; nothing is changed by asking.
+3. Exit code 0: somebody can serve, or everything came out the same; 1: not; 2: the call itself is wrong.
+4. Names that come from requests and foreign files are printed without what could break a terminal.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from copilot_balancer import __version__, config
+from copilot_balancer.cli.env import Env, json_option, note, pass_world, show_json
+from copilot_balancer.copilot.conversation import conversation_of
+from copilot_balancer.errors import InvalidInput
+from copilot_balancer.rules.accounts import normalise_label
+from copilot_balancer.rules.pool import Pool
+from copilot_balancer.rules.state import restored
+from copilot_balancer.rules.types import Nobody
+from copilot_balancer.store.decision_file import NAME, WAITING_BYTES
+from copilot_balancer.store.decision_replay import Difference, Replay, replay
+from copilot_balancer.text import duration, iso, printable
+from copilot_balancer.views.explanation import explain_text, explained, filled
+
+_SHOWN_PARTS = 8
+"""So many differing parts of one decision are printed."""
+
+# ── explain ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@click.command()
+@click.argument("model")
+@click.option("--conversation", metavar="ID", help="The client's own id of a conversation, like opencode's ses_...")
+@click.option("--fence", metavar="NAME", help="As a request of this fence.")
+@json_option
+@pass_world
+@click.pass_context
+def explain(
+    context: click.Context, env: Env, model: str, *, conversation: str | None, fence: str | None, as_json: bool
+) -> None:
+    """Say which account would serve MODEL now, and why. Exit code 1: nobody can."""
+    now = env.now()
+    loaded = env.settings(with_project=True)
+    for warning in loaded.warnings:
+        note(warning)
+    store = env.store
+    decisions = store.read_decisions()
+    pool = Pool(config.policy(loaded.settings, decisions), decisions, now)
+    pool.remember(restored(store.read_memory(), now), now)
+    name = conversation_of({"x-session-id": conversation}, None) if conversation else None
+    explanation = pool.explain(model, name, now, None if fence is None else normalise_label(fence))
+    written = _written(store.state_path)
+    if as_json:
+        show_json({**explained(explanation, now), "state_written_at": None if written is None else iso(written)})
+    else:
+        click.echo(explain_text(explanation, now))
+        _say_how_old(written, now)
+    context.exit(int(isinstance(explanation.decision, Nobody)))
+
+
+def _written(path: Path) -> float | None:
+    """When what was learnt was last written down; None: never."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
+
+
+def _say_how_old(written: float | None, now: float) -> None:
+    if written is None:
+        note("nothing was written down yet, so this knows your decisions and settings alone")
+        return
+    note(
+        f"this is what was written down {duration(max(now - written, 0.0))} ago; what a proxy serves at this moment, "
+        "and options that it was given with --set, are not seen here"
+    )
+
+
+# ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@click.command("replay")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
+@json_option
+@pass_world
+@click.pass_context
+def replay_command(context: click.Context, env: Env, file: Path | None, as_json: bool) -> None:
+    """Run the recorded decisions again and compare each.
+
+    The proxy records them while copilot_record_decisions is on. FILE is by default the newest of its two files.
+    """
+    path = file or env.paths.state / NAME
+    place = printable(str(path), 4096)
+    try:
+        with path.open("rb") as opened:
+            done = replay(_lines(opened))
+    except FileNotFoundError:
+        raise InvalidInput(f"nothing is recorded yet: there is no {place}; set copilot_record_decisions") from None
+    except OSError as error:
+        raise InvalidInput(f"{place} cannot be read: {error.strerror}") from None
+    except InvalidInput as error:
+        raise InvalidInput(f"{place}: {error}") from None
+    if as_json:
+        show_json({"file": str(path), "same": done.same, **asdict(done)})
+    else:
+        _tell(done)
+    context.exit(int(not done.same))
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Its lines; one that is longer than any of ours comes in pieces, which are none."""
+    while raw := file.readline(2 * WAITING_BYTES):
+        yield raw
+
+
+def _tell(done: Replay) -> None:
+    numbers = {"decision": done.decisions, "call": done.calls, "run": done.runs}
+    counted = ", ".join(f"{number} {name}{'' if number == 1 else 's'}" for name, number in numbers.items())
+    if done.difference is not None:
+        click.echo(_differing(done.difference))
+        click.echo(f"\nUp to there the same: {counted}.")
+    else:
+        click.echo(f"{'All the same' if done.same else 'The same as far as it can be read'}: {counted}.")
+    for stop in done.stops:
+        note(f"line {stop.line}: {printable(stop.why, 400)}")
+    if done.skipped:
+        note(f"{done.skipped} lines could not be replayed: they belong to no run that is whole")
+    others = [program for program in done.programs if program != __version__]
+    if others:
+        made = ", ".join(printable(program, 40) for program in others)
+        note(f"recorded by copilot-balancer {made}; this is {__version__}, which may decide otherwise on purpose")
+
+
+def _differing(difference: Difference) -> str:
+    what = "The pool is not what was recorded" if difference.call == "begin" else f"Another {difference.call}"
+    lines = [f"Line {difference.line}: {what}."]
+    parts = difference.parts()
+    for place, expected, got in parts[:_SHOWN_PARTS]:
+        lines += ["", f"  {printable(place, 76)}"]
+        for name, value in (("recorded", expected), ("now", got)):
+            lines.append(filled(printable(str(value), 300), f"    {name:8}  "))
+    if len(parts) > _SHOWN_PARTS:
+        lines += ["", f"  and {len(parts) - _SHOWN_PARTS} more"]
+    return "\n".join(lines)

@@ -1,0 +1,195 @@
+"""``copilot-balancer service``: let the system run the proxy for this user.
+
+Laws of this file:
+
+1. A file is written and shown; nothing is ever started, enabled or stopped here.
+2. No secret stands in it: the proxy reads its accounts itself.
+3. A file that is not ours is neither replaced nor removed.
+"""
+
+import plistlib
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from copilot_balancer.cli.clients.environment import PORT
+from copilot_balancer.cli.env import Env, note, pass_world
+from copilot_balancer.errors import BalancerError, InvalidInput
+from copilot_balancer.text import wrapped
+
+NAME = "copilot-balancer"
+_MARK = "Written by `copilot-balancer service install`"
+
+OPEN_FILES = 65_536
+"""Idle connections alone can use up the usual 1024 or 256 (security.md 3.2)."""
+
+KEPT_VARIABLES = ("COPILOT_BALANCER_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
+"""What says where accounts and settings stand; the service must find the same ones."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A file that makes a system run the proxy."""
+
+    path: Path
+    content: str
+    begin: str
+    """The command that starts it, now and at each login."""
+    end: str
+    """The command that ends it."""
+
+
+def systemd_unit(env: Env, command: list[str], variables: dict[str, str]) -> Service:
+    """A unit of the user's own systemd. Source: systemd.service(5), systemd.exec(5), systemd.unit(5)."""
+    config = Path(env.environ.get("XDG_CONFIG_HOME") or env.home / ".config")
+    unit = f"{NAME}.service"
+    lines = [
+        f"# {_MARK}; `copilot-balancer service remove` takes it away.",
+        "[Unit]",
+        "Description=Copilot requests over several accounts of your own",
+        "",
+        "[Service]",
+        f"ExecStart={' '.join(_unit_word(word, command=True) for word in command)}",
+        *(f"Environment={_unit_word(f'{name}={value}')}" for name, value in variables.items()),
+        "Restart=on-failure",
+        "RestartSec=5",
+        f"LimitNOFILE={OPEN_FILES}",
+        "LimitCORE=0",
+        "NoNewPrivileges=yes",
+        "UMask=0077",
+        "",
+        "[Install]",
+        "WantedBy=default.target",
+        "",
+    ]
+    return Service(
+        config / "systemd" / "user" / unit,
+        "\n".join(lines),
+        f"systemctl --user daemon-reload && systemctl --user enable --now {unit}",
+        f"systemctl --user disable --now {unit}",
+    )
+
+
+def _unit_word(text: str, *, command: bool = False) -> str:
+    """A word of a unit file, in quotes. ``%`` begins a specifier, and ``$`` a variable in a command."""
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{quoted.replace("$", "$$") if command else quoted}"'
+
+
+def launchd_agent(env: Env, command: list[str], variables: dict[str, str]) -> Service:
+    """An agent of the user's own launchd. Source: launchd.plist(5), launchctl(1)."""
+    path = env.home / "Library" / "LaunchAgents" / f"{NAME}.plist"
+    log = str(env.paths.state / "service.log")
+    content = plistlib.dumps(
+        {
+            "Label": NAME,
+            "ProgramArguments": command,
+            "EnvironmentVariables": variables,
+            "RunAtLoad": True,
+            "KeepAlive": {"SuccessfulExit": False},
+            "SoftResourceLimits": {"NumberOfFiles": OPEN_FILES, "Core": 0},
+            "HardResourceLimits": {"NumberOfFiles": OPEN_FILES, "Core": 0},
+            "Umask": 0o077,
+            "StandardOutPath": log,
+            "StandardErrorPath": log,
+        },
+        sort_keys=False,
+    ).decode()
+    head, doctype, rest = content.split("\n", 2)
+    marked = f"{head}\n{doctype}\n<!-- {_MARK}; `copilot-balancer service remove` takes it away. -->\n{rest}"
+    where = shlex.quote(str(path))
+    return Service(path, marked, f"launchctl bootstrap gui/$UID {where}", f"launchctl bootout gui/$UID/{NAME}")
+
+
+_MAKERS: dict[str, Callable[[Env, list[str], dict[str, str]], Service]] = {
+    "linux": systemd_unit,
+    "darwin": launchd_agent,
+}
+
+
+def _service(env: Env, port: int) -> Service:
+    make = _MAKERS.get(sys.platform)
+    if make is None:
+        raise InvalidInput(
+            "this system has neither systemd nor launchd: let its own means run `copilot-balancer run` at login "
+            '(Windows: a task of the Task Scheduler, with the trigger "At log on")'
+        )
+    program = Path(sys.executable).with_name("copilot-balancer")
+    variables = {name: env.environ[name] for name in KEPT_VARIABLES if env.environ.get(name)}
+    return make(env, [str(program), "run", "--port", str(port)], variables)
+
+
+@click.group("service")
+def service() -> None:
+    """Let systemd or launchd run the proxy for you."""
+
+
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+
+
+@service.command("install")
+@click.option(
+    "-p", "--port", type=click.IntRange(1, 65535), default=PORT, show_default=True, help="Where the proxy listens."
+)
+@dry_run_option
+@pass_world
+def install(env: Env, port: int, dry_run: bool) -> None:
+    """Write the service file. Nothing is started."""
+    made = _service(env, port)
+    old = _ours(made.path)
+    if old == made.content:
+        click.echo(f"{made.path} is there already.")
+    elif dry_run:
+        click.echo(f"Would write {made.path}:\n")
+    else:
+        _write(made.path, made.content)
+        click.echo(f"Wrote {made.path}:\n")
+    if old != made.content:
+        click.echo("\n".join(f"    {line}".rstrip() for line in made.content.splitlines()))
+    click.echo(f"\nStart it, now and at each login:\n\n    {made.begin}")
+    if sys.platform == "darwin" and not dry_run:
+        note("launchd starts what stands in this folder at your next login by itself")
+
+
+@service.command("remove")
+@dry_run_option
+@pass_world
+def remove(env: Env, dry_run: bool) -> None:
+    """Delete the service file. Nothing is stopped."""
+    made = _service(env, PORT)
+    if _ours(made.path) is None:
+        click.echo(f"There is no {made.path}.")
+        return
+    if dry_run:
+        click.echo(f"Would delete {made.path}.")
+    else:
+        made.path.unlink()
+        click.echo(f"Deleted {made.path}.")
+    click.echo(wrapped(f"If it was started, end it: `{made.end}`"))
+
+
+def _ours(path: Path) -> str | None:
+    """What stands in the file; None: there is none."""
+    try:
+        content = path.read_text(errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BalancerError(f"{path} cannot be read: {error.strerror}") from None
+    if _MARK not in content:
+        raise InvalidInput(f"{path} was not written by copilot-balancer, so it is left alone")
+    return content
+
+
+def _write(path: Path, content: str) -> None:
+    beside = path.with_name(f"{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(content)
+        beside.replace(path)
+    except OSError as error:
+        raise BalancerError(f"{path} cannot be written: {error.strerror}") from None

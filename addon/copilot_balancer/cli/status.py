@@ -1,0 +1,41 @@
+"""``copilot-balancer status``: the dull twin of the dashboard, printed once.
+
+Laws of this file:
+
+1. What is shown is what the dashboard shows (``overview``) and what ``copilot.status`` prints (``cli_views``).
+2. Exit code 0: some account can serve at this moment; 1: none can.
+"""
+
+import click
+
+from copilot_balancer.cli.env import Env, json_option, note, pass_world, show_json
+from copilot_balancer.rules.accounts import Decisions
+from copilot_balancer.rules.snapshot import AccountView
+from copilot_balancer.views.overview import look
+from copilot_balancer.views.status import limits, status_facts, status_text
+
+
+def tell_limits(decisions: Decisions) -> None:
+    """Tell what keeps accounts from serving and is easily forgotten."""
+    if told := limits(decisions):
+        note(told)
+
+
+def seen_by_the_pool(env: Env, decisions: Decisions) -> dict[str, AccountView]:
+    """Account id -> the account as a proxy that started now would see it."""
+    seen = look(env.paths, env.now(), decisions=decisions)
+    return {view.id: view for view in seen.pool.accounts}
+
+
+@click.command()
+@json_option
+@pass_world
+@click.pass_context
+def status(context: click.Context, env: Env, as_json: bool) -> None:
+    """Show accounts, quota, rests and running proxies. Exit code 1: nothing can serve now."""
+    seen = look(env.paths, env.now(), env.folder())
+    if as_json:
+        show_json(status_facts(seen))
+    else:
+        click.echo(status_text(seen))
+    context.exit(int(not seen.serves))

@@ -1,0 +1,295 @@
+"""What one event of a model's answer says, in each of the three forms: is it output, an error, an end; what is bound.
+
+Laws of this file:
+
+1. An event is judged by itself: what the events of one answer say together is ``answer_stream``'s.
+2. No text of an answer is kept. Of what is bound to an account only the mark stays (``bound.mark``); a signature that
+   may come in several events is handed on as it is, to be joined.
+3. Nothing here raises. What cannot be read opens the answer, so that nobody waits for it, and says nothing else.
+
+Sources: copilot-protocol.md 3.4, 3.5, 4, 5.8.
+"""
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from copilot_balancer.copilot.bound_state import mark
+from copilot_balancer.copilot.encoding import LIMIT as MESSAGE_LENGTH
+from copilot_balancer.copilot.jsontext.lenient import Json, as_number, as_object, as_text, objects, parsed
+from copilot_balancer.copilot.protocol import Api, read_body
+
+LONGEST = 8 * 1024 * 1024
+"""Bytes of the longest event that is read: ``response.completed`` carries the whole output once more."""
+MARKS = 4096
+"""Marks of one answer that are kept; a long one has some dozens."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamError:
+    """An error inside a 200, as `outcomes.classify_event` takes it."""
+
+    code: object
+    """The error's ``code``, else its ``type``: text, a number, or None."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseEvent:
+    """What one event of a stream, or one server frame of a WebSocket, says."""
+
+    opens: bool = True
+    """It is more than an announcement."""
+    output: bool = False
+    """A client may show or use something of it."""
+    error: StreamError | None = None
+    complete: bool = False
+    """It is a sign that the answer came to an end of its own."""
+    final: bool = False
+    """Nothing of this answer follows."""
+    marks: tuple[str, ...] = ()
+    """Of what is bound to the account, in order."""
+    pieces: tuple[tuple[int, str, str], ...] = ()
+    """Bound values that may come in several events: place (choice or block), kind of mark, value."""
+    closes: tuple[int, ...] = ()
+    """The places whose last piece has come."""
+    quota: Json | None = None
+    """``copilot_quota_snapshots``."""
+    readable: bool = True
+    """False: it was too long to be read, and could have said anything."""
+
+    @property
+    def ends(self) -> bool:
+        """Whether a response on a WebSocket is over with it; an error ends one, too (copilot-protocol.md 3.4)."""
+        return self.final or self.error is not None
+
+
+_UNTOLD = ResponseEvent()
+"""What cannot be read opens the answer and says nothing else."""
+OUTPUT = ResponseEvent(output=True)
+_DONE = ResponseEvent(complete=True, final=True)
+
+TELLING: Mapping[Api, tuple[bytes, ...]] = {
+    Api.CHAT: (b'"error"', b'"copilot_', b'"reasoning_opaque"', b"[DONE]", b"event: error", b"event:error"),
+    Api.RESPONSES: (
+        b'"error"',
+        b'"copilot_',
+        b"response.output_item.",
+        b"response.c",  # created, completed, cancelled
+        b"response.failed",
+        b"response.incomplete",
+        b"event: error",
+        b"event:error",
+    ),
+    Api.MESSAGES: (
+        b'"error"',
+        b'"copilot_',
+        b"signature_delta",
+        b"content_block_st",  # start, stop
+        b"message_delta",
+        b"message_stop",
+        b"event: error",
+        b"event:error",
+    ),
+}
+"""An event of an answer that has begun has nothing to tell unless one of these stands in it, or, in a chat, a
+``finish_reason`` that is not null. Quotes are escaped inside a JSON string, so a text rarely meets the quoted ones."""
+_TELLING_FRAME = (*(word.decode() for word in TELLING[Api.RESPONSES]), "response.in_progress", "response.queued")
+
+_TELLING_DOCUMENT: Mapping[Api, tuple[bytes, ...]] = {
+    Api.CHAT: (b'"reasoning_opaque"', b'"copilot_quota_snapshots"'),
+    Api.RESPONSES: (b'"id"', b'"encrypted_content"', b'"copilot_quota_snapshots"'),
+    Api.MESSAGES: (b'"thinking"', b'"redacted_thinking"', b'"copilot_quota_snapshots"'),
+}
+"""A document without any of these has nothing to tell, and need not be parsed, however long it is."""
+_WORD = max(len(word) for words in _TELLING_DOCUMENT.values() for word in words)
+
+_DATA = re.compile(rb"^data:(.*)", re.MULTILINE)
+_NAME = re.compile(rb"^event: ?(.*)", re.MULTILINE)
+
+_ANNOUNCED = frozenset({"response.created", "response.in_progress", "response.queued"})
+_ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+_SILENT = frozenset({"role", "padding", "obfuscation"})
+"""What a chat's delta may hold and still say nothing; the last two blur the length of events on the wire."""
+
+
+def tells(api: Api, data: bytes) -> bool:
+    """Whether there may be something to learn from these events."""
+    find = data.find  # `in` first tries the word as a number, which costs more than the search
+    for word in TELLING[api]:  # a loop: so does the generator of any()
+        if find(word) >= 0:
+            return True
+    return api is Api.CHAT and data.count(b'"finish_reason"') != data.count(b'"finish_reason":null')
+
+
+def read_event(api: Api, block: bytes) -> ResponseEvent:
+    """The lines of one event -> what it says; one without data is none (a comment, an id)."""
+    block = block.removeprefix(b"\xef\xbb\xbf")
+    data = b"\n".join(_DATA.findall(block)).strip()
+    if not data:
+        return ResponseEvent(opens=False)
+    if api is Api.CHAT and data == b"[DONE]":
+        return _DONE
+    found = parsed(data.decode("utf-8", "replace"))
+    if found is None:
+        return _UNTOLD
+    names = _NAME.findall(block)
+    return _READ[api](found, names[-1].decode("utf-8", "replace") if names else "")
+
+
+def read_frame(text: str) -> ResponseEvent:
+    """What one frame of a server on the Responses WebSocket says."""
+    if not any(word in text for word in _TELLING_FRAME):
+        return OUTPUT
+    if len(text) > LONGEST:
+        return ResponseEvent(readable=False)
+    found = parsed(text)
+    return _UNTOLD if found is None else _responses(found, "")
+
+
+def may_tell(api: Api, pieces: Sequence[bytes]) -> bool:
+    """Whether the document that came in these pieces has anything to tell; if not it need not be read."""
+    if any(len(piece) < _WORD for piece in pieces[1:-1]):  # a word could stand in three of them
+        pieces = [b"".join(pieces)]
+    seams = (before[-_WORD:] + after[:_WORD] for before, after in itertools.pairwise(pieces))
+    return any(word in piece for piece in itertools.chain(pieces, seams) for word in _TELLING_DOCUMENT[api])
+
+
+def read_document(api: Api, body: bytes) -> tuple[list[str], Json | None]:
+    """The marks and the quota snapshots of an answer that is one JSON document.
+
+    Args:
+        api: the form that the answer has.
+        body: decompressed.
+
+    """
+    document = read_body(body) or {}
+    if api is Api.CHAT:
+        pieces = _chat(document, "").pieces
+        marks: Iterable[str] = (mark(kind, value) for _, kind, value in pieces)
+    elif api is Api.RESPONSES:
+        marks = _response_marks(document)
+    else:
+        blocks = [_block(0, block) for block in objects(document.get("content"))]
+        marks = (found for block in blocks for found in (*block.marks, *(mark(k, v) for _, k, v in block.pieces)))
+    return list(dict.fromkeys(marks))[:MARKS], _quota(document)
+
+
+# --- the three forms: one event as an object, and the name that its ``event:`` line gave it ---------------------------
+
+
+def _chat(chunk: Json, name: str) -> ResponseEvent:
+    quota = _quota(chunk)
+    choices = chunk.get("choices")
+    if not choices:
+        errors = chunk.get("copilot_errors")
+        if chunk.get("error") or name == "error":
+            return ResponseEvent(error=_error(chunk), complete=True, quota=quota)
+        if isinstance(errors, list) and errors:
+            return ResponseEvent(error=_error({"error": errors[0]}), complete=True, quota=quota)
+        # without choices: prompt_filter_results at the head, usage at the end; anything else is new to us
+        return ResponseEvent(opens="choices" not in chunk, output="choices" not in chunk, quota=quota)
+    pieces, closes = [], []
+    known = objects(choices)
+    output = not known
+    for choice in known:
+        place = as_number(choice.get("index"))
+        part = as_object(choice.get("delta") or choice.get("message"))
+        output = output or any(value and key not in _SILENT for key, value in part.items())
+        if opaque := as_text(part.get("reasoning_opaque")):
+            pieces.append((place, "opaque", opaque))
+        if choice.get("finish_reason"):
+            closes.append(place)
+    return ResponseEvent(
+        opens=output or bool(closes),
+        output=output,
+        complete=bool(closes),
+        pieces=tuple(pieces),
+        closes=tuple(closes),
+        quota=quota,
+    )
+
+
+def _responses(event: Json, name: str) -> ResponseEvent:
+    kind, quota = as_text(event.get("type")) or name, _quota(event)
+    response = as_object(event.get("response"))
+    if _is_error(event, kind, name):
+        return ResponseEvent(error=_error(event), complete=True, quota=quota)
+    if kind in _ANNOUNCED:
+        return ResponseEvent(opens=False, marks=_response_marks(response), quota=quota)
+    if kind in _ENDS:
+        error = _error(response) if kind == "response.failed" else None
+        return ResponseEvent(error=error, complete=True, final=True, marks=_response_marks(response), quota=quota)
+    item = as_object(event.get("item")) if kind.startswith("response.output_item.") else {}
+    return ResponseEvent(output=True, marks=tuple(_item_marks(item)), quota=quota)
+
+
+def _messages(event: Json, name: str) -> ResponseEvent:
+    kind, quota = as_text(event.get("type")) or name, _quota(event)
+    place, delta = as_number(event.get("index")), as_object(event.get("delta"))
+    if _is_error(event, kind, name):
+        return ResponseEvent(error=_error(event), complete=True, quota=quota)
+    if kind in ("message_start", "ping"):
+        return ResponseEvent(opens=False, quota=quota)
+    if kind == "message_delta":
+        return ResponseEvent(complete=bool(delta.get("stop_reason")), quota=quota)
+    if kind == "message_stop":
+        return ResponseEvent(complete=True, final=True, quota=quota)
+    if kind == "content_block_start":
+        return _block(place, as_object(event.get("content_block")))
+    if kind == "content_block_stop":
+        return ResponseEvent(output=True, closes=(place,), quota=quota)
+    signature = as_text(delta.get("signature")) if delta.get("type") == "signature_delta" else ""
+    return ResponseEvent(output=True, pieces=((place, "signature", signature),) if signature else (), quota=quota)
+
+
+_READ = {Api.CHAT: _chat, Api.RESPONSES: _responses, Api.MESSAGES: _messages}
+
+
+# --- parts of them ----------------------------------------------------------------------------------------------------
+
+
+def _block(place: int, block: Json) -> ResponseEvent:
+    """A content block of the messages API, whole or as it begins."""
+    signature = as_text(block.get("signature")) if block.get("type") == "thinking" else ""
+    sealed = as_text(block.get("data")) if block.get("type") == "redacted_thinking" else ""
+    return ResponseEvent(
+        output=True,
+        marks=(mark("signature", sealed),) if sealed else (),
+        pieces=((place, "signature", signature),) if signature else (),
+    )
+
+
+def _response_marks(response: Json) -> tuple[str, ...]:
+    own = as_text(response.get("id"))
+    items = (found for item in objects(response.get("output"))[:MARKS] for found in _item_marks(item))
+    return (*((mark("id", own),) if own else ()), *items)
+
+
+def _item_marks(item: Json) -> list[str]:
+    """Of an output item; sealed content may also stand in the parts of it (an encrypted tool output)."""
+    parts = (*objects(item.get("content")), *objects(item.get("output")))
+    sealed = (as_text(part.get("encrypted_content")) for part in (item, *parts[:MARKS]))
+    told = (("id", as_text(item.get("id"))), *(("sealed", value) for value in sealed))
+    return [mark(kind, value) for kind, value in told if value]
+
+
+def _is_error(event: Json, kind: str, name: str) -> bool:
+    return "error" in (kind, name) or (not kind and bool(event.get("error")))
+
+
+def _error(event: Json) -> StreamError:
+    """An error nested or flat; the ``type`` of a flat event is the event's own and no code."""
+    inner = as_object(event.get("error")) or event
+    codes = (inner.get("code"), event.get("code"), inner.get("type"))
+    said = (inner.get("message"), event.get("message"), event.get("error"))
+    code = next(
+        (code for code in codes if code not in (None, "", "error") and isinstance(code, str | int | float)), None
+    )
+    return StreamError(code, next((text for text in map(as_text, said) if text), "")[:MESSAGE_LENGTH])
+
+
+def _quota(event: Json) -> Json | None:
+    found = event.get("copilot_quota_snapshots") or as_object(event.get("response")).get("copilot_quota_snapshots")
+    return as_object(found) or None

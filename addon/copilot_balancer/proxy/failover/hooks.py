@@ -1,0 +1,110 @@
+"""What our layer asks the addon: with what? and again? Values and hooks; ``stream`` asks, ``exchange`` answers.
+
+A third hook asks nothing: it waits for what was begun on the spot.
+
+Laws of this file:
+
+1. It knows HTTP, not Copilot.
+2. The hooks live in an importable module: a script is run again when it is saved, and a second class of one hook's name
+   would be refused.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from mitmproxy import http
+from mitmproxy.connection import Server
+from mitmproxy.proxy import commands
+
+from copilot_balancer.proxy.failover.credentials import HiddenCredentials
+
+
+class Watch(Protocol):
+    """What a streamed answer comes to, as far as it has passed ``flow.response.stream``. The addon reads it there."""
+
+    @property
+    def opened(self) -> bool:
+        """Something has come that the client should see; until then the answer is held back."""
+        ...
+
+    @property
+    def refused(self) -> bool:
+        """It opens with an error: asked *again?*, with what came as the body of ``flow.response``."""
+        ...
+
+    @property
+    def whole(self) -> bool:
+        """It may end here; an end before that is an abort, towards the client as well."""
+        ...
+
+    def released(self) -> None:
+        """Called once, when the answer begins to go to the client."""
+        ...
+
+
+@dataclass
+class Send:
+    """What the layer asks before a request goes upstream. Answer by setting fields, or ``flow.response``."""
+
+    flow: http.HTTPFlow
+    hidden: HiddenCredentials
+    """What the client brought, for ``authorize`` to put back where it belongs."""
+    host: str | None = None
+    """Set: the host that the outgoing copy is sent to (TLS, the flow's own port)."""
+    authorize: Callable[[http.Request, Server], http.Response | None] | None = field(default=None, repr=False)
+    """Set: called once the connection stands, with the copy. It dresses the copy, or returns what to answer instead."""
+    first_byte_timeout: float = 0.0
+    """Set: seconds that the upstream may take until the head of its answer; 0: for ever."""
+    first_event_timeout: float = 0.0
+    """Set: seconds until the first event of a streamed answer; 0: its head is enough."""
+    idle_timeout: float = 0.0
+    """Set: seconds that an answer may pause once it has begun; 0: for ever."""
+    watch: Watch | None = None
+    """Set, until the ``responseheaders`` hook is over: what to do with the streamed answer to this."""
+    ended_by: Literal["", "client", "upstream"] = ""
+    """Set by the layer: who ended it with an error. A client's connection may go on then (HTTP/2)."""
+    hang_up: str = ""
+    """Set, while a WebSocket is open: why it is closed now, so that the client comes back."""
+
+
+@dataclass
+class Refusal:
+    """What the layer asks when the answer is no success and the client has seen nothing of it."""
+
+    flow: http.HTTPFlow
+    error: str | None
+    """None: ``flow.response`` is complete. Else why there is no response, in mitmproxy's words."""
+    sent: bool
+    """Whether the request had been sent on."""
+    again: bool = False
+    """Set: ask *with what?* once more. Otherwise ``flow.response`` goes down; set one when there is none."""
+
+
+@dataclass
+class Wait:
+    """Addons that were told of something on the spot, and take their time."""
+
+    rest: Awaitable[None] = field(repr=False)
+    """Over when all have answered."""
+
+
+@dataclass
+class FailoverChooseHook(commands.StartHook):
+    """A request is complete and about to be sent. With what? See ``Send``."""
+
+    data: Send
+
+
+@dataclass
+class FailoverJudgeHook(commands.StartHook):
+    """The answer is no success, and the client has seen nothing of it. Again? See ``Refusal``."""
+
+    data: Refusal
+
+
+@dataclass
+class FailoverWaitHook(commands.StartHook):
+    """A hook was told on the spot, and something in it has to wait."""
+
+    data: Wait

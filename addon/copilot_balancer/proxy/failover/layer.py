@@ -1,0 +1,130 @@
+"""mitmproxy's HTTP layer of one client connection to a Copilot host, with our streams in it.
+
+The law of this file: it knows HTTP, not Copilot, and keeps what streams share: who answers their questions, connections
+that failed, one timer, and pieces of answers that are sent together.
+"""
+
+import math
+import time
+from collections.abc import Callable
+
+from mitmproxy.connection import Connection, Server
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream
+from mitmproxy.proxy.layers.http._http1 import Http1Server
+
+from copilot_balancer.proxy.failover.fast_path import Answering, FastPathStream
+from copilot_balancer.proxy.failover.response import Look
+from copilot_balancer.proxy.failover.stream import FailoverStream
+
+PRIVATE = {
+    HttpStream: (
+        "_handle_event",
+        "check_body_size",
+        "check_killed",
+        "handle_protocol_error",
+        "make_server_connection",
+        "passthrough",
+        "send_response",
+        "start_request_stream",
+        "start_response_stream",
+        "_paused",
+        "_paused_event_queue",
+        "state_consume_request_body",
+        "state_consume_response_body",
+        "state_done",
+        "state_errored",
+        "state_stream_response_body",
+        "state_wait_for_request_headers",
+        "state_wait_for_response_headers",
+    ),
+    HttpLayer: ("_handle_event", "event_to_child", "get_connection", "make_stream"),
+    Http1Server: ("buf",),
+}
+"""What we override or call and mitmproxy does not promise to keep; tested against the oldest and newest version."""
+
+
+def _nobody() -> None:
+    """Hooks are asked."""
+
+
+class FailoverLayer(HttpLayer):
+    """The HTTP layer of one client connection to a Copilot host.
+
+    Args:
+        context: of the connection.
+        answering: who answers at once, at this moment. A hook costs a task, and a look at each of mitmproxy's addons.
+
+    """
+
+    def __init__(self, context: Context, answering: Callable[[], Answering | None] = _nobody) -> None:
+        super().__init__(context, HTTPMode.transparent)
+        self.answering = answering
+        self.gathering: set[FastPathStream] = set()
+        self.retired: set[Connection] = set()
+        """Upstream connections that failed: whatever still comes from them concerns no attempt any more."""
+        self._wakeup: commands.RequestWakeup | None = None
+        self._wakes_at = math.inf
+
+    def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
+        """Create our stream instead of mitmproxy's."""
+        stream = self.streams[stream_id] = FailoverStream(self.context.fork(), stream_id, self)
+        yield from self.event_to_child(stream, events.Start())
+
+    def retire(self, failed: Connection | tuple[str, int]) -> None:
+        """Forget failed connections, so that the next attempt at that host opens a new one.
+
+        mitmproxy keeps a connection that could not be opened, with its error, and hands that out for the rest of the
+        client's connection; and it reports some errors of a connection twice (once more when it is closed).
+        """
+        for connection in [*self.connections, self.context.server]:
+            if not isinstance(connection, Server):
+                continue
+            if connection is failed or (connection.address == failed and connection.error):
+                self.connections.pop(connection, None)
+                self.retired.add(connection)
+                if connection is self.context.server:
+                    self.context.server = Server(address=connection.address, sni=connection.sni)
+                    self.context.server.tls = connection.tls
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, but for our own wake-ups and for connections that concern nobody any more."""
+        if isinstance(event, events.Wakeup):
+            return self._woken(event)
+        if self.retired and isinstance(event, events.ConnectionEvent) and event.connection in self.retired:
+            return _nothing()
+        return self._together(super()._handle_event(event))
+
+    def _together(self, commanded: layer.CommandGenerator[None]) -> layer.CommandGenerator[None]:
+        """As commanded; then what streams have gathered meanwhile is sent."""
+        yield from commanded
+        while self.gathering:
+            for command in self.gathering.pop().gathered():
+                yield from self.event_to_child(self.connections[command.connection], command.event)
+
+    def client_is_ahead(self) -> bool:
+        """Whether the client has sent more than the request that is under way."""
+        connection = self.connections[self.context.client]
+        return isinstance(connection, Http1Server) and bool(connection.buf)
+
+    def wake_in(self, delay: float) -> layer.CommandGenerator[None]:
+        """Look at the streams in `delay` seconds at the latest. One timer serves a whole client connection."""
+        at = time.monotonic() + delay
+        if at < self._wakes_at:
+            self._wakes_at = at
+            self._wakeup = commands.RequestWakeup(delay)
+            yield self._wakeup
+
+    def _woken(self, event: events.Wakeup) -> layer.CommandGenerator[None]:
+        self.command_sources.pop(event.command, None)
+        if event.command is not self._wakeup:
+            return  # an older one: a sooner look was asked for after it
+        self._wakes_at = math.inf
+        for stream in list(self.streams.values()):
+            if isinstance(stream, FailoverStream):
+                yield from self.event_to_child(stream, Look(stream.stream_id))
+
+
+def _nothing() -> layer.CommandGenerator[None]:
+    yield from ()

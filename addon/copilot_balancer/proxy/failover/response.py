@@ -1,0 +1,284 @@
+"""An upstream's answer as it arrives: held back while it may be none, passed on, cut where it does not end.
+
+Laws of this file:
+
+1. It knows HTTP and one attempt. What becomes of an answer that turns out to be none is ``stream``'s.
+2. The client sees no byte before the answer is known to be one, or has taken its time.
+3. An answer that is cut short is never ended as if it were whole (``Watch``).
+4. An upstream that is silent for too long has failed; time is looked at where a fault of ours is caught.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from mitmproxy.connection import Connection
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.layers.http import SendHttp
+from mitmproxy.proxy.layers.http._base import HttpEvent
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestProtocolError,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+    ResponseTrailers,
+)
+from mitmproxy.proxy.utils import ReceiveBuffer
+
+from copilot_balancer.proxy.failover.fast_path import FastPathStream, Hearing
+from copilot_balancer.proxy.failover.hooks import Send
+
+BUFFER_LIMIT = 1024 * 1024
+"""Bytes of an answer that was not streamed so far that are held back; beyond, it is passed on as it comes. Of a refusal
+they are all that counts."""
+REFUSAL_SECONDS = 10.0
+"""How long a refusal's body may take; what has come by then is all that counts."""
+
+HOLD_LIMIT = 16 * 1024
+"""Bytes of a streamed answer's beginning that are held back at most, until ``Watch.opened``."""
+HOLD_SECONDS = 2.0
+LINGER = 2.0
+"""Seconds that a whole answer may stay open without another byte; then it is ended here."""
+
+
+class Above(Hearing, Protocol):
+    """What a stream needs of the layer that it belongs to."""
+
+    connections: dict[Connection, layer.Layer]
+
+    def retire(self, failed: Connection | tuple[str, int]) -> None:
+        """Forget failed connections."""
+        ...
+
+    def wake_in(self, delay: float) -> Iterator[commands.Command]:
+        """Look at the streams in `delay` seconds at the latest."""
+        ...
+
+
+@dataclass
+class Look(HttpEvent):
+    """Time has passed: has the upstream been silent for too long?"""
+
+
+@dataclass
+class Overdue(HttpEvent):
+    """The time is over: what has come by now has to do."""
+
+
+class ResponseStream(FastPathStream):
+    """One request, and the answer of the upstream that it was sent to."""
+
+    above: Above
+
+    _upstream = False
+    """Whether ``flow.response`` is, or will be, an upstream's answer (not one that an addon made)."""
+    _asked: Send
+    """The last question *with what?*, and its answer."""
+    _held: bytearray
+    """The beginning of a streamed answer that the client has not been sent yet."""
+    _refused_at = 0.0
+    """When the head of a refusal came; monotonic seconds."""
+
+    def refused_in_stream(self, error: str | None) -> layer.CommandGenerator[None]:
+        """A held answer is none: it opens with an error, or ended with this one before it began."""
+        raise NotImplementedError
+
+    @property
+    def _client_left(self) -> bool:
+        """Whether nobody waits any more: what the upstream's end comes from is that we closed it."""
+        return bool(self.client_state == self.state_errored)
+
+    # --- its head, and a refusal -------------------------------------------------------------------------------------
+
+    def state_wait_for_response_headers(self, event: ResponseHeaders) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, but an answer that an addon put in the place of the upstream's is sent whole.
+
+        mitmproxy takes a 1xx for the last answer, and its client hangs: it counts as none.
+        """
+        if 100 <= event.response.status_code < 200 and event.response.status_code != 101:
+            yield SendHttp(RequestProtocolError(self.stream_id, "informational", ErrorCode.CANCEL), self.context.server)
+            why = f"an answer of status {event.response.status_code}, which announces another one"
+            yield from self.handle_protocol_error(
+                ResponseProtocolError(self.stream_id, why, ErrorCode.GENERIC_SERVER_ERROR)
+            )
+            return
+        yield from super().state_wait_for_response_headers(event)
+        if self.server_state == self.state_consume_response_body and self.flow.response is not event.response:
+            yield from self._cancel_upstream("answered here")
+            yield from self.send_response()
+            self.server_state = self.state_errored  # what the upstream sent meanwhile concerns nobody
+        elif self._refuses():
+            self._refused_at = time.monotonic()
+            yield from self.above.wake_in(REFUSAL_SECONDS)
+        elif self._asked.idle_timeout:
+            yield from self.above.wake_in(self._asked.idle_timeout)
+
+    def _refuses(self) -> bool:
+        """Whether a refusal is arriving: the client has seen nothing of it."""
+        response, arriving = self.flow.response, self.server_state == self.state_consume_response_body
+        return arriving and self._upstream and response is not None and response.status_code >= 400
+
+    def state_consume_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Hold back at most ``BUFFER_LIMIT`` bytes; a refusal that does not end is cut off there, or in its time."""
+        if not isinstance(event, Overdue):
+            yield from super().state_consume_response_body(event)
+        if isinstance(event, Overdue) or (self._refuses() and len(self.response_body_buf) > BUFFER_LIMIT):
+            yield from self._cut_refusal()
+        elif isinstance(event, ResponseData) and len(self.response_body_buf) > BUFFER_LIMIT:
+            assert self.flow.response
+            held = bytes(self.response_body_buf)
+            self.response_body_buf = ReceiveBuffer()
+            self.flow.response.stream = True
+            yield from self.start_response_stream()
+            yield from self.server_state(ResponseData(self.stream_id, held))
+
+    def _cut_refusal(self) -> layer.CommandGenerator[None]:
+        """Take what has come of a refusal for all of it."""
+        assert self.flow.response
+        self.flow.response.headers.pop("transfer-encoding", None)
+        self.flow.response.headers["content-length"] = str(len(self.response_body_buf))
+        yield from self._cancel_upstream("its refusal did not end")
+        self._upstream = True
+        yield from super().state_consume_response_body(ResponseEndOfMessage(self.stream_id))
+
+    # --- a streamed answer -------------------------------------------------------------------------------------------
+
+    def start_response_stream(self) -> layer.CommandGenerator[None]:
+        """From here on the client has seen a byte; an answer that is watched is held back until it is one."""
+        assert self.flow.response
+        framed = {"content-length", "transfer-encoding"} & {name.lower() for name in self.flow.response.headers}
+        if not framed and self.flow.request.http_version == self.flow.response.http_version == "HTTP/1.1":
+            # without it the end is the end of the connection, and an abort would look like one
+            self.flow.response.headers["transfer-encoding"] = "chunked"
+        if self._asked.watch is not None and self._upstream:
+            self._held = bytearray()
+            self.server_state = self.state_hold_response_body
+            yield from self.above.wake_in(self._hold_seconds())
+        else:
+            self._committed = True
+            yield from super().start_response_stream()
+
+    def state_hold_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Hold back what only announces an answer; ask *again?* when it turns out to be none."""
+        watch, response = self._asked.watch, self.flow.response
+        assert watch is not None
+        assert response is not None
+        if isinstance(event, Overdue):
+            yield from self._release()
+        elif isinstance(event, ResponseData):
+            assert callable(response.stream)
+            passed = response.stream(event.data)
+            self._held += passed if isinstance(passed, bytes) else b"".join(passed)
+            if watch.refused:
+                yield from self.refused_in_stream(None)
+            elif watch.opened or len(self._held) > HOLD_LIMIT:
+                yield from self._release()
+            else:
+                yield from self.above.wake_in(HOLD_SECONDS)
+        elif isinstance(event, ResponseEndOfMessage) and not watch.whole and not self._client_left:
+            yield from self.refused_in_stream("the answer ended before it began")
+        else:
+            yield from self._release()
+            yield from self.server_state(event)
+
+    def _release(self) -> layer.CommandGenerator[None]:
+        """Let the client see what was held back, and from now on each piece as it comes."""
+        assert self._asked.watch is not None
+        self._committed = True
+        self._asked.watch.released()
+        yield from super().start_response_stream()
+        if self._held:
+            yield SendHttp(ResponseData(self.stream_id, bytes(self._held)), self.context.client)
+        self._held = bytearray()
+
+    def state_stream_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, but an answer that ends before it is whole is aborted."""
+        watch = self._asked.watch
+        if watch is not None and isinstance(event, ResponseEndOfMessage) and not watch.whole:
+            cut = "the upstream ended its answer before it was complete"
+            yield from self.handle_protocol_error(
+                ResponseProtocolError(self.stream_id, cut, ErrorCode.GENERIC_SERVER_ERROR)
+            )
+            return
+        yield from super().state_stream_response_body(event)
+        if isinstance(event, ResponseData):
+            yield from self.after_piece()
+
+    def after_piece(self) -> Iterable[commands.Command]:
+        """A whole answer may stay open for a moment only."""
+        watch = self._asked.watch
+        return self.above.wake_in(LINGER) if watch is not None and watch.whole else ()
+
+    def _ends_well(self) -> bool:
+        """Whether the client has a whole answer, whatever the upstream does now."""
+        watch = self._asked.watch if self.server_state == self.state_stream_response_body else None
+        return watch is not None and watch.whole
+
+    # --- nothing of it counts any more -------------------------------------------------------------------------------
+
+    def abandon_upstream(self, why: str) -> Iterator[commands.Command]:
+        """A fault of ours ends the attempt that is under way."""
+        if self.above.connections.get(self.context.server) is not None and self._upstream:
+            yield from self._cancel_upstream(why)
+
+    def _cancel_upstream(self, why: str) -> Iterator[commands.Command]:
+        self._upstream = False
+        self._forget_upstream()
+        yield SendHttp(RequestProtocolError(self.stream_id, why, ErrorCode.CANCEL), self.context.server)
+        self.above.retire(self.context.server)
+
+    def _forget_upstream(self) -> None:
+        """Drop what the last upstream sent while a hook ran."""
+        stale = (ResponseHeaders, ResponseData, ResponseTrailers, ResponseEndOfMessage, ResponseProtocolError)
+        for event in [event for event in self._paused_event_queue if isinstance(event, stale)]:
+            self._paused_event_queue.remove(event)
+
+    # --- silence -----------------------------------------------------------------------------------------------------
+
+    def time_left(self, now: float) -> float | None:
+        """Seconds until the upstream has been silent for too long; None when nothing is awaited."""
+        if self.server_state == self.state_wait_for_response_headers:
+            timeout = self._asked.first_byte_timeout if self._upstream else 0.0
+        elif self.server_state == self.state_hold_response_body:
+            timeout = self._hold_seconds()
+        elif self._refuses():
+            return max(self._refused_at + REFUSAL_SECONDS - now, 1.0 if self._paused else 0.0)
+        elif self.server_state in (self.state_stream_response_body, self.state_consume_response_body):
+            timeout = LINGER if self._ends_well() else self._asked.idle_timeout
+        else:
+            timeout = 0.0
+        # while one of our hooks runs, look again soon
+        return (max(self._heard_at + timeout - now, 1.0 if self._paused else 0.0)) if timeout else None
+
+    def _hold_seconds(self) -> float:
+        """How long a streamed answer is held back: while nothing has come but its head, until it counts as silent."""
+        return (not self._held and self._asked.first_event_timeout) or HOLD_SECONDS
+
+    def entered(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, but an upstream that is silent for too long has failed."""
+        return self._looked() if isinstance(event, Look) else super().entered(event)
+
+    def _looked(self) -> layer.CommandGenerator[None]:
+        left = self.time_left(time.monotonic())
+        if left is None:
+            return
+        if left > 0:
+            yield from self.above.wake_in(left)
+        elif self._is_silent():
+            yield from self._fallen_silent()
+        else:
+            yield from super().entered(Overdue(self.stream_id))
+
+    def _fallen_silent(self) -> layer.CommandGenerator[None]:
+        yield SendHttp(RequestProtocolError(self.stream_id, "silent", ErrorCode.CANCEL), self.context.server)
+        message = f"the upstream was silent for {time.monotonic() - self._heard_at:.0f} s"
+        yield from super().entered(ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR))
+
+    def _is_silent(self) -> bool:
+        """Whether an overdue upstream has failed; False: what it began is let through."""
+        if self.server_state == self.state_hold_response_body:
+            return not self._held and self._asked.first_event_timeout > 0
+        return not self._refuses()

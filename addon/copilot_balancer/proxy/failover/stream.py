@@ -1,0 +1,253 @@
+"""One request of a client and its answer, over as many upstream attempts as the addon says.
+
+Laws of this file:
+
+1. It knows HTTP, not Copilot. Who asks, who answers and why is the addon's.
+2. It asks *again?* only while the client has seen no byte of an answer; what is held back until then is ``arriving``'s.
+3. A credential never stands in the flow: what the client brought is hidden on entry, before any hook of anyone has run,
+   and the copy that goes upstream is dressed at the moment of sending, on a connection that stands.
+4. What is private to mitmproxy and touched here, in ``arriving``, ``steady`` or ``layer`` stands in ``layer.PRIVATE``.
+
+The flow through one stream, compared with mitmproxy's own::
+
+    request complete -> FailoverChooseHook: with what? -> connection -> authorize() -> head, body, end are sent
+                               ^                |                            |
+                               |  local answer, or nobody answered           | refused (status >= 400, not streamed), a
+                               |                v                            | held stream that opens with an error,
+                               |                |                            | connect error, reset before any output
+                               |         sent to the client                  v
+                               +---------------------- again ------ FailoverJudgeHook: again?
+                                                                             | no
+                                                                             v
+                                                               the answer goes to the client
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Literal
+
+from mitmproxy import http
+from mitmproxy.connection import Connection
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.layers.http import GetHttpConnection, SendHttp
+from mitmproxy.proxy.layers.http._events import (
+    RequestData,
+    RequestEndOfMessage,
+    RequestHeaders,
+    RequestProtocolError,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseProtocolError,
+)
+from mitmproxy.proxy.layers.http._hooks import HttpResponseHeadersHook
+from mitmproxy.proxy.layers.websocket import WebsocketLayer
+from mitmproxy.proxy.utils import ReceiveBuffer
+from wsproto.events import CloseConnection
+
+from copilot_balancer.proxy.failover.credentials import HiddenCredentials, outgoing
+from copilot_balancer.proxy.failover.hooks import FailoverChooseHook, FailoverJudgeHook, Refusal, Send
+from copilot_balancer.proxy.failover.response import ResponseStream
+from copilot_balancer.proxy.incident import fault_answer
+
+COME_BACK = 1013
+"""The WebSocket close code "try again later" (IANA's registry)."""
+
+
+class FailoverStream(ResponseStream):
+    """One request and its answer, over as many upstream attempts as the addon says."""
+
+    hidden: HiddenCredentials
+
+    # --- entry -------------------------------------------------------------------------------------------------------
+
+    def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
+        """Take the client's credentials out before the first hook runs."""
+        headers = event.request.headers
+        self.hidden = HiddenCredentials(headers)
+        self.hidden.masked(headers)
+        yield from super().state_wait_for_request_headers(event)
+
+    def start_request_stream(self) -> layer.CommandGenerator[None]:
+        """Collect the request whatever another addon asked for: it must be whole to be sent again."""
+        self.flow.request.stream = False
+        self.client_state = self.state_consume_request_body
+        yield from ()
+
+    # --- with what? --------------------------------------------------------------------------------------------------
+
+    def make_server_connection(self) -> layer.CommandGenerator[bool]:
+        """Choose, connect and send the whole request, as often as the addon says.
+
+        Always False: mitmproxy's caller then has nothing left to send.
+        """
+        while True:
+            send = self._asked = Send(self.flow, self.hidden)
+            answering = self.above.answering()
+            if answering is None or not answering.choose(send):
+                yield FailoverChooseHook(send)
+                if (yield from self.check_killed(True)):
+                    return False
+            if self.flow.response is None and (send.host is None or send.authorize is None):
+                self.flow.response = fault_answer("no addon said where this request may go")
+            if self.flow.response is not None:
+                yield from self._answer()
+                return False
+            assert send.host is not None
+            assert send.authorize is not None
+            request = outgoing(self.flow.request, send.host)
+            address = (request.host, request.port)
+            connection, err = yield GetHttpConnection(address, True, self.flow.server_conn.via)
+            if (yield from self.check_killed(True)):
+                return False
+            if err is None:
+                self.context.server = self.flow.server_conn = connection
+                self.flow.response = send.authorize(request, connection)
+                if self.flow.response is not None:
+                    yield from self._answer()
+                else:
+                    yield from self._send(request, connection)
+                return False
+            self.above.retire(address)
+            if not (yield from self._again(err, sent=False)):
+                return False
+
+    def _send(self, request: http.Request, connection: Connection) -> Iterator[commands.Command]:
+        self._upstream = True
+        self.server_state = self.state_wait_for_response_headers
+        content, trailers = self.flow.request.raw_content, self.flow.request.trailers
+        yield SendHttp(RequestHeaders(self.stream_id, request, end_stream=not (content or trailers)), connection)
+        if content:
+            yield SendHttp(RequestData(self.stream_id, content), connection)
+        yield SendHttp(RequestEndOfMessage(self.stream_id), connection)
+        self._heard_at = time.monotonic()
+        if self._asked.first_byte_timeout:
+            yield from self.above.wake_in(self._asked.first_byte_timeout)
+
+    # --- again? ------------------------------------------------------------------------------------------------------
+
+    def send_response(self, already_streamed: bool = False) -> layer.CommandGenerator[None]:
+        """Ask *again?* before a refusal that the client has not seen goes down."""
+        assert self.flow.response
+        if self._upstream and not self._committed and not self._client_left and self.flow.response.status_code >= 400:
+            self._upstream = False
+            if (yield from self._again(None, sent=True)):
+                yield from self.make_server_connection()
+                return
+            if self.server_state == self.state_errored:
+                return
+        self._committed = True
+        self._without_body_to_head()
+        yield from super().send_response(already_streamed)
+
+    def _without_body_to_head(self) -> None:
+        """A body in the answer to HEAD would be read as the next answer."""
+        assert self.flow.response
+        if self.flow.request.method == "HEAD":
+            self.flow.response.raw_content = None
+
+    def refused_in_stream(self, error: str | None) -> layer.CommandGenerator[None]:
+        """A held answer is none: ask *again?*. What comes meanwhile counts only if this answer is given after all."""
+        response = self.flow.response
+        assert response is not None
+        self._upstream = False
+        if error is None:
+            response.raw_content = bytes(self._held)
+        else:
+            self.flow.response = None
+        again = yield from self._again(error, sent=True)
+        if self.server_state == self.state_errored:
+            return
+        if self.flow.response is response:
+            self._upstream, response.raw_content = True, None
+            yield from self._release()
+            return
+        if error is None:
+            yield from self._cancel_upstream("refused in its stream")
+        if again:
+            yield from self.make_server_connection()
+        elif error is None:
+            yield from self._answer()
+
+    def passthrough(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """As mitmproxy's; closes a WebSocket when the addon says so, as if the upstream had closed it."""
+        yield from super().passthrough(event)
+        if self._asked.hang_up and isinstance(self.child_layer, WebsocketLayer):
+            reason, self._asked.hang_up = self._asked.hang_up, ""
+            self.child_layer.server_ws._events.append(CloseConnection(COME_BACK, reason))  # noqa: SLF001 - as mitmproxy
+            yield from super().passthrough(ResponseData(self.stream_id, b""))
+
+    # --- errors of a connection --------------------------------------------------------------------------------------
+
+    def handle_protocol_error(
+        self, event: RequestProtocolError | ResponseProtocolError
+    ) -> layer.CommandGenerator[None]:
+        """Ask *again?* when the upstream fails before the client has seen a byte; end what was whole by then well."""
+        if isinstance(event, RequestProtocolError):
+            self._blame("client")
+        else:
+            self._forget_upstream()  # mitmproxy tells some errors twice
+        waiting = (
+            self.state_wait_for_response_headers,
+            self.state_consume_response_body,
+            self.state_hold_response_body,
+        )
+        if isinstance(event, ResponseProtocolError) and self._ends_well() and not self._client_left:
+            self.above.retire(self.context.server)
+            yield from super().state_stream_response_body(ResponseEndOfMessage(self.stream_id))
+            return
+        if (
+            isinstance(event, ResponseProtocolError)
+            and self._upstream
+            and not self._committed
+            and self.client_state == self.state_done
+            and self.server_state in waiting
+        ):
+            self._upstream = False
+            self.flow.response = None
+            self.response_body_buf = ReceiveBuffer()
+            self.above.retire(self.context.server)
+            if (yield from self._again(event.message, sent=True)):
+                yield from self.make_server_connection()
+            return
+        self._blame("upstream")
+        yield from super().handle_protocol_error(event)
+
+    def check_killed(self, emit_error_hook: bool) -> layer.CommandGenerator[bool]:
+        """As mitmproxy's, which looks whether the client has left while a hook ran."""
+        if any(isinstance(event, RequestProtocolError) for event in self._paused_event_queue):
+            self._blame("client")
+        return super().check_killed(emit_error_hook)
+
+    def _blame(self, who: Literal["client", "upstream"]) -> None:
+        """The first to fail is the one who ended it."""
+        asked = getattr(self, "_asked", None)
+        if asked is not None and not asked.ended_by:
+            asked.ended_by = who
+
+    def _again(self, error: str | None, *, sent: bool) -> layer.CommandGenerator[bool]:
+        """Ask; when the answer is no and there was an error, the client gets its answer here."""
+        refusal = Refusal(self.flow, error, sent)
+        yield FailoverJudgeHook(refusal)
+        if (yield from self.check_killed(True)):
+            return False
+        if refusal.again or error is not None:
+            self._forget_upstream()
+        if refusal.again:
+            self.flow.response = None
+            return True
+        if error is not None:
+            if self.flow.response is None:
+                self.flow.response = fault_answer(f"no answer from upstream: {error}")
+            yield from self._answer()
+        return False
+
+    def _answer(self) -> layer.CommandGenerator[None]:
+        """Send an answer that was made here."""
+        assert self.flow.response
+        self._upstream = False
+        self.flow.response.timestamp_start = time.time()
+        yield HttpResponseHeadersHook(self.flow)
+        if not (yield from self.check_killed(True)):
+            self._committed = True
+            self._without_body_to_head()
+            yield from super().send_response()

@@ -1,0 +1,162 @@
+"""May this credential go on this request, on this connection? And the one place that puts it on.
+
+Laws of this file:
+
+1. A credential leaves only by ``Guard.put_on``, called when the connection stands and the head is about to be sent.
+   Nothing else in the proxy reads a token's text (``github`` and ``store`` have their own two places).
+2. Everything is checked on what *is*: the connection's address, its TLS, its name, the copy that is about to be sent.
+   Never on ``pretty_host``, the Host header or the SNI alone: each of them was fooled (security.md, fact 4).
+3. What cannot be checked is refused, with a sentence that says what to change.
+"""
+
+from collections.abc import Collection, Iterable
+
+from mitmproxy import http
+from mitmproxy.connection import Server
+from mitmproxy.net import tls
+from mitmproxy.options import Options
+from pydantic import SecretStr
+
+from copilot_balancer.copilot.encoding import inflated
+from copilot_balancer.copilot.hosts import plain_host
+from copilot_balancer.copilot.protocol import Kind, kind_of
+from copilot_balancer.proxy.failover.credentials import HIDDEN, HiddenCredentials
+from copilot_balancer.proxy.guard.redaction import Sought, sought, taken_out
+from copilot_balancer.rules.accounts import Account
+
+INFLATED = 1024 * 1024
+"""Bytes of a compressed answer in which an echoed token is looked for."""
+
+_NEVER_SENT_ON = frozenset({b"proxy-authorization"})
+"""Meant for us, whoever else is asked."""
+
+_NOT_WITH_AN_ACCOUNT = frozenset({b"authorization", b"cookie"}) | _NEVER_SENT_ON
+"""Somebody else's, once an account of ours serves the request (design.md 5)."""
+
+
+def unsafe_options(options: Options) -> str | None:
+    """Why no account's credential may be used with these options; None when it may (security.md, fact 2)."""
+    if options.ssl_insecure:
+        return "ssl_insecure is on: a server's certificate is not checked"
+    if getattr(options, "proxy_debug", False):
+        return "proxy_debug is on: raw requests are logged"
+    if tls.log_master_secret is not None:
+        return "a TLS key log is being written (MITMPROXY_SSLKEYLOGFILE or SSLKEYLOGFILE is set)"
+    return None
+
+
+def why_not(request: http.Request, server: Server, hosts: Collection[str]) -> str | None:
+    """Why no account's credential may go on this outgoing request; None when it may (security.md, rule 2).
+
+    Args:
+        request: the copy that is about to be sent.
+        server: the connection that it is about to be sent on.
+        hosts: the Copilot hosts, exact, in lower case.
+
+    """
+    if server.address is None or plain_host(server.address[0]) not in hosts:
+        return "the connection does not lead to a Copilot host"
+    host = plain_host(server.address[0])
+    if server.address[1] != 443 or request.port != 443 or request.scheme != "https":
+        return "it is not HTTPS on port 443"
+    if not (server.tls and server.tls_established and server.certificate_list):
+        return "the connection is not secured by TLS"
+    if server.sni is None or plain_host(server.sni) != host or plain_host(request.host) != host:
+        return "the certificate was checked for another name"
+    named = [value for name, value in request.headers.fields if name.lower() == b"host"]
+    if len(named) > 1 or (request.authority and not request.is_http2):
+        return "it names its host twice"
+    for name in [*named, *([request.data.authority] if request.authority else [])] or [b""]:
+        if plain_host(name.decode("ascii", "replace").removesuffix(":443")) != host:
+            return "its Host header names another host"
+    websocket = request.headers.get("upgrade", "").lower() == "websocket"
+    if kind_of(request.method, request.path, websocket=websocket) is Kind.OTHER:
+        return f"{request.method} to this path never gets an account's credential"
+    return None
+
+
+def put_on(
+    request: http.Request,
+    server: Server,
+    *,
+    token: SecretStr,
+    hidden: HiddenCredentials,
+    hosts: Collection[str],
+    options: Options,
+    prefix: str = "Bearer",
+) -> str | None:
+    """Put an account's credential on the outgoing copy, in the place of the client's own.
+
+    Returns:
+        None when it is on; else why it may not be, and the copy holds no credential at all.
+
+    """
+    reason = unsafe_options(options) or why_not(request, server, hosts)
+    bearer = f"{prefix} {token.get_secret_value()}".encode("ascii") if reason is None else None
+    _dress(request, hidden, drop=_NOT_WITH_AN_ACCOUNT, bearer=bearer)
+    return reason
+
+
+def hand_on(request: http.Request, *, hidden: HiddenCredentials) -> None:
+    """Put the client's own credentials back: they go on unchanged."""
+    _dress(request, hidden, drop=_NEVER_SENT_ON)
+
+
+def redact(response: http.Response, accounts: Iterable[Account], minted: Iterable[SecretStr] = ()) -> None:
+    """Take accounts' tokens, and those minted for them, out of an answer that echoes one, before anybody keeps it.
+
+    Also in the disguises that `redaction` knows.
+    """
+    secrets = _shown(accounts, minted)
+    _open_up(response, secrets)
+    values = b"\n".join(value for _, value in response.headers.fields)
+    if taken_out(values, secrets) is not values:
+        response.headers.fields = tuple((key, taken_out(value, secrets)) for key, value in response.headers.fields)
+    if response.raw_content and (left := taken_out(response.raw_content, secrets)) != response.raw_content:
+        response.raw_content = left
+        if "content-length" in response.headers:
+            response.headers["content-length"] = str(len(left))
+
+
+def redacted(data: bytes, accounts: Iterable[Account], minted: Iterable[SecretStr] = ()) -> bytes:
+    """`data`, that somebody keeps, without the tokens in it."""
+    return taken_out(data, _shown(accounts, minted))
+
+
+def _shown(accounts: Iterable[Account], minted: Iterable[SecretStr]) -> Sought:
+    """Each token that may be echoed, with what is shown in its place."""
+    names = [(account.token, f"[account:{account.label}]") for account in accounts]
+    names += [(token, "[account]") for token in minted]
+    return sought((token.get_secret_value().encode("ascii"), name.encode()) for token, name in names)
+
+
+def _open_up(response: http.Response, secrets: Sought) -> None:
+    """A compressed answer that echoes a token goes on inflated, so that the token can be taken out."""
+    encoding = response.headers.get("content-encoding", "")
+    if not encoding:
+        return
+    plain = inflated(response.raw_content or b"", encoding, INFLATED)
+    if taken_out(plain, secrets) is not plain:
+        del response.headers["content-encoding"]
+        response.raw_content = plain
+        response.headers["content-length"] = str(len(plain))
+
+
+def _dress(
+    request: http.Request, hidden: HiddenCredentials, *, drop: Collection[bytes], bearer: bytes | None = None
+) -> None:
+    """Put the hidden values back in order, but for those in `drop`; `bearer` takes authorization's place."""
+    left = {key: list(hidden.get(key)) for key in HIDDEN}
+    fields: list[tuple[bytes, bytes]] = []
+    for name, value in request.headers.fields:
+        key = name.lower()
+        if key == b"authorization" and bearer is not None:
+            fields.append((name, bearer))
+            bearer = None
+        elif key not in HIDDEN:
+            fields.append((name, value))
+        elif key not in drop and left[key]:
+            fields.append((name, left[key].pop(0)))
+    if bearer is not None:
+        fields.append((b"Authorization", bearer))
+    request.headers.fields = tuple(fields)

@@ -1,0 +1,27 @@
+"""incident: split from its former room."""
+
+import json
+import logging
+import traceback
+import uuid
+
+from mitmproxy import http
+
+logger = logging.getLogger(__name__)
+
+
+def log_incident(where: str, error: Exception) -> str:
+    """Log one ERROR line that names the place and kind of a fault of ours, never its text; return its id."""
+    incident = uuid.uuid4().hex[:8]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else "?"
+    logger.error("copilot: incident %s in %s: %s at %s", incident, where, type(error).__name__, place)
+    stack = "".join(traceback.format_list(frames))
+    logger.debug("copilot: incident %s came by\n%s", incident, stack)
+    return incident
+
+
+def fault_answer(message: str) -> http.Response:
+    """The 502 that says that we are to blame."""
+    body = {"error": {"message": f"copilot-balancer: {message}", "code": "proxy_fault", "type": "proxy_error"}}
+    return http.Response.make(502, json.dumps(body), {"content-type": "application/json"})

@@ -1,0 +1,124 @@
+"""A Copilot answer as a person reads it, in mitmweb and in mitmproxy's console (features E2, E4).
+
+Laws of this file:
+
+1. It only looks: a flow is never changed, and nothing here raises. What cannot be read is shown as it came.
+2. It is bounded, since mitmproxy calls it on the loop that serves requests: how an answer is read is the business of
+   ``answer_text``, how it is written that of ``page``, and each keeps its bounds.
+"""
+
+import re
+
+from mitmproxy import contentviews, http
+from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
+
+from copilot_balancer.copilot.hosts import copilot_hosts, plain_host
+from copilot_balancer.copilot.protocol import api_of
+from copilot_balancer.proxy.inspect.page import FACT, SHOWN, Page, arguments
+from copilot_balancer.proxy.inspect.transcript import Answer, read, usage
+
+REFUSAL = 2048
+"""Characters of a refusal's body that are shown as they came (features E2)."""
+
+
+def show(data: bytes, metadata: Metadata) -> str:
+    """The page of an answer."""
+    flow = metadata.flow if isinstance(metadata.flow, http.HTTPFlow) else None
+    message = metadata.http_message
+    stream = (metadata.content_type or "").lower() == "text/event-stream" or data.startswith((b"data:", b"event:"))
+    answer = read(data, stream=stream)
+    page = Page()
+    page.fact("model", answer.model)
+    _tell_who(page, flow, message)
+    page.fact("finish", answer.finish)
+    page.fact("usage", usage(answer.usage))
+    page.fact("quota left", ", ".join(f"{name} {left:g} %" for name, left in answer.quota.items()))
+    for error in answer.errors:
+        page.fact("error", error)
+    for part in answer.parts.values():
+        page.block(part.title, part.text if part.prose else arguments(part.text, page.left), wrap=part.prose)
+    if page.dropped:
+        page.remark(f"{page.dropped:,} parts more")
+    refused = isinstance(message, http.Response) and message.status_code >= 400
+    if refused or not (answer.parts or answer.errors):
+        limit = REFUSAL if refused else SHOWN
+        page.block("body", arguments(data[: 4 * limit].decode("utf-8", "replace")[:limit], limit))
+    _remark(page, answer, data, flow, stream=stream)
+    return "\n".join(page.lines) + "\n"
+
+
+def _tell_who(page: Page, flow: http.HTTPFlow | None, message: http.Message | None) -> None:
+    """Who served it, and each refusal before: the flow's metadata, else the headers that the client got."""
+    told = {str(key): str(value) for key, value in flow.metadata.items()} if flow else {}
+    headers = message.headers if message else {}
+    attempts = told.pop("copilot_attempts", "") or headers.get("x-copilot-attempts", "")
+    verdict = told.pop("copilot", "")
+    account = told.pop("copilot_account", "") or headers.get("x-copilot-account", "") or ("nobody" if verdict else "")
+    refused = int(attempts) - (account != "nobody") if re.fullmatch("[0-9]{1,3}", attempts) else 0
+    count = f"after {refused} refusal{'s' * (refused > 1)}" if refused > 0 else ""
+    how = "" if verdict in ("served", "failed over", "refused") else verdict
+    page.fact("served by", ", ".join(word for word in (account, count, how) if word))
+    changed = told.pop("copilot_model", "") or headers.get("x-copilot-model-changed-to", "")
+    page.fact("ANOTHER MODEL, by your route", changed)
+    # a flow that was read from a file has its metadata in any order
+    for key, value in sorted(told.items(), key=lambda item: re.sub("[0-9]+", lambda n: n[0].zfill(6), item[0])):
+        if key.startswith("copilot_"):
+            name = key.removeprefix("copilot_").replace("_", " ")
+            if "\n" in value or len(value) > FACT:
+                page.block(name, value, wrap=True)
+            else:
+                page.fact(name, value)
+
+
+def _remark(page: Page, answer: Answer, data: bytes, flow: http.HTTPFlow | None, *, stream: bool) -> None:
+    if answer.unread:
+        page.remark(f"{answer.unread:,} events could not be read; the first: {answer.first_unread}")
+    if answer.silent:
+        page.remark(f"only the beginning is shown: {len(data):,} bytes are too much")
+    if stream and not answer.whole:
+        why = flow.error.msg if flow and flow.error else "the rest was not kept (copilot_keep_bodies) or never came"
+        page.remark(f"cut here, {len(data):,} bytes: {why}")
+
+
+# --- what mitmproxy sees ---------------------------------------------------------------------------------------------
+
+
+class CopilotContentview(Contentview):
+    """The view "Copilot"; mitmproxy takes the name from the class."""
+
+    @property
+    def syntax_highlight(self) -> SyntaxHighlight:
+        """The page looks enough like YAML: headings coloured, foreign text in one colour."""
+        return "yaml"
+
+    def prettify(self, data: bytes, metadata: Metadata) -> str:
+        """The page."""
+        return show(data, metadata)
+
+    def render_priority(self, data: bytes, metadata: Metadata) -> float:  # noqa: ARG002 - mitmproxy's signature
+        """Above every view of mitmproxy's for what is ours to show; never for anything else."""
+        return 2 if _is_ours(metadata) else -1
+
+
+def _is_ours(metadata: Metadata) -> bool:
+    flow = metadata.flow
+    if not isinstance(flow, http.HTTPFlow) or flow.response is None or metadata.http_message is not flow.response:
+        return False
+    if any(key.startswith("copilot_attempt_") for key in flow.metadata):
+        return True
+    if api_of(flow.request.path) is None:
+        return False
+    host = plain_host(flow.request.host)
+    if "copilot" not in flow.metadata and host not in copilot_hosts() and not _GHE_HOST.fullmatch(host):
+        return False
+    return (metadata.content_type or "").lower() in ("text/event-stream", "application/json")
+
+
+_GHE_HOST = re.compile(r"copilot-api\.[a-z0-9-]+\.ghe\.com")
+
+
+def register() -> None:
+    """Offer the view; again is harmless, since a script is run again when it is saved."""
+    view = CopilotContentview()
+    if view.name not in contentviews.registry:
+        contentviews.add(view)

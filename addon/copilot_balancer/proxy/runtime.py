@@ -1,0 +1,51 @@
+"""What all requests of a running proxy share."""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from mitmproxy.options import Options
+from pydantic import SecretStr
+
+from copilot_balancer.config import Settings
+from copilot_balancer.github.tokens import TokenCache
+from copilot_balancer.rules.accounts import Account, Decisions
+from copilot_balancer.rules.catalogue import Catalogue, Shelf
+from copilot_balancer.rules.ownership import Ownership
+from copilot_balancer.store.decision_log import RecordedPool
+
+
+@dataclass
+class Runtime:
+    """What all requests of a running proxy share. The addon keeps it up to date."""
+
+    pool: RecordedPool
+    decisions: Decisions
+    settings: Settings
+    options: Options
+    hosts: frozenset[str]
+    mint: TokenCache
+    learn_host: Callable[[Account], Awaitable[Account]]
+    """Ask GitHub where an account's requests go now, and write it down."""
+    notice: Callable[[SecretStr, str], None]
+    """A client was seen with this credential, at this API host."""
+    shelve: Callable[[Account, Shelf], None]
+    """An account's own list of models has passed."""
+    catalogue: Catalogue
+    ownership: Ownership
+    """Whose is what requests carry."""
+    keep_bodies: int = 0
+    """Bytes of a streamed answer that are kept for mitmweb, the console and dumps."""
+    off: str | None = None
+    """Why no account's credential is used at all; None in normal times."""
+    prefixes: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(credential, host) -> ``token``, where ``Bearer`` was refused as badly formatted (copilot-protocol.md 2.1)."""
+    _epoch: float = field(default_factory=lambda: time.time() - time.monotonic())
+
+    def now(self) -> float:
+        """Seconds on the steady clock: the epoch at start plus monotonic time since."""
+        return self._epoch + time.monotonic()
+
+    def account(self, account_id: str) -> Account | None:
+        """The account with this id, unless it was removed meanwhile."""
+        return next((account for account in self.decisions.accounts if account.id == account_id), None)

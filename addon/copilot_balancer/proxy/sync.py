@@ -1,0 +1,330 @@
+"""What a running proxy keeps up to date: what stands on disk, both ways, and what it learns of accounts by itself.
+
+Laws of this file:
+
+1. Nothing here blocks the event loop: files are read and written in threads, from one task (``watch``).
+2. A fault of the disk is said once and ends nothing: the proxy goes on with what is in memory.
+3. What the user decided comes from disk; what was learnt is merged, since several proxies may run.
+4. What asks GitHub, and what takes an account in, is imported by the first who needs it, in a thread: most proxies
+   never do, and all of them would start later for it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+
+from mitmproxy.options import Options
+from pydantic import SecretStr
+
+from copilot_balancer import config
+from copilot_balancer.config import Settings
+from copilot_balancer.copilot.hosts import copilot_hosts, login_host_of, plain_host
+from copilot_balancer.errors import StoreError
+from copilot_balancer.github.tokens import Asks, TokenCache
+from copilot_balancer.proxy.incident import log_incident
+from copilot_balancer.proxy.journal import Journal
+from copilot_balancer.proxy.runtime import Runtime
+from copilot_balancer.rules.accounts import Account, Decisions, fingerprint
+from copilot_balancer.rules.catalogue import Catalogue, Shelf
+from copilot_balancer.rules.ownership import Ownership, newest
+from copilot_balancer.rules.state import MAX_SIGHTINGS, Memory, Sighting, restored, shifted
+from copilot_balancer.store.decision_file import DecisionFile
+from copilot_balancer.store.decision_log import RecordedPool
+from copilot_balancer.store.request_log import RequestLog
+from copilot_balancer.store.running_proxies import RunningProxy, RunningProxyFile
+from copilot_balancer.store.store import Paths, Store
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks at accounts.json: a change is in force within a second (features A8)."""
+
+SAVE_EVERY = 2
+"""Looks between two writes of state.json, when there is something to write."""
+
+OWNERS_EVERY = 20
+"""Looks between two writes of owners.json, which is long."""
+
+
+class Sync:
+    """The proxy's side of the files on disk.
+
+    Args:
+        where: the folders of accounts and settings.
+        changed: called after other decisions came into force.
+        this_proxy: what this proxy tells the others about itself.
+
+    """
+
+    def __init__(self, where: Paths, changed: Callable[[], None], this_proxy: Callable[[], RunningProxy]) -> None:
+        self.store = Store(where.state)
+        self.recording = DecisionFile(where.state)
+        self.journal = Journal(RequestLog(where.state))
+        self._live_file = RunningProxyFile(where.state)
+        self._this_proxy = this_proxy
+        self.sightings: dict[str, Sighting] = {}
+        """Fingerprint -> a credential that a client uses and no account has."""
+        self._changed = changed
+        self._live: Runtime | None = None
+        self._records = False
+        self._adoption: asyncio.Task[None] | None = None
+        self._new_shelves: dict[str, Shelf] = {}
+        self._stamps: dict[str, tuple[int, int, int] | None] = {}
+        self._saved_version = (-1, 0)
+        self._owners_saved = time.time()
+        self._complained = ""
+
+    @property
+    def live(self) -> Runtime:
+        """What requests share; `begin` makes it."""
+        assert self._live is not None
+        return self._live
+
+    def begin(self, settings: Settings, options: Options) -> Runtime:
+        """Read what stands on disk; blocks, since nothing is served before.
+
+        Raises:
+            StoreError: accounts.json cannot be used.
+
+        """
+        decisions, wall = self._read_decisions(), time.time()
+        pool = RecordedPool(config.policy(settings, decisions), decisions, wall)
+        live = self._live = Runtime(
+            pool,
+            decisions,
+            settings,
+            options,
+            frozenset(),
+            TokenCache(_github),
+            self._learn_host,
+            self._notice,
+            self._shelve,
+            self._read_catalogue(),
+            self._read_owners(),
+        )
+        learnt = self._read_memory(wall)
+        pool.remember(learnt, live.now())
+        self.sightings = dict(learnt.sightings)
+        return live
+
+    def use(self, settings: Settings) -> None:
+        """Go on with other settings."""
+        live = self.live
+        live.settings = settings
+        self.journal.noise = settings.log
+        live.pool.set_policy(config.policy(settings, live.decisions))
+        self._know_hosts()
+        if settings.record_decisions != self._records:
+            self._records = settings.record_decisions
+            live.pool.record_to(self.recording.put if self._records else None)
+
+    async def watch(self) -> None:
+        """Look at the files again and again, until cancelled."""
+        looks = 0
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            looks += 1
+            try:
+                if self.store.stamp() != self._stamps["accounts"]:
+                    await self._reload()
+                if looks % SAVE_EVERY == 0:
+                    await self._save()
+                await self._exchange_catalogues()
+                if looks % OWNERS_EVERY == 0:
+                    await self._exchange_owners()
+                self.journal.tick(self.live.now())
+                await self._write(partial(self._live_file.write, self._this_proxy()))
+                if self.journal.events.waits:
+                    await self._write(self.journal.events.drain)
+                if self.recording.waits:
+                    await self._write(self.recording.drain)
+            except Exception as error:  # noqa: BLE001 - the watch must outlive any fault in it
+                log_incident("the store's watch", error)
+
+    def end(self) -> None:
+        """Write down what was learnt; blocks, since mitmproxy waits for nobody when it ends or reads a script again."""
+        self.journal.close()
+        lasts: list[Callable[[], object]] = [self.recording.close, self.journal.events.close, self._live_file.close]
+        if self._version() != self._saved_version:
+            lasts.append(partial(self.store.merge_memory, self._learnt(self.live.now(), time.time())))
+        if (news := self.live.ownership.since(self._owners_saved)).marks:
+            lasts.append(partial(self.store.merge_owners, news))
+        for last in lasts:
+            try:
+                last()
+            except StoreError as error:
+                self._complain(error)
+
+    # --- what the user decided ---------------------------------------------------------------------------------------
+
+    def _read_decisions(self) -> Decisions:
+        self._stamps["accounts"] = self.store.stamp()
+        return self.store.read_decisions()
+
+    async def _reload(self) -> None:
+        try:
+            decisions = await asyncio.to_thread(self._read_decisions)
+        except StoreError as error:
+            self._complain(error)
+            return
+        if decisions != self.live.decisions:
+            self._go_on_with(decisions)
+            logger.info("copilot: accounts.json was read again")
+            self._changed()
+
+    def _go_on_with(self, decisions: Decisions) -> None:
+        live = self.live
+        live.decisions = decisions
+        live.pool.set_policy(config.policy(live.settings, decisions))
+        live.pool.replace(decisions, live.now())
+        self._know_hosts()
+
+    def _know_hosts(self) -> None:
+        live = self.live
+        domains = {account.host for account in live.decisions.accounts if account.host.endswith(".ghe.com")}
+        live.hosts = copilot_hosts({*domains, *live.settings.hosts})
+
+    # --- what was learnt ---------------------------------------------------------------------------------------------
+
+    def _read_memory(self, wall: float) -> Memory:
+        try:
+            return restored(self.store.read_memory(), wall)
+        except StoreError as error:
+            logger.warning("copilot: %s; going on without what was learnt", error)
+            aside = self.store.set_aside_memory()
+            logger.warning("copilot: the unreadable file was moved to %s", aside)
+            return restored(self.store.read_memory(), wall)
+
+    def _version(self) -> tuple[int, int]:
+        """Another one: there is something to write down."""
+        return self.live.pool.version, len(self.sightings)
+
+    def _learnt(self, now: float, wall: float) -> Memory:
+        """What was learnt, times on the wall clock."""
+        mine = shifted(self.live.pool.memory(now), wall - now)
+        mine.sightings.update(self.sightings)
+        return mine
+
+    async def _save(self) -> None:
+        live, version = self.live, self._version()
+        if version == self._saved_version:
+            return
+        now, wall = live.now(), time.time()
+        mine = self._learnt(now, wall)
+        try:
+            merged = await asyncio.to_thread(self.store.merge_memory, mine)
+        except StoreError as error:
+            self._complain(error)
+            return
+        if merged != mine:
+            live.pool.remember(shifted(merged, now - wall), live.now())
+        self._saved_version = version
+
+    def _read_catalogue(self) -> Catalogue:
+        self._stamps["models"] = self.store.catalogue_stamp()
+        return self.store.read_catalogue()
+
+    def _shelve(self, account: Account, seen: Shelf) -> None:
+        """Keep an account's list of models; written down when something in it is new."""
+        known = self.live.catalogue.accounts.get(account.id)
+        self.live.catalogue.accounts[account.id] = seen
+        if known is None or (known.credential, known.entries) != (seen.credential, seen.entries):
+            self._new_shelves[account.id] = seen
+
+    async def _exchange_catalogues(self) -> None:
+        """Write down what is new in ours, and take in what another program has learnt."""
+        mine, self._new_shelves = Catalogue(self._new_shelves), {}
+        try:
+            if mine.accounts:
+                self.live.catalogue = await asyncio.to_thread(self.store.merge_catalogue, mine)
+                self._stamps["models"] = self.store.catalogue_stamp()
+            elif self.store.catalogue_stamp() != self._stamps["models"]:
+                self.live.catalogue = await asyncio.to_thread(self._read_catalogue)
+        except StoreError as error:
+            self._complain(error)
+
+    def _read_owners(self) -> Ownership:
+        self._stamps["owners"] = self.store.owners_stamp()
+        return self.store.read_owners()
+
+    async def _exchange_owners(self) -> None:
+        """Write down whose is what, and take in what another proxy has learnt."""
+        wall, news = time.time(), self.live.ownership.since(self._owners_saved)
+        try:
+            foreign = self.store.owners_stamp() != self._stamps["owners"]
+            if news.marks:
+                found = await asyncio.to_thread(self.store.merge_owners, news)
+                self._stamps["owners"], self._owners_saved = self.store.owners_stamp(), wall
+            elif foreign:
+                found = await asyncio.to_thread(self._read_owners)
+        except StoreError as error:
+            self._complain(error)
+            return
+        if foreign:
+            self.live.ownership = newest(found, self.live.ownership)
+
+    # --- accounts ----------------------------------------------------------------------------------------------------
+
+    async def _learn_host(self, account: Account) -> Account:
+        """An account's requests are misdirected: ask GitHub for its API host, and write that down."""
+        host = await self.live.mint.host(account)
+        if host != account.api_host:
+            account = account.model_copy(update={"api_host": host})
+            change = partial(_with_host, account=account)
+            self._go_on_with(await asyncio.to_thread(self.store.edit_decisions, change))
+            logger.info("copilot: %s lives on %s now", account.label, host)
+        return account
+
+    def _notice(self, token: SecretStr, api_host: str) -> None:
+        """A client logged in by itself: say once that its account could be adopted; do so when the user wants it."""
+        mark, host = fingerprint(token.get_secret_value()), login_host_of(plain_host(api_host))
+        decisions = self.live.decisions
+        if host is None or any(account.fingerprint == mark for account in decisions.accounts):
+            return
+        if mark in decisions.adopt:
+            self._adoption = asyncio.get_running_loop().create_task(self._adopt(token, host))
+        elif mark not in self.sightings and len(self.sightings) < MAX_SIGHTINGS:
+            self.sightings[mark] = Sighting(host, time.time())
+            logger.info(
+                "copilot: a client uses a login that is no account: `copilot-balancer accounts adopt %s` makes it one",
+                mark,
+            )
+
+    async def _adopt(self, token: SecretStr, host: str) -> None:
+        def change(decisions: Decisions) -> Decisions:
+            from copilot_balancer.github.admission import adopted  # noqa: PLC0415 - law 4
+
+            return adopted(decisions, token, host, time.time()) or decisions
+
+        try:
+            await asyncio.to_thread(self.store.edit_decisions, change)
+        except StoreError as error:
+            self._complain(error)
+
+    # --- faults of the disk ------------------------------------------------------------------------------------------
+
+    async def _write(self, write: Callable[[], None]) -> None:
+        try:
+            await asyncio.to_thread(write)
+        except StoreError as error:
+            self._complain(error)
+
+    def _complain(self, error: StoreError) -> None:
+        """Say a trouble with the store once, not twice a second."""
+        if str(error) != self._complained:
+            self._complained = str(error)
+            logger.warning("copilot: %s; going on with what is in memory", error)
+
+
+def _github() -> Asks:
+    from copilot_balancer.github.api import GitHub  # noqa: PLC0415 - law 4
+
+    return GitHub()
+
+
+def _with_host(decisions: Decisions, account: Account) -> Decisions:
+    """Only the host: whatever else was decided about the account meanwhile stands."""
+    known = next((one for one in decisions.accounts if one.id == account.id), None)
+    return decisions.with_account(known.model_copy(update={"api_host": account.api_host})) if known else decisions

@@ -1,0 +1,415 @@
+"""Who serves a request, or why nobody does: the one function behind ``Pool.assign`` and ``Pool.explain``.
+
+Laws of this file:
+
+1. Nothing is changed here: the same board, request and moment give the same decision.
+2. A request asks each account at most once, plus one repair in all: minted again, waited for, its conversation's owner,
+   or another model that the user wrote down.
+3. Giving up is said in two different ways: "all accounts tried, all refused" and "not retried, because ...".
+4. A client never gets an answer that is final to it (400, 401, 403) while waiting would help.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+from copilot_balancer.rules.eligibility import PoolAccount, settled, unproved
+from copilot_balancer.rules.ranking import (
+    PoolState,
+    Ranked,
+    Selection,
+    bar,
+    best,
+    route_of,
+    select,
+    staying,
+    was_tried,
+    why_not,
+    whys,
+)
+from copilot_balancer.rules.types import (
+    Action,
+    Attempt,
+    Exclusion,
+    Hold,
+    Nobody,
+    NobodyKind,
+    Outcome,
+    Policy,
+    PoolRequest,
+    Reason,
+    Route,
+    Scope,
+    Tried,
+    WhyNot,
+    retry_after,
+)
+
+BUDGET_FLOOR = 3
+BUDGET_SHARE = 0.2
+"""Requests that may be sent again at the same time after a fault of the service (Envoy's retry budget). A refusal of
+an account does not count: it cost nothing, and it keeps the next request from being refused."""
+
+MOMENTS = 60.0
+"""Seconds within which refusals of all accounts for the same reason are one event that is nobody's fault."""
+
+RESEND_AFTER = 1.0
+"""Seconds, plus up to one more, before the only account is asked again after a fault of the service."""
+
+SHORT_LIMIT = 2.0
+"""Seconds: a session limit that ends this soon is a burst limit; without another account it is waited for."""
+
+PROBE_STEP = 0.5
+"""Seconds between two looks at whether a probe has come back."""
+
+FAILOVER_CLASS: dict[Reason, str] = {
+    Reason.LIMIT: "limit",
+    Reason.SESSION_LIMIT: "limit",
+    Reason.WEEKLY_LIMIT: "limit",
+    Reason.MODEL_LIMIT: "limit",
+    Reason.AGENT_LIMIT: "limit",
+    Reason.QUOTA: "quota",
+    Reason.MODEL_MISSING: "model",
+    Reason.NEEDS_LOGIN: "auth",
+    Reason.NO_ACCESS: "auth",
+    Reason.CREDENTIAL: "auth",
+    Reason.PREFIX: "auth",
+    Reason.WRONG_HOST: "auth",
+    Reason.TRANSIENT: "transient",
+    Reason.OVERLOADED: "transient",
+}
+"""Which class of ``Policy.failover`` lets a refusal move the request to another account."""
+
+_LIMITS = frozenset(reason for reason, name in FAILOVER_CLASS.items() if name in ("limit", "quota"))
+_WAITING_HELPS = _LIMITS | {Reason.TRANSIENT, Reason.OVERLOADED}
+_MODEL_BOUND = frozenset({Reason.MODEL_MISSING, Reason.MODEL_LIMIT})
+
+_REFUSED_BARS = {Reason.MODEL_MISSING: Exclusion.MODEL, Reason.CONVERSATION: Exclusion.BOUND}
+"""What a refusal says of an account, beyond that it was asked."""
+
+_KINDS: tuple[tuple[NobodyKind, frozenset[Exclusion]], ...] = (
+    (
+        NobodyKind.LIMITED,
+        frozenset({Exclusion.RESTS, Exclusion.PROBED, Exclusion.RESERVE, Exclusion.TRIED, Exclusion.UNASKED}),
+    ),
+    (NobodyKind.NO_MODEL, frozenset({Exclusion.MODEL})),
+    (NobodyKind.NO_ACCESS, frozenset({Exclusion.ACCESS})),
+    (NobodyKind.NEEDS_LOGIN, frozenset({Exclusion.LOGIN, Exclusion.CREDENTIAL})),
+    (NobodyKind.BLOCKED, frozenset({Exclusion.BLOCKED})),
+    (NobodyKind.NO_MODEL, frozenset({Exclusion.PATTERN, Exclusion.ROUTE})),
+    (NobodyKind.UNAVAILABLE, frozenset({Exclusion.DISABLED, Exclusion.TERMS, Exclusion.HOME})),
+    (NobodyKind.FENCED, frozenset({Exclusion.FENCE})),
+    (NobodyKind.UNAVAILABLE, frozenset({Exclusion.ONLY, Exclusion.BOUND})),
+)
+"""What the accounts' bars come to; the first kind with a bar among them."""
+
+
+def decide(board: PoolState, request: PoolRequest, now: float) -> tuple[Attempt | Hold | Nobody, float | None]:
+    """What to do with `request`: send it with an account, hold it, or give up.
+
+    With it comes where the chosen account's turns stand; None when no turn is taken, as in a conversation that stays.
+    """
+    route = route_of(board, request.model)
+    if request.bound and request.owner is not None and not _owner_comes_back(board, request, now, route):
+        request = replace(request, bound=False)
+    if request.tried:
+        verdict = _again(board, request, now, route)
+        if verdict is not None:
+            return verdict, None
+    here = staying(board, request, now, route)
+    if here is not None:
+        return _attempt(request, here, now, "same conversation"), None
+    selection = select(board, request, now, route)
+    if selection.ready:
+        first = best(board, request, now, route, selection.ready)
+        attempt = _attempt(request, first.member, now, _why(board, first, len(selection.ready), route))
+        return attempt, None if first.stays else first.at.turn(first.member)
+    decision = (
+        _wait(board, request, selection, now, route)
+        or _fall_back(board, request, now, route)
+        or give_up(board, request, selection, now, _all_refused(request, selection))
+    )
+    return decision, None
+
+
+def _owner_comes_back(board: PoolState, request: PoolRequest, now: float, route: Route | None) -> bool:
+    """Whether the owner of a bound request can go on with it, now or after a rest.
+
+    If not, moving it without what is bound is the lesser evil: at worst it is refused once more.
+    """
+    owner = board.members.get(request.owner or "")
+    return owner is not None and bar(board, owner, request, route, now) in (None, Exclusion.RESTS, Exclusion.PROBED)
+
+
+def _attempt(
+    request: PoolRequest, member: PoolAccount, now: float, why: str, *, repair: bool = False, bare: bool = False
+) -> Attempt:
+    probe = bool(unproved(member, request.model, now))
+    return Attempt(
+        request_id=request.id,
+        number=len(request.tried) + 1,
+        account_id=member.account.id,
+        credential=member.fingerprint,
+        model=request.model,
+        why=f"{why}, first after its rest" if probe else why,
+        began=now,
+        probe=probe,
+        repair=repair,
+        bare=bare,
+    )
+
+
+def _why(board: PoolState, first: Ranked, ready: int, route: Route | None) -> str:
+    """Why the first of so many that are ready was chosen, in a few words."""
+    if first.stays:
+        return "same conversation"
+    if not board.balancing:
+        return "balancing is off"
+    if ready == 1:
+        return "only one that can serve"
+    return "first in its route" if route and route.accounts else f"first by {board.policy.strategy}"
+
+
+# --- after a refusal --------------------------------------------------------------------------------------------------
+
+
+def _again(board: PoolState, request: PoolRequest, now: float, route: Route | None) -> Attempt | Nobody | None:
+    """Whether the last refusal settles the request; None: another account may be asked."""
+    last = request.tried[-1]
+    outcome, action = last.outcome, last.outcome.action
+    member = board.members.get(last.attempt.account_id)
+    spent = _spent(board.policy, request, now)
+    if action is Action.SAME and member is not None and member.direct and outcome.reason is Reason.CREDENTIAL:
+        action = Action.NEXT  # the stored token was refused itself: there is nothing to mint
+    if action is Action.STOP:
+        return _final(request, "GitHub blocked this account", NobodyKind.BLOCKED)
+    if action is Action.PASS:
+        return _final(request, "another account would answer the same")
+    if action is Action.OWNER and spent is None and _may_be_anothers(board, request, now, route):
+        return None
+    if action in (Action.SAME, Action.OWNER) and spent is None:
+        same = replace(request, model=last.attempt.model)
+        owner = _owner(board, request) if action is Action.OWNER else None
+        if owner is not None and bar(board, owner, same, route, now) is None:
+            return _attempt(same, owner, now, "owner of the conversation")
+        repairable = action is Action.SAME or request.carries
+        free = member is not None and bar(board, member, same, route, now) is None
+        if member is not None and free and repairable and not _repaired(request):
+            return _attempt(same, member, now, "repair", repair=True, bare=action is Action.OWNER)
+    if action is Action.OWNER:
+        return _final(request, "the conversation is bound to its account")
+    if not board.balancing:
+        return _final(request, "balancing is off")
+    name = FAILOVER_CLASS.get(outcome.reason)
+    if name is not None and name not in board.policy.failover:
+        return _final(request, f"failover for {name} is switched off")
+    if spent is not None:
+        selection = select(board, request, now, route)
+        why = f"not retried, because {spent}" if selection.ready else _all_refused(request, selection)
+        return give_up(board, request, selection, now, why)
+    return _final(request, refusal) if action is Action.NEXT_ONCE and (refusal := _once(board, request)) else None
+
+
+def _may_be_anothers(board: PoolState, request: PoolRequest, now: float, route: Route | None) -> bool:
+    """Whether a tool loop that was refused, and whose maker nobody knows any more, may be an unasked account's."""
+    if not request.bound or request.owner is not None or not board.balancing:
+        return False
+    unasked = (member for key, member in board.members.items() if not was_tried(request, key))
+    return any(
+        bar(board, member, request, route, now) in (None, Exclusion.RESTS, Exclusion.PROBED) for member in unasked
+    )
+
+
+def _once(board: PoolState, request: PoolRequest) -> str | None:
+    """Why a fault of the service is not sent once more; None: it may be."""
+    outcome = request.tried[-1].outcome
+    if outcome.reason is Reason.TRANSIENT and outcome.sent and not board.policy.retry_ambiguous:
+        return "it may already have run"
+    if any(one.outcome.action is Action.NEXT_ONCE for one in request.tried[:-1]):
+        return "a second try met the same trouble"
+    if board.resent >= max(BUDGET_FLOOR, BUDGET_SHARE * board.flights):
+        return "too many requests are being sent again at this moment"
+    return None
+
+
+def _spent(policy: Policy, request: PoolRequest, now: float) -> str | None:
+    """Why this request may not be sent any more, whatever the reason; None: it may."""
+    if len(request.tried) >= policy.max_attempts:
+        return f"it was sent {len(request.tried)} times"
+    if now >= request.began + policy.deadline:
+        return "its time is over"
+    return None
+
+
+def _repaired(request: PoolRequest) -> bool:
+    return any(one.attempt.repair for one in request.tried)
+
+
+def _owner(board: PoolState, request: PoolRequest) -> PoolAccount | None:
+    """The account that made what was refused, unless it was asked already."""
+    if request.owner is None or was_tried(request, request.owner):
+        return None
+    return board.members.get(request.owner)
+
+
+# --- nobody is ready: wait, ask for another model, give up ------------------------------------------------------------
+
+
+def _wait(
+    board: PoolState, request: PoolRequest, selection: Selection, now: float, route: Route | None
+) -> Attempt | Hold | None:
+    """Hold the request until somebody frees, or ask a tried account once more when its rest was waited for."""
+    unasked = _unasked(request, selection)
+    rests = {key: against for key, against in unasked.items() if against is Exclusion.RESTS and board.policy.wait > 0}
+    holds = [
+        Hold(why.free_at, f"waits for {why.label}")
+        for why in whys(board, request, now, rests).values()
+        if why.free_at is not None and why.free_at - now <= board.policy.wait
+    ]
+    if Exclusion.PROBED in unasked.values():
+        holds.append(Hold(now + PROBE_STEP, "waits for another request's probe"))
+    if not _repaired(request):
+        for one in request.tried:
+            member = board.members.get(one.attempt.account_id)
+            until = _free_again(board, request, one, now, route) if member is not None else None
+            if member is not None and until is not None:
+                if until <= now:
+                    same = replace(request, model=one.attempt.model)
+                    return _attempt(same, member, now, "the same account once more", repair=True)
+                holds.append(Hold(until, f"waits for {member.account.label}"))
+    soonest = min(holds, key=lambda hold: hold.until, default=None)
+    return soonest if soonest and soonest.until < request.began + board.policy.deadline else None
+
+
+def _unasked(request: PoolRequest, selection: Selection) -> dict[str, Exclusion]:
+    """What keeps those that were not asked for this request yet."""
+    asked = {one.attempt.account_id for one in request.tried}
+    return {key: against for key, against in selection.barred.items() if key not in asked}
+
+
+def _free_again(board: PoolState, request: PoolRequest, one: Tried, now: float, route: Route | None) -> float | None:
+    """When an account that refused may be asked once more; None: not for this request."""
+    outcome, same = one.outcome, replace(request, model=one.attempt.model)
+    why = why_not(board, board.members[one.attempt.account_id], same, route, now)
+    if one is request.tried[-1] and outcome.reason is Reason.TRANSIENT and outcome.action is Action.NEXT_ONCE:
+        jitter = zlib.crc32(request.id.encode()) % 1000 / 1000  # spread, and the same again in a replay
+        return one.ended + RESEND_AFTER + jitter if why is None else None
+    short = outcome.reason is Reason.SESSION_LIMIT and outcome.retry_after is not None
+    patience = max(board.policy.wait, SHORT_LIMIT if short and (outcome.retry_after or 0.0) <= SHORT_LIMIT else 0.0)
+    if outcome.reason not in _LIMITS or patience <= 0.0:
+        return None
+    if why is None:
+        return now
+    return (
+        why.free_at
+        if why.bar is Exclusion.RESTS and why.free_at is not None and why.free_at - now <= patience
+        else None
+    )
+
+
+def _fall_back(board: PoolState, request: PoolRequest, now: float, route: Route | None) -> Attempt | None:
+    """Ask for another model, where the user wrote one down and nobody can serve the one that was asked for."""
+    if route is None:
+        return None
+    refused = [one.attempt.account_id for one in request.tried if one.outcome.reason in _MODEL_BOUND]
+    again = frozenset(() if _repaired(request) else refused)
+    for model in route.fallback:
+        other = replace(request, model=model)
+        selection = select(board, other, now, route, again)
+        if selection.ready:
+            member = best(board, other, now, route, selection.ready).member
+            why = f"MODEL CHANGED to {model}, as your route says: nobody can serve {request.model}"
+            return _attempt(other, member, now, why, repair=was_tried(request, member.account.id))
+    return None
+
+
+def _final(request: PoolRequest, because: str, kind: NobodyKind = NobodyKind.NOT_RETRIED) -> Nobody:
+    """The last answer goes to the client as it is."""
+    return Nobody(kind, (), None, None, len(request.tried) - 1, f"not retried, because {because}")
+
+
+def _all_refused(request: PoolRequest, selection: Selection) -> str:
+    if not request.tried:
+        return "no account can serve this now"
+    if request.bound and Exclusion.BOUND in selection.barred.values():
+        return "not retried, because no other account can go on with what this one began"
+    if all(against in (Exclusion.ONLY, Exclusion.FENCE) for against in _unasked(request, selection).values()):
+        return "all accounts tried, all refused"
+    return "all accounts that could serve were tried, all refused"
+
+
+def give_up(board: PoolState, request: PoolRequest, selection: Selection, now: float, why: str) -> Nobody:
+    """Nobody: what that comes to, how long to wait, and which of the refusals the client is given."""
+    if not board.members:
+        return Nobody(NobodyKind.NO_ACCOUNTS, (), None, None, None, "no account is stored")
+    outcomes: dict[str, Outcome] = {one.attempt.account_id: one.outcome for one in request.tried}
+    told = whys(board, request, now, selection.barred)
+    given = {key: _as_given(told.get(key), member, outcomes.get(key), now) for key, member in board.members.items()}
+    bars = {why.bar for why in given.values()}
+    kind, counted = next((kind, among) for kind, among in _KINDS if bars & among)
+    free_at = None
+    if kind is NobodyKind.LIMITED and (Exclusion.TRIED not in bars or Exclusion.UNASKED in bars):
+        free_at = min((why.free_at for why in given.values() if why.bar in counted and why.free_at), default=None)
+    return Nobody(
+        kind=kind,
+        accounts=tuple(given.values()),
+        free_at=free_at,
+        retry_after=retry_after(free_at, now, board.policy.retry_after_cap),
+        give=_given(request, given, kind, counted, now),
+        why=why,
+    )
+
+
+def _as_given(why: WhyNot | None, member: PoolAccount, refused: Outcome | None, now: float) -> WhyNot:
+    """The reason to show: what an account's refusal taught, else what the refusal itself was."""
+    account = member.account
+    if why is None:
+        return WhyNot(account.id, account.label, str(Exclusion.UNASKED), now, Exclusion.UNASKED)
+    if why.bar is Exclusion.TRIED and refused is not None:
+        bar = _REFUSED_BARS.get(refused.reason, Exclusion.TRIED)
+        return replace(why, reason=f"was asked: {refused.reason}", bar=bar)
+    return why
+
+
+def _given(
+    request: PoolRequest, whys: Mapping[str, WhyNot], kind: NobodyKind, counted: frozenset[Exclusion], now: float
+) -> int | None:
+    """Index of the refusal for the client: of the account that frees soonest, and only one that fits `kind`."""
+    fitting = []
+    for index, one in enumerate(request.tried):
+        why = whys.get(one.attempt.account_id)
+        fits = one.outcome.reason in _WAITING_HELPS if kind is NobodyKind.LIMITED else why and why.bar in counted
+        if kind is NobodyKind.LIMITED and one.outcome.reason is Reason.QUOTA:
+            # a client shows a 402 to its user and stops (clients.md 6): only when nobody frees sooner
+            ours = why.free_at if why else None
+            fits = ours is not None and all(
+                ours <= (other.free_at or ours) for other in whys.values() if other.bar in counted
+            )
+        if fits:
+            fitting.append((why.free_at or now if why else now, -index))
+    return -min(fitting)[1] if fitting else None
+
+
+# --- nobody's fault ---------------------------------------------------------------------------------------------------
+
+
+def is_nobodys_fault(board: PoolState, request: PoolRequest, now: float) -> bool:
+    """Whether every account that could be asked refused for the same reason within moments, so that none is to blame.
+
+    A model that the client's own app may not use counts only when no account is left unasked, resting ones included:
+    until then the refusals say something about the accounts.
+    """
+    first, last = request.tried[0], request.tried[-1]
+    outcomes = {(one.outcome.reason, one.outcome.scope) for one in request.tried}
+    if len(outcomes) > 1 or last.ended - first.ended > MOMENTS:
+        return False
+    route = route_of(board, request.model)
+    if last.outcome.reason is Reason.MODEL_MISSING and last.outcome.scope is Scope.CREDENTIAL_MODEL:
+        fence = request.fence or board.policy.fence
+        return all(
+            was_tried(request, key) or settled(member, request, fence, route, balancing=board.balancing)
+            for key, member in board.members.items()
+        )
+    if last.outcome.reason not in (Reason.TRANSIENT, Reason.OVERLOADED) or last.outcome.scope is not Scope.NOBODY:
+        return False
+    return not select(board, request, now, route).ready

@@ -1,0 +1,176 @@
+"""An explanation of the pool's, for people and for programs: the same text in the CLI and in mitmproxy.
+
+Laws of this file:
+
+1. What is told comes from ``Pool.explain``; nothing is decided here.
+2. Lines have at most as many columns as are asked for, else 80. Names that come from requests are printed without
+   what could break a terminal.
+"""
+
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from copilot_balancer.rules.snapshot import CandidateView, Explanation
+from copilot_balancer.rules.types import Attempt, Hold, NobodyKind, WhyNot
+from copilot_balancer.text import WIDTH, duration, iso, printable
+
+_SHORT = 24
+"""A label that is longer has a line of its own."""
+
+
+def _ago(moment: float, now: float) -> str:
+    return f"{duration(now - moment)} ago" if moment else "never"
+
+
+def _in(moment: float, now: float) -> str:
+    return "unknown" if math.isinf(moment) else f"in {duration(moment - now)}"
+
+
+Cell = Callable[[float, float], str]
+"""A term's value and the moment -> what is printed."""
+
+PARTS: Mapping[str, str] = {
+    "health": "HEALTH",
+    "pace": "PACE",
+    "idle": "IDLE",
+    "scarcity": "SCARCE",
+    "doubt": "DOUBT",
+}
+"""What a score is the sum of (``strategies.parts``): head of the column."""
+
+TERMS: Mapping[str, tuple[str, str, Cell]] = {
+    "-score": ("SCORE", "the highest score", lambda value, _: f"{-value:.3f}"),
+    "-quota": ("QUOTA LEFT", "the most quota left", lambda value, _: f"{-value:.0f} %"),
+    "turn": ("TURN", "the lowest turn", lambda value, _: f"{value:g}"),
+    "last used": ("LAST USED", "the longest unused", _ago),
+    "not the last used": ("USED LAST", "the one used last", lambda value, _: "no" if value else "yes"),
+    "priority": ("PRIORITY", "the lowest priority number", lambda value, _: f"{value:g}"),
+    "resets at": ("RESETS", "the soonest reset", _in),
+    "in flight": ("IN FLIGHT", "the least busy", lambda value, _: f"{value:g}"),
+}
+"""The terms of the strategies: head of the column, what is preferred, how a value is printed."""
+
+
+def explain_text(explanation: Explanation, now: float, width: int = WIDTH) -> str:
+    """An explanation for people, in lines of at most `width` columns; `now` is what it was made for."""
+    parts = [filled(headline(explanation, now), width=width)]
+    if explanation.candidates:
+        parts.append(_candidates(explanation, now, width))
+    if explanation.why_not:
+        head = "The others:" if explanation.candidates else "Why not:"
+        named = max((len(one.label) for one in explanation.why_not if len(one.label) <= _SHORT), default=_SHORT)
+        parts.append("\n".join([head, *(_line(one, named, now, width) for one in explanation.why_not)]))
+    return "\n\n".join(parts)
+
+
+def headline(explanation: Explanation, now: float) -> str:
+    """Who serves it and why, or why nobody does, in a sentence."""
+    decision, model = explanation.decision, printable(explanation.model or "A request without a model", 60)
+    if isinstance(decision, Attempt):
+        told = f"{model} goes to {explanation.chosen}: {decision.why}."
+        if decision.model != explanation.model:
+            told = f"{explanation.chosen} serves another model than {model}: {decision.why}."
+    elif isinstance(decision, Hold):
+        told = f"{model} waits {duration(decision.until - now)}, and is then served: {decision.why}."
+    elif decision.kind is NobodyKind.NO_ACCOUNTS:
+        told = "No account is stored; `copilot-balancer accounts add` adds one."
+    else:
+        free = "" if decision.free_at is None else f"; the first is free in {duration(decision.free_at - now)}"
+        told = f"Nobody can serve {model} now ({decision.kind}){free}."
+    return told
+
+
+def _candidates(explanation: Explanation, now: float, width: int) -> str:
+    """Who can serve, best first, with what they were compared by."""
+    names = list(explanation.candidates[0].terms)
+    shown = [TERMS.get(name, (name.upper(), f"the lowest {name}", lambda value, _: f"{value:g}")) for name in names]
+    summands = explanation.candidates[0].parts if width >= WIDTH else {}
+    parts = [PARTS.get(name, name.upper()) for name in summands]
+    rows = [["", "ACCOUNT", *parts, *(head for head, _, _ in shown)]]
+    for place, one in enumerate(explanation.candidates, 1):
+        cells = (cell(one.terms[name], now) for name, (_, _, cell) in zip(names, shown, strict=True))
+        values = (f"{one.parts[name]:.2f}" for name in summands)
+        rows.append([str(place), one.label + (" *" if one.stays else ""), *values, *cells])
+    preferred = f"{explanation.strategy} prefers {', then '.join(words for _, words, _ in shown)}"
+    order = preferred if _is_by_terms(explanation.candidates) else "a route of yours gives the order"
+    lines = [filled(f"Who can serve it, best first; {order}:", width=width), *_table(rows, width)]
+    if parts:
+        lines.append(f"  SCORE = {' + '.join(parts)}")
+    if any(one.stays for one in explanation.candidates):
+        lines.append("  * the conversation is there already, which comes first")
+    return "\n".join(lines)
+
+
+def _is_by_terms(candidates: Sequence[CandidateView]) -> bool:
+    """Whether the strategy alone gives this order; else a row of the user's routes comes before it."""
+    order = [(not one.stays, *one.terms.values()) for one in candidates]
+    return order == sorted(order)
+
+
+def _table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Columns as wide as their widest cell, numbers to the right; the names are cut where `width` is too little."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    room = width - 2 - sum(widths) - 2 * (len(widths) - 1) + widths[1]
+    widths[1] = min(widths[1], room)
+    lines = []
+    for place, name, *cells in rows:
+        told = name if len(name) <= room else f"{name[: room - 1]}…"
+        numbers = (cell.rjust(size) for cell, size in zip(cells, widths[2:], strict=True))
+        lines.append("  ".join(["", place.rjust(widths[0]), told.ljust(widths[1]), *numbers]).rstrip())
+    return lines
+
+
+def _line(one: WhyNot, named: int, now: float, width: int) -> str:
+    free = "" if one.free_at is None else f", free again in {duration(one.free_at - now)}"
+    first = f"  {one.label.ljust(named)}  "
+    if len(one.label) > named:
+        first = f"  {one.label}\n  {' ' * named}  "
+    hanging = " " * (named + 4)
+    told = filled(f"{printable(one.reason, 300)}{free}", hanging, width)
+    return first + told.removeprefix(hanging)
+
+
+def filled(text: str, first: str = "", width: int = WIDTH) -> str:
+    """`text` in lines of at most `width` columns, hanging from `first`, whatever long names stand in it."""
+    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=" " * len(first))
+
+
+def explained(explanation: Explanation, now: float) -> dict[str, Any]:
+    """An explanation for programs: times as text, lengths of time in seconds."""
+    decision = explanation.decision
+    facts: dict[str, Any] = {"kind": type(decision).__name__.lower(), "why": decision.why}
+    if isinstance(decision, Attempt):
+        facts["model"] = decision.model
+        facts["probe"] = decision.probe
+    elif isinstance(decision, Hold):
+        facts["seconds"] = decision.until - now
+    else:
+        facts["nobody"] = decision.kind
+        facts["retry_after"] = decision.retry_after
+        facts |= _free(decision.free_at, now)
+    return {
+        "model": explanation.model,
+        "conversation": explanation.conversation,
+        "strategy": explanation.strategy,
+        "account": explanation.chosen,
+        "decision": facts,
+        "candidates": [
+            {
+                "account": one.label,
+                "stays": one.stays,
+                "terms": {name: None if math.isinf(value) else value for name, value in one.terms.items()},
+                "parts": dict(one.parts),
+            }
+            for one in explanation.candidates
+        ],
+        "why_not": [
+            {"account": one.label, "bar": one.bar, "reason": one.reason, **_free(one.free_at, now)}
+            for one in explanation.why_not
+        ],
+    }
+
+
+def _free(moment: float | None, now: float) -> dict[str, object]:
+    return {"free_at": None if moment is None else iso(moment), "free_in": None if moment is None else moment - now}

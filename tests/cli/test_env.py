@@ -1,0 +1,221 @@
+"""How the commands print, and the outside world that they touch."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies
+
+from copilot_balancer.cli import env as terminal
+from copilot_balancer.cli.env import Env, note, show_facts, show_json, show_table
+from copilot_balancer.text import bar, day, folded, iso, wrapped
+
+COMMAND = "`copilot-balancer terms accept`"
+
+
+@given(strategies.lists(strategies.sampled_from(["word", "copilot-balancer", COMMAND, "a", "x" * 30]), max_size=60))
+def test_wrapped(words):
+    """No line is longer than 80 columns, no word is lost, no command is broken."""
+    text = wrapped(" ".join(words), "note: ")
+
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert text.split() == (["note:", *" ".join(words).split()] if words else [])
+    assert text.count(COMMAND) == words.count(COMMAND)
+
+
+def test_wrapped_hangs():
+    """Further lines begin under the first one's text."""
+    lines = wrapped("word " * 40, "note: ").splitlines()
+
+    assert lines[0].startswith("note: word")
+    assert all(line.startswith("      word") for line in lines[1:])
+
+
+def test_note(capsys):
+    """A note goes to stderr, so that stdout stays what a program can read."""
+    note("balancing is off")
+
+    assert capsys.readouterr() == ("", "note: balancing is off\n")
+
+
+def test_table(capsys):
+    """Columns are as wide as their widest cell, and no line ends in blanks."""
+    show_table(("A", "LONG"), [("xx", "y"), ("x", "")])
+
+    assert capsys.readouterr().out == "A   LONG\nxx  y\nx\n"
+
+
+def test_facts(capsys):
+    """Values stand under each other."""
+    show_facts({"a": "1", "long": "2"})
+
+    assert capsys.readouterr().out == "  a     1\n  long  2\n"
+
+
+def test_json(capsys):
+    """JSON is JSON."""
+    show_json({"a": [None]})
+
+    assert json.loads(capsys.readouterr().out) == {"a": [None]}
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [(None, "12:00  one two three"), (20, "12:00  one two three"), (5, "12:00  one two three")],
+    ids=["no terminal", "it fits", "at least twenty"],
+)
+def test_folded(width, shown):
+    """A line of a log is folded where a terminal is too narrow for it, below its words, and nowhere else."""
+    assert folded("12:00  one two three", width, 7) == shown
+    assert folded("12:00  one two three four five", 25, 7) == "12:00  one two three four\n       five"
+    assert folded("12:00  one two three four five", 20, 70) == "12:00  one two three\n          four five"
+
+
+def test_columns(monkeypatch):
+    """The width of what is printed to is that of a terminal, or nobody's."""
+    monkeypatch.setenv("COLUMNS", "101")
+    for answer, columns in ((True, 101), (False, None)):
+        monkeypatch.setattr(terminal.sys, "stdout", type("Stdout", (), {"isatty": lambda _, answer=answer: answer})())
+        assert Env().columns() == columns
+
+
+def test_moments():
+    """A moment is told in UTC, for people and for programs."""
+    assert day(1_790_000_039.99) == "2026-09-21 14:14 UTC"
+    assert (day(1_790_000_000.0), iso(1_790_000_000.0)) == ("2026-09-21 14:13 UTC", "2026-09-21T14:13:20Z")
+
+
+def test_the_real_world(monkeypatch, tmp_path):
+    """By itself the outside world is this process's, and showing it does not show the environment."""
+    monkeypatch.setenv("COPILOT_BALANCER_HOME", str(tmp_path))
+    monkeypatch.setenv("SECRET", "Canary")
+
+    env = Env()
+
+    assert env.environ is os.environ
+    assert env.home == Path.home()
+    assert env.store.accounts_path == tmp_path / "state" / "accounts.json"
+    assert "Canary" not in repr(env)
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_interactive(monkeypatch, answer):
+    """A person can be asked where stdin is a terminal."""
+
+    class Stdin:
+        @staticmethod
+        def isatty():
+            return answer
+
+    monkeypatch.setattr(terminal.sys, "stdin", Stdin)
+
+    assert Env().interactive() is answer
+
+
+@pytest.mark.parametrize(
+    ("percent", "shown"),
+    [
+        (0, "[..........]"),
+        (0.1, "[#.........]"),
+        (50, "[#####.....]"),
+        (99.9, "[#########.]"),
+        (100, "[##########]"),
+        (-7, "[..........]"),
+        (250, "[##########]"),
+    ],
+)
+def test_bar(percent, shown):
+    """A bar shows a percentage; only what is empty or full looks so."""
+    assert bar(percent, 10) == shown
+
+
+def test_settings(tmp_path):
+    """The settings are those of config.toml, and of the project where the user stands when that is asked for."""
+    (tmp_path / "ours" / "config").mkdir(parents=True)
+    (tmp_path / "ours" / "config" / "config.toml").write_text('fence = "one"\n')
+    (tmp_path / ".copilot-balancer.toml").write_text('fence = "two"\n')
+    env = Env(environ={"COPILOT_BALANCER_HOME": str(tmp_path / "ours")}, folder=lambda: tmp_path)
+
+    assert env.settings().settings.fence == "one"
+    assert env.settings(with_project=True).settings.fence == "two"
+
+
+# ── clipboard ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """Copies into a clipboard of the programs given; tells whether it worked, and what each program was given."""
+
+    def copy(programs: dict[str, str], **environ: str) -> tuple[bool, dict[str, str]]:
+        for name, script in programs.items():
+            program(tmp_path, name, script.format(out=tmp_path / f"{name}.out"))
+        path = f"{tmp_path}:/usr/bin:/bin" if programs else str(tmp_path)
+        worked = Env(environ={"PATH": path, **environ}).copy("ABCD-1234")
+        return worked, {path.stem: path.read_text() for path in tmp_path.glob("*.out")}
+
+    return copy
+
+
+TAKE = 'echo "$@:" > {out}; cat >> {out}'
+X11, WAYLAND = {"DISPLAY": ":0"}, {"WAYLAND_DISPLAY": "wayland-0"}
+
+
+@pytest.mark.parametrize(
+    ("programs", "environ", "given"),
+    [
+        pytest.param({"pbcopy": TAKE}, {}, {"pbcopy": ":\nABCD-1234"}, id="macOS"),
+        pytest.param({"wl-copy": TAKE, "xclip": TAKE}, WAYLAND | X11, {"wl-copy": ":\nABCD-1234"}, id="Wayland"),
+        pytest.param({"wl-copy": TAKE, "xclip": TAKE}, X11, {"xclip": "-selection clipboard:\nABCD-1234"}, id="X11"),
+        pytest.param({"clip.exe": TAKE}, {}, {"clip.exe": ":\nABCD-1234"}, id="Windows"),
+        pytest.param(
+            {"wl-copy": "exit 1", "xclip": TAKE},
+            WAYLAND | X11,
+            {"xclip": "-selection clipboard:\nABCD-1234"},
+            id="the first one fails",
+        ),
+    ],
+)
+def test_copy(copied, programs, environ, given):
+    """The first clipboard program that works is given the text by its stdin, never by its arguments."""
+    assert copied(programs, **environ) == (True, given)
+
+
+@pytest.mark.parametrize(
+    ("programs", "environ"),
+    [
+        pytest.param({}, {}, id="no program"),
+        pytest.param({"xclip": TAKE, "wl-copy": TAKE}, {}, id="no screen"),
+        pytest.param({"pbcopy": "exec sleep 9"}, {}, id="it hangs"),
+        pytest.param({"pbcopy": "exit 3"}, {}, id="it fails"),
+    ],
+)
+def test_no_clipboard(copied, monkeypatch, programs, environ):
+    """Where no program works, nothing was copied, and nobody waits."""
+    monkeypatch.setattr(terminal, "_CLIPBOARD_SECONDS", 0.2)
+
+    assert copied(programs, **environ) == (False, {})
+
+
+def test_a_clipboard_that_stays(copied):
+    """A program that goes on in the background, as those of X11 and Wayland do, is not waited for."""
+    began = time.monotonic()
+
+    assert copied({"xclip": "cat > {out}; sleep 5 &"}, **X11)[0]
+    assert time.monotonic() - began < 4
+
+
+def test_a_program_that_cannot_be_run(tmp_path):
+    """A program that is none copies nothing."""
+    program(tmp_path, "pbcopy", "")
+    (tmp_path / "pbcopy").write_bytes(b"\x7fELF")
+
+    assert not Env(environ={"PATH": str(tmp_path)}).copy("ABCD-1234")

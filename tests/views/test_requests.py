@@ -1,0 +1,288 @@
+"""One record, every place where it is shown."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, strategies
+from mitmproxy import http
+
+from copilot_balancer.store import request_log
+from copilot_balancer.store.request_record import parsed
+from copilot_balancer.views.requests import (
+    BODY_LIMIT,
+    FAILURES,
+    LINE_LIMIT,
+    MARKERS,
+    Attribution,
+    Try,
+    comment,
+    event,
+    log_line,
+    metadata,
+    put_headers,
+    recorded,
+    repeated_line,
+    told,
+)
+
+WORK = Try("work", "api.githubcopilot.com", "sticky", "limit", 429, 30.0, "slow down")
+SPARE = Try("spare", "api.githubcopilot.com", "least recently used", "served", 200)
+
+
+def record(*tries, status=200, served=True, note=""):
+    return Attribution("gpt-5", tries, status, 0.8123, served, note)
+
+
+@pytest.mark.parametrize(
+    ("told", "line", "note"),
+    [
+        pytest.param(
+            record(SPARE),
+            "copilot: gpt-5 <- spare (api.githubcopilot.com) 200 in 812 ms, least recently used",
+            "spare 200 (least recently used)",
+            id="served",
+        ),
+        pytest.param(
+            record(WORK, SPARE),
+            "copilot: gpt-5 <- spare (api.githubcopilot.com) 200 in 812 ms, least recently used; "
+            "before: work 429 limit (rests 30 s)",
+            "spare 200 after work 429 (least recently used)",
+            id="failed over",
+        ),
+        pytest.param(
+            record(WORK, status=429, served=False, note="all accounts tried, all refused"),
+            "copilot: gpt-5 <- nobody, 429 in 812 ms: all accounts tried, all refused; "
+            "tried: work 429 limit (rests 30 s)",
+            "nobody after work 429 (all accounts tried, all refused)",
+            id="refused",
+        ),
+        pytest.param(
+            record(SPARE, status=None, note="x"),
+            "copilot: gpt-5 <- spare (api.githubcopilot.com) cut off by the upstream in 812 ms, least recently used",
+            "spare cut off by the upstream (least recently used)",
+            id="cut off",
+        ),
+        pytest.param(
+            Attribution("gpt-5", (SPARE,), None, 0.8123, served=True, client_left=True),
+            "copilot: gpt-5 <- spare (api.githubcopilot.com) the client left in 812 ms, least recently used",
+            "spare the client left (least recently used)",
+            id="the client left",
+        ),
+        pytest.param(
+            record(status=401, served=False),
+            "copilot: gpt-5 <- nobody, 401 in 812 ms",
+            "",
+            id="nobody was asked",
+        ),
+        pytest.param(
+            record(Try("work", "h", "w", "transient", text="server closed connection"), SPARE),
+            "copilot: gpt-5 <- spare (api.githubcopilot.com) 200 in 812 ms, least recently used; "
+            "before: work transient: server closed connection",
+            "spare 200 after work transient (least recently used)",
+            id="no answer at all",
+        ),
+    ],
+)
+def test_line_and_comment(told, line, note):
+    """The log line says account, host, model, reason, attempts and why, status and time; the comment the gist."""
+    assert log_line(told) == line
+    assert comment(told) == note
+
+
+def test_verdicts():
+    """Green when the first account served, yellow after a failover, red when nobody did."""
+    assert record(SPARE).verdict == "served"
+    assert record(WORK, SPARE).verdict == "failed over"
+    assert record(WORK, served=False).verdict == "refused"
+    declined = Attribution("gpt-5", (), 426, 0.1, served=False, declined=True)
+    assert declined.verdict == "declined"
+    assert record(SPARE, status=None).verdict == "cut off"
+    assert Attribution("gpt-5", (SPARE,), None, 0.1, served=True, client_left=True).verdict == "left"
+    assert replace(record(SPARE), error="overloaded").verdict == "failed"
+    assert replace(record(SPARE, status=None), error="overloaded", client_left=True).verdict == "failed"
+    assert set(MARKERS) == {"served", "failed over", "refused", "failed", "declined", "cut off", "left"}
+    assert {verdict for verdict, marker in MARKERS.items() if marker == ":red_circle:"} == FAILURES
+
+
+def test_repeated():
+    """The line for many equal failures says what, who, how it ended, and how often."""
+    refused = record(WORK, status=429, served=False)
+    assert repeated_line(refused, 99, 5.0) == "copilot: gpt-5 <- nobody, 429: repeated 99 times more in 5 s"
+    assert repeated_line(record(SPARE, status=None), 1, 2.0) == (
+        "copilot: gpt-5 <- spare, cut off by the upstream: repeated 1 time more in 2 s"
+    )
+
+
+def test_a_refusal_can_be_inspected():
+    """What an account said that the client never saw stands on the flow, the first 2 KB of it."""
+    tries = (replace(WORK, body="x" * 5000), SPARE)
+    told = metadata(record(*tries))
+    assert told["copilot_attempt_1_body"] == "x" * BODY_LIMIT
+    assert "copilot_attempt_2_body" not in told
+
+
+def test_what_was_changed_is_said():
+    """Another model, what was left out and an error in the answer stand in line, comment, metadata and header."""
+    told = replace(
+        record(WORK, SPARE),
+        served_model="gpt-4.1",
+        moved="left out 3 reasoning items, since its account rests",
+        error="overloaded_error: try later",
+    )
+    assert log_line(told) == (
+        "copilot: gpt-5 -> gpt-4.1 (another model, by your route) <- spare (api.githubcopilot.com) 200 in 812 ms, "
+        "least recently used; an error came in the answer: overloaded_error: try later; "
+        "before: work 429 limit (rests 30 s); left out 3 reasoning items, since its account rests"
+    )
+    assert comment(told) == (
+        "spare 200 after work 429 (least recently used); ANOTHER MODEL: gpt-4.1; "
+        "an error came in the answer: overloaded_error: try later; left out 3 reasoning items, since its account rests"
+    )
+    assert metadata(told) == {
+        "copilot": "failed",
+        "copilot_account": "spare",
+        "copilot_attempts": 2,
+        "copilot_model": "gpt-4.1",
+        "copilot_moved": "left out 3 reasoning items, since its account rests",
+        "copilot_error": "overloaded_error: try later",
+        "copilot_attempt_1": "work 429 limit (rests 30 s) slow down",
+    }
+    put_headers(response := http.Response.make(200), "spare", 2, model="gpt-4.1", moved="3 reasoning items")
+    assert response.headers["x-copilot-model-changed-to"] == "gpt-4.1"
+    assert response.headers["x-copilot-left-out"] == "3 reasoning items"
+
+
+def test_metadata():
+    """The flow's metadata are plain values: who, how often, and each refused attempt."""
+    assert metadata(record(WORK, SPARE)) == {
+        "copilot": "failed over",
+        "copilot_account": "spare",
+        "copilot_attempts": 2,
+        "copilot_attempt_1": "work 429 limit (rests 30 s) slow down",
+    }
+    assert "copilot_account" not in metadata(record(WORK, served=False))
+
+
+def test_headers():
+    """The client learns who answered and how many were asked."""
+    response = http.Response.make(200)
+    put_headers(response, "work", 2)
+    assert response.headers["x-copilot-account"] == "work"
+    assert response.headers["x-copilot-attempts"] == "2"
+    put_headers(response := http.Response.make(429), None, 0)
+    assert "x-copilot-account" not in response.headers
+    assert "x-copilot-model-changed-to" not in response.headers
+
+
+NASTY = (
+    strategies.text(max_size=40)
+    | strategies.text(strategies.characters(categories=("Cc", "Cf", "Cs", "Zl", "Zp", "Co")), min_size=1, max_size=40)
+    | strategies.sampled_from(
+        [
+            "gpt-5\r\n[12:00:00] copilot: gpt-5 <- work (evil) 200",
+            "\x1b[2J\x1b]0;title\x07",
+            "\u202egpt-5\u2066\u2069",
+            "\ud800\udfff",
+            "a" * 10_240,
+            "\N{WOMAN}\N{ZERO WIDTH JOINER}" * 5_000,
+            "\x00\x9b31m\u0085\u2028",
+        ]
+    )
+)
+BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+@strategies.composite
+def nasty_records(draw):
+    tries = draw(
+        strategies.lists(
+            strategies.builds(
+                Try,
+                account=NASTY,
+                host=NASTY,
+                why=NASTY,
+                reason=NASTY | strategies.just("served"),
+                status=strategies.none() | strategies.integers(100, 599),
+                rest=strategies.none() | strategies.floats(),
+                text=NASTY,
+            ),
+            max_size=6,
+        )
+    )
+    return Attribution(
+        what=draw(NASTY),
+        tries=tuple(tries),
+        status=draw(strategies.none() | strategies.integers(100, 599)),
+        seconds=draw(strategies.floats(0, 1e6)),
+        served=bool(tries) and draw(strategies.booleans()),
+        note=draw(NASTY),
+        declined=draw(strategies.booleans()),
+        client_left=draw(strategies.booleans()),
+        request_id="f1",
+        conversation=draw(NASTY),
+        served_model=draw(NASTY),
+        moved=draw(NASTY),
+        error=draw(NASTY),
+    )
+
+
+@given(nasty_records())
+def test_nothing_foreign_forges_a_line(record):
+    """Whatever models, labels, hosts and upstreams are called, each place shows one printable line of bounded length."""
+    lines = [log_line(record), comment(record), repeated_line(record, 99, 5.0)]
+    lines += [value for value in metadata(record).values() if isinstance(value, str)]
+    for line in lines:
+        assert line.isprintable()
+        assert not BIDI & set(line)
+        assert len(line) <= LINE_LIMIT
+        line.encode()
+
+
+@given(NASTY, NASTY, NASTY)
+def test_nothing_foreign_forges_a_header(account, model, moved):
+    """Whatever a label or a model is called, a header's value is visible ASCII of bounded length."""
+    put_headers(response := http.Response.make(200), account, 1, model=model, moved=moved)
+    for name in ("account", "model-changed-to", "left-out", "attempts"):
+        for value in response.headers.get_all(f"x-copilot-{name}"):
+            assert value.isascii()
+            assert value.isprintable()
+            assert 0 < len(value) <= 200
+            assert value == value.strip()
+    assert len(response.headers.fields) <= 5
+
+
+@given(nasty_records())
+def test_an_event_comes_back(record):
+    """What is written about a request, even the worst, is one bounded line of ASCII and tells the same when read."""
+    line = request_log._line(event(record, 1_790_000_000.0))
+    assert line.isascii()
+    assert line.count(b"\n") == 1
+    assert len(line) <= request_log.LINE_BYTES
+    read = parsed(line)
+    assert read is not None
+    assert read.verdict == record.verdict
+    assert read.at == 1_790_000_000.0
+    again = recorded(read)
+    assert told(again).isprintable()
+    if len(again.tries) == len(record.tries):
+        assert again.verdict == record.verdict
+        assert again.status == record.status
+
+
+def test_an_event_tells_the_same():
+    """An ordinary record comes back from its event as it was."""
+    full = replace(
+        record(WORK, SPARE),
+        seconds=0.812,
+        request_id="f1",
+        conversation="0123456789abcdef01234567",
+        served_model="gpt-4.1",
+        moved="left out 3 reasoning items, since its account rests",
+        error="overloaded_error: try later",
+    )
+    read = parsed(request_log._line(event(full, 1_790_000_000.5)))
+    assert read is not None
+    assert (read.account, read.host, read.model) == ("spare", "api.githubcopilot.com", "gpt-4.1")
+    assert recorded(read) == replace(full, conversation="0123456789ab")
+    nobody = record(WORK, status=429, served=False, note="all accounts tried, all refused")
+    assert recorded(parsed(request_log._line(event(nobody, 1.0)))) == replace(nobody, seconds=812.3 / 1000)
