@@ -46,7 +46,7 @@ def mitmdump(script: Path, tmp_path: Path, before: str) -> subprocess.CompletedP
         ),
         pytest.param(
             "sys.modules['copilot_balancer'] = None",
-            "this mitmproxy's Python has no 'copilot_balancer.proxy.addon'",
+            "this mitmproxy's Python has no 'copilot_balancer.proxy'",
             id="nothing of ours",
         ),
         pytest.param(

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from benchmark import client as bench_client
-from benchmark import proxies, rules, traffic
+from benchmark import figures, proxies, rules, traffic
 from benchmark import upstream as bench_upstream
 from copilot_balancer.rules.ranking import STRATEGIES
 

@@ -15,8 +15,8 @@ import pytest
 
 from copilot_balancer import __version__
 from copilot_balancer.cli import doctor, doctor_clients
+from copilot_balancer.cli.clients.doctor import Case, Finding, State
 from copilot_balancer.cli.clients.local_proxy import Listener, usual_authority
-from copilot_balancer.cli.doctor_clients import Case, Finding, State
 from copilot_balancer.errors import UpstreamError
 from copilot_balancer.github.https import Response
 from copilot_balancer.rules.state import AccountState, Cooldown, Memory

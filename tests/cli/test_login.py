@@ -323,7 +323,7 @@ connect = socket.create_connection
 socket.create_connection = lambda _, *rest, **more: connect(("127.0.0.1", int(os.environ["FAKE_PORT"])), *rest, **more)
 certifi.where = lambda: os.environ["FAKE_CA"]
 time.sleep = lambda seconds: None
-from copilot_balancer.cli import main
+from copilot_balancer.cli.main import main
 main()
 """
 

@@ -1,7 +1,5 @@
 import gzip
-import importlib.util
 import json
-import sys
 import tracemalloc
 import zlib
 
@@ -9,7 +7,6 @@ import brotli
 import pytest
 from hypothesis import given, settings, strategies
 
-from copilot_balancer.copilot import error_body
 from copilot_balancer.copilot.encoding import LIMIT, zstd
 from copilot_balancer.copilot.error_body import ErrorBody, read
 
@@ -244,32 +241,6 @@ def zstd_with_a_huge_window():
 def test_unreadable_encodings(encoding, body):
     """What cannot be inflated is an empty body."""
     assert read({"content-encoding": encoding}, body, wall=0.0) == ErrorBody()
-
-
-def test_without_brotli(monkeypatch):
-    """Where it is missing, bodies of its encoding stay unread and the others are read."""
-    monkeypatch.setitem(sys.modules, "brotli", None)
-    spec = importlib.util.spec_from_file_location("without", error_body.__file__)
-    without = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "without", without)
-    spec.loader.exec_module(without)
-    bodies = {"br": brotli.compress(PLAIN), "zstd": zstd.compress(PLAIN), "gzip": gzip.compress(PLAIN)}
-
-    read_as = {name: without.read({"content-encoding": name}, body, wall=0.0).code for name, body in bodies.items()}
-
-    assert read_as == {"br": "", "zstd": "rate_limited", "gzip": "rate_limited"}
-
-
-def test_brotli_without_a_limit(monkeypatch):
-    """An older brotli, which cannot be bounded, is not asked at all."""
-
-    class OldDecompressor:
-        def process(self, data):
-            raise AssertionError("unbounded")
-
-    monkeypatch.setattr(error_body.brotli, "Decompressor", OldDecompressor)
-
-    assert read({"content-encoding": "br"}, brotli.compress(PLAIN), wall=0.0) == ErrorBody()
 
 
 MEGABYTE = bytes(1 << 20)

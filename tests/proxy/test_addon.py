@@ -219,7 +219,7 @@ def test_a_fault_of_ours_opens_no_tunnel(tmp_path, caplog, monkeypatch):
         with pytest.raises(RuntimeError):
             addon.http_connect(flow)
         assert addon.proxy_users[flow.client_conn] == "?"
-        assert caplog.text.count("incident") == 2
+        assert caplog.text.count("copilot: incident") == 2
         assert "secret" not in caplog.text
 
     play(tmp_path, test)

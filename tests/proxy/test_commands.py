@@ -384,9 +384,9 @@ import os
 from pathlib import Path
 
 from mitmproxy import ctx
-from copilot_balancer.commands import Commands
-from copilot_balancer.live_file import LiveProxy
-from copilot_balancer.store import Store
+from copilot_balancer.proxy.commands import Commands
+from copilot_balancer.store.running_proxies import RunningProxy
+from copilot_balancer.store.store import Store
 
 
 class Calls:
@@ -399,7 +399,7 @@ class Calls:
         addons = ctx.master.addons
         balancer = addons.get("copilotbalancer")
         if addons.get("copilot_commands") is None:
-            this = LiveProxy(os.getpid(), 0.0, (), "0")
+            this = RunningProxy(os.getpid(), 0.0, (), "0")
             addons.add(Commands(lambda: balancer.live, Store(balancer.where.state), lambda: this))
         told = []
         for line in json.loads(os.environ["CALLS"]):

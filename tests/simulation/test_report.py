@@ -3,8 +3,9 @@
 from collections import Counter
 
 import pytest
-from report import report
-from report.run import Tally
+
+from simulation import report
+from simulation.run import Tally
 
 
 def tally(**changes):

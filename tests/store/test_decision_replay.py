@@ -203,7 +203,7 @@ def test_a_cut_line_before_a_new_run_is_said(raw):
             id="an input of another type",
         ),
         pytest.param(
-            b'{"begin": 1}', "no pool can be made of this line: : Input should be a dictionary or an instance of PoolState",
+            b'{"begin": 1}', "no pool can be made of this line: : Input should be a dictionary or an instance of RecordedState",
             id="no pool",
         ),
     ],

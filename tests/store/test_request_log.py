@@ -209,8 +209,8 @@ def test_a_line_without_end(folder):
 WRITER = """
 import sys
 from pathlib import Path
-from copilot_balancer.event_file import EventFile
-file = EventFile(Path(sys.argv[1]), file_bytes=int(sys.argv[3]))
+from copilot_balancer.store.request_log import RequestLog
+file = RequestLog(Path(sys.argv[1]), file_bytes=int(sys.argv[3]))
 for number in range(100):
     line = {"time": "2026-09-21T14:13:20Z", "id": f"{sys.argv[2]}-{number}", "what": "x" * 200, "verdict": "served",
             "status": 200, "ms": 1}

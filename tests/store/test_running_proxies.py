@@ -117,9 +117,9 @@ def test_too_many(folder, monkeypatch):
 KILLED = """
 import os, sys
 from pathlib import Path
-from copilot_balancer.live_file import LiveFile, LiveProxy
-ours = LiveFile(Path(sys.argv[1]))
-ours.write(LiveProxy(os.getpid(), 1.0, (), "0"))
+from copilot_balancer.store.running_proxies import RunningProxy, RunningProxyFile
+ours = RunningProxyFile(Path(sys.argv[1]))
+ours.write(RunningProxy(os.getpid(), 1.0, (), "0"))
 print("written", flush=True)
 sys.stdin.read()
 """

@@ -1022,7 +1022,7 @@ def test_it_imports_where_flags_are_missing(tmp_path):
         "import os, filelock, platformdirs, pydantic\n"
         "for name in ('O_NOFOLLOW', 'O_NONBLOCK', 'O_DIRECTORY', 'O_CLOEXEC', 'fchmod', 'geteuid', 'getuid'):\n"
         "    delattr(os, name)\n"
-        "from copilot_balancer import folder, store\n"
+        "from copilot_balancer.store import folder, store\n"
         "folder._POSIX = False\n"
         "from pathlib import Path\n"
         f"s = store.Store(Path({str(tmp_path)!r}) / 'x')\n"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from copilot_balancer.cli.status import tell_limits
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.views import status
 from copilot_balancer.views.status import quota_facts, quota_lines
@@ -88,7 +89,7 @@ def test_limits(tmp_path, capsys, steps, said):
         cli.run(*step)
     capsys.readouterr()
 
-    status.tell_limits(cli.decisions)
+    tell_limits(cli.decisions)
 
     assert " ".join(capsys.readouterr().err.split()).removeprefix("note: ") == said
 
@@ -96,12 +97,12 @@ def test_limits(tmp_path, capsys, steps, said):
 def test_limits_of_nobody(tmp_path, capsys):
     """Without an account there is nothing to tell; without the terms the first one serves."""
     cli = CommandLine(tmp_path)
-    status.tell_limits(cli.decisions)
+    tell_limits(cli.decisions)
     assert capsys.readouterr().err == ""
 
     cli.add("Work", "work")
     cli.add("Dog", "personal")
-    status.tell_limits(cli.decisions)
+    tell_limits(cli.decisions)
     assert "only work serves until you accept" in capsys.readouterr().err
 
 

@@ -208,7 +208,7 @@ def test_unreadable_events(scene, monkeypatch):
     def fail(*_):
         raise BalancerError("events.jsonl: no")
 
-    monkeypatch.setattr("copilot_balancer.cli.dashboard.seen.events", fail)
+    monkeypatch.setattr("copilot_balancer.cli.dashboard.data.events", fail)
 
     async def story():
         async with shown(scene.env) as (app, _):

@@ -85,7 +85,7 @@ def test_bugs_are_found(bug, monkeypatch):
     """A layer with a bug does not pass: the oracle is worth something."""
     owner, name, broken = BUGS[bug]
     if name == "BUFFER_LIMIT":
-        monkeypatch.setattr("layer_simulation.BUFFER_LIMIT", broken)
+        monkeypatch.setattr("support.layer_simulation.BUFFER_LIMIT", broken)
     else:
         monkeypatch.setattr(owner, name, broken)
     assert any(simulate(seed).violations for seed in itertools.chain(range(300), (565, 1275, 1415)))

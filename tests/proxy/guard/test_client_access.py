@@ -37,8 +37,8 @@ def told(monkeypatch):
             return self.owner
 
     told = Told()
-    monkeypatch.setattr(client_access.peers, "owner_of", told.owner_of)
-    monkeypatch.setattr(client_access.peers, "way", lambda: told.way)
+    monkeypatch.setattr(client_access.peer_uid, "owner_of", told.owner_of)
+    monkeypatch.setattr(client_access.peer_uid, "way", lambda: told.way)
     monkeypatch.setattr(client_access.os, "geteuid", lambda: OURS)
     return told
 
@@ -220,11 +220,11 @@ import asyncio, sys
 from mitmproxy import options
 from mitmproxy.tools.dump import DumpMaster
 from copilot_balancer.config import Settings
-from copilot_balancer.doorkeeper import Doorkeeper
+from copilot_balancer.proxy.guard.client_access import ClientAccess
 
 async def serve():
     master = DumpMaster(options.Options(listen_host="127.0.0.1", listen_port=0), with_dumper=False)
-    master.addons.add(Doorkeeper(Settings))
+    master.addons.add(ClientAccess(Settings))
     serving = asyncio.create_task(master.run())
     while not (found := master.addons.get("proxyserver").listen_addrs()):
         await asyncio.sleep(0.01)
