@@ -14,7 +14,8 @@ from importlib import metadata
 import pytest
 
 from copilot_balancer import __version__
-from copilot_balancer.cli import doctor, doctor_clients
+from copilot_balancer.cli import doctor
+from copilot_balancer.cli.clients import doctor as doctor_clients
 from copilot_balancer.cli.clients.doctor import Case, Finding, State
 from copilot_balancer.cli.clients.local_proxy import Listener, usual_authority
 from copilot_balancer.errors import UpstreamError
