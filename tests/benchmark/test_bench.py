@@ -108,7 +108,7 @@ def test_a_percentile_of_nothing():
 def test_the_rules_that_are_measured():
     """The pools of the bench do what their names say."""
     pool = rules.a_pool(3)
-    rules.resting(pool, 6)
+    rules.cooling(pool, 6)
     rules.served(pool, 5, 2, 1.0)
     rules.failed_over(pool, 4, 10_000.0)
     accounts = pool.snapshot(10_000.0).accounts

@@ -9,7 +9,7 @@ from copilot_balancer.rules.classify import classify_event
 from copilot_balancer.rules.types import Exclusion, Nobody, NobodyKind, WhyNot
 from support.pools import RESET
 
-RESTS = WhyNot("github.com:1", "work", "rests after a session limit", 190.0, Exclusion.RESTS)
+COOLDOWN = WhyNot("github.com:1", "work", "rests after a session limit", 190.0, Exclusion.COOLDOWN)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ RESTS = WhyNot("github.com:1", "work", "rests after a session limit", 190.0, Exc
 )
 def test_nobody(kind, status, code):
     """Waiting helps: 429; nobody has the model: 400; a login helps: 401; else 403. One sentence an account."""
-    answer = nobody_serves("/responses", Nobody(kind, (RESTS,), None, None, None, "because"), 100.0)
+    answer = nobody_serves("/responses", Nobody(kind, (COOLDOWN,), None, None, None, "because"), 100.0)
     error = json.loads(answer.content)["error"]
     assert (answer.status_code, error["code"]) == (status, code)
     assert "work: rests after a session limit, free again in 90 s." in error["message"]

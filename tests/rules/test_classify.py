@@ -19,7 +19,7 @@ from copilot_balancer.rules.classify import (
     classify_event,
     classify_exchange,
 )
-from copilot_balancer.rules.types import SERVED, Action, Outcome, Reason, Rest, RestKind, Scope
+from copilot_balancer.rules.types import SERVED, Action, CooldownKind, CooldownRule, Outcome, Reason, Scope
 
 WALL = 1_790_000_000.0
 
@@ -59,32 +59,34 @@ class Case:
 
 
 def meaning(reason, scope, action, *rest, **more):
-    return Meaning(reason, scope, action, Rest(*rest, **more) if rest else Rest(RestKind.NONE))
+    return Meaning(reason, scope, action, CooldownRule(*rest, **more) if rest else CooldownRule(CooldownKind.NONE))
 
 
 # outcomes.md, spelled out once more, so that a change of the table is seen here
-LIMIT = meaning(Reason.LIMIT, Scope.ACCOUNT, Action.NEXT, RestKind.LADDER)
-SESSION = meaning(Reason.SESSION_LIMIT, Scope.ACCOUNT, Action.NEXT, RestKind.RESET, window="session")
-WEEKLY = meaning(Reason.WEEKLY_LIMIT, Scope.ACCOUNT, Action.NEXT, RestKind.RESET, 3600.0, "weekly")
-MODEL_LIMIT = meaning(Reason.MODEL_LIMIT, Scope.ACCOUNT_MODEL, Action.NEXT, RestKind.LADDER)
-AGENT = meaning(Reason.AGENT_LIMIT, Scope.ACCOUNT, Action.NEXT, RestKind.SECONDS, 300.0)
+LIMIT = meaning(Reason.LIMIT, Scope.ACCOUNT, Action.NEXT, CooldownKind.LADDER)
+SESSION = meaning(Reason.SESSION_LIMIT, Scope.ACCOUNT, Action.NEXT, CooldownKind.RESET, window="session")
+WEEKLY = meaning(Reason.WEEKLY_LIMIT, Scope.ACCOUNT, Action.NEXT, CooldownKind.RESET, 3600.0, "weekly")
+MODEL_LIMIT = meaning(Reason.MODEL_LIMIT, Scope.ACCOUNT_MODEL, Action.NEXT, CooldownKind.LADDER)
+AGENT = meaning(Reason.AGENT_LIMIT, Scope.ACCOUNT, Action.NEXT, CooldownKind.SECONDS, 300.0)
 QUOTA = meaning(
-    Reason.QUOTA, Scope.ACCOUNT_PAID_MODELS, Action.NEXT, RestKind.RESET, 3600.0, "premium", recheck=21600.0
+    Reason.QUOTA, Scope.ACCOUNT_PAID_MODELS, Action.NEXT, CooldownKind.RESET, 3600.0, "premium", recheck=21600.0
 )
-OVERLOADED = meaning(Reason.OVERLOADED, Scope.NOBODY, Action.NEXT_ONCE, RestKind.SECONDS, 10.0)
+OVERLOADED = meaning(Reason.OVERLOADED, Scope.NOBODY, Action.NEXT_ONCE, CooldownKind.SECONDS, 10.0)
 CLIENT = meaning(Reason.CLIENT_LIMITED, Scope.NOBODY, Action.PASS)
-UNSUPPORTED = meaning(Reason.MODEL_MISSING, Scope.ACCOUNT_MODEL, Action.NEXT, RestKind.SECONDS, 30.0, repeated=900.0)
-UNAVAILABLE = meaning(Reason.MODEL_MISSING, Scope.CREDENTIAL_MODEL, Action.NEXT, RestKind.SECONDS, 3600.0)
+UNSUPPORTED = meaning(
+    Reason.MODEL_MISSING, Scope.ACCOUNT_MODEL, Action.NEXT, CooldownKind.SECONDS, 30.0, repeated=900.0
+)
+UNAVAILABLE = meaning(Reason.MODEL_MISSING, Scope.CREDENTIAL_MODEL, Action.NEXT, CooldownKind.SECONDS, 3600.0)
 REQUEST = meaning(Reason.REQUEST, Scope.REQUEST, Action.PASS)
 NOBODY = meaning(Reason.REQUEST, Scope.NOBODY, Action.PASS)
 CREDENTIAL = meaning(Reason.CREDENTIAL, Scope.CREDENTIAL, Action.SAME)
-LOGIN = meaning(Reason.NEEDS_LOGIN, Scope.ACCOUNT, Action.NEXT, RestKind.UNTIL_LOGIN)
+LOGIN = meaning(Reason.NEEDS_LOGIN, Scope.ACCOUNT, Action.NEXT, CooldownKind.UNTIL_LOGIN)
 CONVERSATION = meaning(Reason.CONVERSATION, Scope.CONVERSATION, Action.OWNER)
 PREFIX = meaning(Reason.PREFIX, Scope.HOST, Action.SAME)
-NO_ACCESS = meaning(Reason.NO_ACCESS, Scope.ACCOUNT, Action.NEXT, RestKind.SECONDS, 3600.0)
-BLOCKED = meaning(Reason.BLOCKED, Scope.ACCOUNT, Action.STOP, RestKind.UNTIL_USER)
+NO_ACCESS = meaning(Reason.NO_ACCESS, Scope.ACCOUNT, Action.NEXT, CooldownKind.SECONDS, 3600.0)
+BLOCKED = meaning(Reason.BLOCKED, Scope.ACCOUNT, Action.STOP, CooldownKind.UNTIL_USER)
 WRONG_HOST = meaning(Reason.WRONG_HOST, Scope.HOST, Action.SAME)
-TRANSIENT = meaning(Reason.TRANSIENT, Scope.NOBODY, Action.NEXT_ONCE, RestKind.SECONDS, 30.0)
+TRANSIENT = meaning(Reason.TRANSIENT, Scope.NOBODY, Action.NEXT_ONCE, CooldownKind.SECONDS, 30.0)
 UNKNOWN = meaning(Reason.UNKNOWN, Scope.NOBODY, Action.PASS)
 
 CASES = [
@@ -595,7 +597,7 @@ def test_connection(message, expected, sent):
 
 # --- token exchange ---------------------------------------------------------------------------------------------------
 
-EXCHANGE_LIMIT = meaning(Reason.TRANSIENT, Scope.ACCOUNT, Action.NEXT, RestKind.SECONDS, 60.0)
+EXCHANGE_LIMIT = meaning(Reason.TRANSIENT, Scope.ACCOUNT, Action.NEXT, CooldownKind.SECONDS, 60.0)
 
 
 def refused(notification):

@@ -6,11 +6,11 @@ import pytest
 
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.rules.cooldowns import (
+    backoff_step,
     blocked,
     clear,
     counted,
     health,
-    height,
     is_long,
     learn,
     listed,
@@ -19,7 +19,7 @@ from copilot_balancer.rules.cooldowns import (
     take_back,
 )
 from copilot_balancer.rules.state import AccountState, Cooldown, Count, ModelFact
-from copilot_balancer.rules.types import SERVED, Action, Attempt, Outcome, Reason, Rest, RestKind, Scope
+from copilot_balancer.rules.types import SERVED, Action, Attempt, CooldownKind, CooldownRule, Outcome, Reason, Scope
 from support.pools import (
     AGENT_LIMIT,
     BAD_CREDENTIALS,
@@ -64,7 +64,7 @@ def rests(state: AccountState) -> list[tuple[str, str | None, float, str]]:
     return [(rest.reason, rest.model, rest.until - START, rest.source) for rest in state.cooldowns]
 
 
-EXCHANGE_LIMIT = Outcome(Reason.TRANSIENT, Scope.ACCOUNT, Action.NEXT, Rest(RestKind.SECONDS, 60.0))
+EXCHANGE_LIMIT = Outcome(Reason.TRANSIENT, Scope.ACCOUNT, Action.NEXT, CooldownRule(CooldownKind.SECONDS, 60.0))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ EXCHANGE_LIMIT = Outcome(Reason.TRANSIENT, Scope.ACCOUNT, Action.NEXT, Rest(Rest
         pytest.param(hinted(FAULT, 5), ("transient", "gpt", 5, "server"), id="a fault with a hint"),
         pytest.param(EXCHANGE_LIMIT, ("transient", None, 60, "ladder"), id="a limit of the token exchange"),
         pytest.param(
-            replace(QUOTA, rest=Rest(RestKind.RESET, window="premium")),
+            replace(QUOTA, rest=CooldownRule(CooldownKind.RESET, window="premium")),
             ("quota", None, HOUR, "ladder"),
             id="quota, plain",
         ),
@@ -120,7 +120,10 @@ def test_what_never_rests_an_account(outcome):
         pytest.param(hinted(MODEL_LIMIT, 30 * HOUR), DAY, 30 * HOUR, id="model"),
         pytest.param(hinted(QUOTA, 10 * HOUR), 6 * HOUR, 10 * HOUR, id="quota"),
         pytest.param(
-            hinted(replace(QUOTA, rest=Rest(RestKind.RESET)), 10 * HOUR), 6 * HOUR, 10 * HOUR, id="quota, plain"
+            hinted(replace(QUOTA, rest=CooldownRule(CooldownKind.RESET)), 10 * HOUR),
+            6 * HOUR,
+            10 * HOUR,
+            id="quota, plain",
         ),
         pytest.param(hinted(OVERLOADED, HOUR), 60, HOUR, id="nobody's fault"),
         pytest.param(hinted(FAULT, HOUR), 60, HOUR, id="fault"),
@@ -170,11 +173,11 @@ def test_the_ladder():
 def test_the_ladder_decays():
     """One step down for each quarter of an hour since it was last raised; models have ladders of their own."""
     state = AccountState(strikes={"": (3, START), "gpt": (2, START)})
-    assert [height(state, "", START + minutes * MINUTE) for minutes in (0, 14, 15, 29, 30, 45, 600)] == [
+    assert [backoff_step(state, "", START + minutes * MINUTE) for minutes in (0, 14, 15, 29, 30, 45, 600)] == [
         3, 3, 2, 2, 1, 0, 0
     ]  # fmt: skip
-    assert height(state, "gpt", START) == 2
-    assert height(state, "o9", START) == 0
+    assert backoff_step(state, "gpt", START) == 2
+    assert backoff_step(state, "o9", START) == 0
     taught(LIMIT, state, at=START + 31 * MINUTE)
     assert state.strikes[""] == (2, START + 31 * MINUTE)
 
@@ -272,8 +275,8 @@ def test_health_decays_and_heals():
         pytest.param(MISSING, 30, 900, id="not supported"),
         pytest.param(INTEGRATOR, HOUR, HOUR, id="integrator"),
         pytest.param(hinted(MISSING, 44), 44, 44, id="hint"),
-        pytest.param(replace(MISSING, rest=Rest(RestKind.NONE)), 30, 900, id="not supported, plain"),
-        pytest.param(replace(INTEGRATOR, rest=Rest(RestKind.NONE)), HOUR, HOUR, id="integrator, plain"),
+        pytest.param(replace(MISSING, rest=CooldownRule(CooldownKind.NONE)), 30, 900, id="not supported, plain"),
+        pytest.param(replace(INTEGRATOR, rest=CooldownRule(CooldownKind.NONE)), HOUR, HOUR, id="integrator, plain"),
     ],
 )
 def test_how_long_a_model_is_missing(outcome, first, again):

@@ -269,7 +269,7 @@ def test_in_a_tool_loop_nobody_but_the_owner_is_asked():
     assert nobody.why == "not retried, because no other account can go on with what this one began"
     later = bench.ask(owner="github.com:b", bound=True).nobody()
     assert (later.kind, later.give, later.retry_after) == (NobodyKind.LIMITED, None, 30)
-    assert [(why.label, why.bar) for why in later.accounts] == [("a", Exclusion.BOUND), ("b", Exclusion.RESTS)]
+    assert [(why.label, why.bar) for why in later.accounts] == [("a", Exclusion.BOUND), ("b", Exclusion.COOLDOWN)]
     bench.now += 30
     assert bench.ask(owner="github.com:b", bound=True).sent() == "b"
 

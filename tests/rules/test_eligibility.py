@@ -10,13 +10,13 @@ from copilot_balancer.rules.eligibility import (
     ALL_WINDOWS,
     PoolAccount,
     at_reserve,
+    cooling,
     doubted,
     lacks,
     learnt,
     left,
     pace,
     probed,
-    resting,
     scarce,
     settled,
     unproved,
@@ -143,7 +143,7 @@ REST = Cooldown(START, START + MINUTE, "limit")
 )  # fmt: skip
 def test_which_rest_keeps_a_model_away(state, model, until):
     """The longest one that still runs, is not over, and concerns this model."""
-    rest = resting(state, model, START)
+    rest = cooling(state, model, START)
     assert (None if rest is None else rest.until - START) == until
 
 
@@ -220,7 +220,7 @@ def test_a_probe_is_one_requests_for_a_while():
         ),
         pytest.param(member(has=()), (Exclusion.MODEL, "does not have the model gpt", None), id="seeded without"),
         pytest.param(
-            member(state=AccountState(cooldowns=[REST])), (Exclusion.RESTS, "rests after a rate limit", START + 60), id="rests"
+            member(state=AccountState(cooldowns=[REST])), (Exclusion.COOLDOWN, "rests after a rate limit", START + 60), id="rests"
         ),
         pytest.param(
             member(state=AccountState(cooldowns=[replace(REST, reason="no access")])),
@@ -232,7 +232,7 @@ def test_a_probe_is_one_requests_for_a_while():
         ),
         pytest.param(
             member(state=AccountState(cooldowns=[replace(REST, reason="of a newer version")])),
-            (Exclusion.RESTS, "rests", START + 60), id="a reason of a newer version",
+            (Exclusion.COOLDOWN, "rests", START + 60), id="a reason of a newer version",
         ),
         pytest.param(member(state=AccountState(cooldowns=[LONG])), None, id="may be probed"),
         pytest.param(

@@ -4,25 +4,25 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from copilot_balancer.rules.types import NO_REST, SERVED, Action, Outcome, Reason, Rest, RestKind, Scope
+from copilot_balancer.rules.types import NO_COOLDOWN, SERVED, Action, CooldownKind, CooldownRule, Outcome, Reason, Scope
 
 
 def test_a_served_request_concerns_nobody():
     """Nothing rests, nothing is done."""
     assert (SERVED.reason, SERVED.scope, SERVED.action, SERVED.rest) == (
-        Reason.SERVED, Scope.NOBODY, Action.PASS, Rest(RestKind.NONE),
+        Reason.SERVED, Scope.NOBODY, Action.PASS, CooldownRule(CooldownKind.NONE),
     )  # fmt: skip
     assert (SERVED.retry_after, SERVED.models, SERVED.status, SERVED.sent) == (None, (), None, True)
 
 
-@pytest.mark.parametrize("value", [SERVED, NO_REST], ids=["outcome", "rest"])
+@pytest.mark.parametrize("value", [SERVED, NO_COOLDOWN], ids=["outcome", "rest"])
 def test_values_are_frozen(value):
     """They stand in decisions and logs, so nobody changes them later."""
     with pytest.raises(FrozenInstanceError):
         setattr(value, fields(value)[0].name, None)
 
 
-@pytest.mark.parametrize("words", [Reason, Scope, Action, RestKind])
+@pytest.mark.parametrize("words", [Reason, Scope, Action, CooldownKind])
 def test_words_are_for_people(words):
     """Each word is printed as it is: lower case, unlike every other."""
     assert all(str(word) == word.value == word.value.lower() for word in words)

@@ -698,8 +698,8 @@ def test_a_clear_before_the_start_is_kept():
     bench.now += 10
     pool = Pool(Policy(), decisions(account("a", cleared={"": START + 5, "gpt": START + 5}), "b"), bench.now)
     pool.remember(memory, bench.now)
-    assert pool.rest_left("github.com:a", "gpt", bench.now) is None
-    assert pool.rest_left("github.com:b", "gpt", bench.now) == HOUR - 10
+    assert pool.cooldown_left("github.com:a", "gpt", bench.now) is None
+    assert pool.cooldown_left("github.com:b", "gpt", bench.now) == HOUR - 10
 
 
 @pytest.mark.parametrize("jump", [-DAY, DAY, -10 * 365 * DAY])

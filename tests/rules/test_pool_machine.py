@@ -273,7 +273,7 @@ class PoolMachine(RuleBasedStateMachine):
         repairs = [one.attempt.repair for one in request.tried]
         if request.bound and attempt.account_id != request.owner:
             maker = self.why_not(request, request.owner)
-            assert maker not in (None, Exclusion.RESTS, Exclusion.PROBED), (
+            assert maker not in (None, Exclusion.COOLDOWN, Exclusion.PROBED), (
                 "in a tool loop nobody but its maker, while it can come back"
             )
         assert not attempt.bare or (attempt.repair and request.tried[-1].outcome.reason is Reason.CONVERSATION)
@@ -391,7 +391,7 @@ class PoolMachine(RuleBasedStateMachine):
                 spans = [rest.until - rest.began for rest in state.cooldowns]
                 spans += [fact.until - fact.began for fact in state.models.values()]
                 for model in MODELS:
-                    left = self.pool.rest_left(key, model, self.now) or 0.0
+                    left = self.pool.cooldown_left(key, model, self.now) or 0.0
                     assert left <= max([*spans, 0.0]), "a clock jump makes no rest longer"
             self.told, self.refused, self.places = {}, {}, {}
             return
@@ -476,7 +476,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def rests(self):
         return {
-            (label, model): self.pool.rest_left(f"github.com:{label}", model, self.now)
+            (label, model): self.pool.cooldown_left(f"github.com:{label}", model, self.now)
             for label in LABELS
             for model in MODELS
         }

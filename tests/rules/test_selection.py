@@ -161,7 +161,7 @@ def test_why_the_others_may_not():
     barred = select(on, tried("a"), START, None).barred
     assert {key[-1]: bar for key, bar in barred.items()} == {
         "a": Exclusion.TRIED,
-        "b": Exclusion.RESTS,
+        "b": Exclusion.COOLDOWN,
         "c": Exclusion.DISABLED,
     }
     told = whys(on, tried("a"), START, barred)
@@ -170,7 +170,7 @@ def test_why_the_others_may_not():
         ("b", "rests after a rate limit", START + 60),
         ("c", "is turned off", None),
     ]
-    assert select(on, tried("b"), START, None).barred["github.com:b"] is Exclusion.RESTS
+    assert select(on, tried("b"), START, None).barred["github.com:b"] is Exclusion.COOLDOWN
     again = select(on, tried("a"), START, None, frozenset({"github.com:a"}))
     assert [one.account.label for one in again.ready] == ["a"]
 

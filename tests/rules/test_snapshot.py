@@ -6,7 +6,7 @@ import pytest
 
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.rules.accounts import Status
-from copilot_balancer.rules.snapshot import RestView
+from copilot_balancer.rules.snapshot import CooldownView
 from copilot_balancer.rules.types import SERVED, Attempt, Hold, Nobody, Policy
 from support.pools import (
     BAD_CREDENTIALS,
@@ -43,7 +43,7 @@ def test_an_account_as_people_see_it():
     )  # fmt: skip
     assert (first.fence, first.priority, first.weight, first.reserve) == ("default", 2, 3.0, 5.0)
     assert (first.enabled, first.home, first.status) == (True, True, Status.COOLING)
-    assert first.rests == (RestView("quota", None, 6 * HOUR - MINUTE, "server", 10 * HOUR - MINUTE),)
+    assert first.rests == (CooldownView("quota", None, 6 * HOUR - MINUTE, "server", 10 * HOUR - MINUTE),)
     assert first.quota == {"premium": QuotaWindow(40.0, seen_at=START)}
     assert (first.in_flight, first.last_used, first.served, first.refused) == (0, START, 0, 1)
     assert first.why_not == "has used up its quota"
@@ -75,7 +75,7 @@ def test_the_status_of_an_account():
     assert views["off"].why_not == "is turned off"
     assert views["login"].why_not == "needs a login"
     assert views["model"].why_not is None
-    assert views["model"].rests == (RestView("model limit", "gpt", 90, "server", None),)
+    assert views["model"].rests == (CooldownView("model limit", "gpt", 90, "server", None),)
     assert views["new"].last_used is None
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, strategies
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.rules import state as room
 from copilot_balancer.rules.state import (
+    LONGEST_COOLDOWN,
     LONGEST_DATE,
-    LONGEST_REST,
     MAX_CONVERSATIONS,
     MAX_COOLDOWNS,
     MAX_MODELS,
@@ -353,7 +353,7 @@ def test_a_clock_jump_never_makes_a_rest_longer(state, jump):
     after = memory.accounts["a"]
     for rest, before in zip(after.cooldowns, state.cooldowns, strict=True):
         assert rest.began <= wall
-        assert rest.until - wall <= min(before.until - before.began, LONGEST_REST)
+        assert rest.until - wall <= min(before.until - before.began, LONGEST_COOLDOWN)
         assert rest.until <= before.until
     past = [
         *after.healed.values(), *(at for _, at in after.strikes.values()), *after.faults, after.last_used,
@@ -376,7 +376,7 @@ def test_absurd_dates_are_cut():
     )
     after = restored(Memory({"a": state}), NOW).accounts["a"]
 
-    assert after.cooldowns[0] == Cooldown(NOW, NOW + LONGEST_REST, "limit", told_until=NOW + LONGEST_DATE)
+    assert after.cooldowns[0] == Cooldown(NOW, NOW + LONGEST_COOLDOWN, "limit", told_until=NOW + LONGEST_DATE)
     assert after.cooldowns[1].until == NOW
     assert after.quota["premium"].resets_at == NOW + LONGEST_DATE
     assert after.models["gpt"].until == NOW + 2 * DAY

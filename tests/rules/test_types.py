@@ -54,7 +54,7 @@ def test_one_sentence_an_account():
     nobody = Nobody(
         kind=NobodyKind.LIMITED,
         accounts=(
-            WhyNot("github.com:1", "work", "rests after a session limit", 1700.0, Exclusion.RESTS),
+            WhyNot("github.com:1", "work", "rests after a session limit", 1700.0, Exclusion.COOLDOWN),
             WhyNot("github.com:2", "home", "needs a login", None, Exclusion.LOGIN),
         ),
         free_at=1700.0,

@@ -113,7 +113,7 @@ class Bench:
         return pool
 
     def rest(self, label: str, model: str | None = "gpt") -> float | None:
-        left = self.pool.rest_left(f"github.com:{label}", model, self.now)
+        left = self.pool.cooldown_left(f"github.com:{label}", model, self.now)
         return None if left is None else round(left, 3)
 
     def view(self, label: str):

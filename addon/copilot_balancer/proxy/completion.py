@@ -110,7 +110,7 @@ def _learn(exchange: Exchange, account: Account, attempt: Attempt, passing: Resp
     else:
         return ""
     live.pool.record(attempt, late, now)
-    rest = live.pool.rest_left(account.id, attempt.model, now)
+    rest = live.pool.cooldown_left(account.id, attempt.model, now)
     if passing.error is None:
         return ""
     return f"{late.reason}{f' (rests {duration(rest)})' if rest else ''}: {late.text or late.code}"

@@ -382,7 +382,7 @@ class Exchange:
         if outcome.reason is Reason.PREFIX and self.bearer is not None:
             key = (self.account.fingerprint, self.bearer.host)
             self.live.prefixes[key] = "token" if self.live.prefixes.get(key, "Bearer") == "Bearer" else "Bearer"
-        rest = self.live.pool.rest_left(self.attempt.account_id, self.attempt.model, now)
+        rest = self.live.pool.cooldown_left(self.attempt.account_id, self.attempt.model, now)
         self.tries[-1] = replace(self.tries[-1], rest=rest)
         self.next = self.live.pool.assign(self.request, self.live.now())
 

@@ -97,7 +97,7 @@ class WebSocketFrames:
         live.pool.record(self._attempt, outcome, now)
         if outcome.action not in _MOVES:
             return
-        rest = live.pool.rest_left(self._account.id, self._attempt.model, now)
+        rest = live.pool.cooldown_left(self._account.id, self._attempt.model, now)
         logger.warning(
             "copilot: %s <- %s said in its WebSocket: %s%s; the socket is closed, so that the client comes back",
             printable(self._attempt.model or "?", 80),

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from copilot_balancer.copilot.encoding import LIMIT as BODY_LIMIT
 from copilot_balancer.copilot.error_body import ErrorBody, before_colon, read, read_json
-from copilot_balancer.rules.types import NO_REST, SERVED, Action, Outcome, Reason, Rest, RestKind, Scope
+from copilot_balancer.rules.types import NO_COOLDOWN, SERVED, Action, CooldownKind, CooldownRule, Outcome, Reason, Scope
 from copilot_balancer.text import printable
 
 __all__ = [
@@ -23,11 +23,11 @@ __all__ = [
     "RULES",
     "SERVED",
     "Action",
+    "CooldownKind",
+    "CooldownRule",
     "Meaning",
     "Outcome",
     "Reason",
-    "Rest",
-    "RestKind",
     "Rule",
     "Scope",
     "classify",
@@ -47,7 +47,7 @@ class Meaning:
     reason: Reason
     scope: Scope
     action: Action
-    rest: Rest = NO_REST
+    rest: CooldownRule = NO_COOLDOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,39 +81,43 @@ class Rule:
 
 # --- what there is to say ---------------------------------------------------------------------------------------------
 
-_LADDER = Rest(RestKind.LADDER)
-_HOUR = Rest(RestKind.SECONDS, 3600.0)
+_LADDER = CooldownRule(CooldownKind.LADDER)
+_HOUR = CooldownRule(CooldownKind.SECONDS, 3600.0)
 
 UNKNOWN = Meaning(Reason.UNKNOWN, Scope.NOBODY, Action.PASS)
 LIMIT = Meaning(Reason.LIMIT, Scope.ACCOUNT, Action.NEXT, _LADDER)
-SESSION_LIMIT = Meaning(Reason.SESSION_LIMIT, Scope.ACCOUNT, Action.NEXT, Rest(RestKind.RESET, window="session"))
-WEEKLY_LIMIT = Meaning(Reason.WEEKLY_LIMIT, Scope.ACCOUNT, Action.NEXT, Rest(RestKind.RESET, 3600.0, window="weekly"))
+SESSION_LIMIT = Meaning(
+    Reason.SESSION_LIMIT, Scope.ACCOUNT, Action.NEXT, CooldownRule(CooldownKind.RESET, window="session")
+)
+WEEKLY_LIMIT = Meaning(
+    Reason.WEEKLY_LIMIT, Scope.ACCOUNT, Action.NEXT, CooldownRule(CooldownKind.RESET, 3600.0, window="weekly")
+)
 MODEL_LIMIT = Meaning(Reason.MODEL_LIMIT, Scope.ACCOUNT_MODEL, Action.NEXT, _LADDER)
-AGENT_LIMIT = Meaning(Reason.AGENT_LIMIT, Scope.ACCOUNT, Action.NEXT, Rest(RestKind.SECONDS, 300.0))
+AGENT_LIMIT = Meaning(Reason.AGENT_LIMIT, Scope.ACCOUNT, Action.NEXT, CooldownRule(CooldownKind.SECONDS, 300.0))
 QUOTA = Meaning(
     Reason.QUOTA,
     Scope.ACCOUNT_PAID_MODELS,
     Action.NEXT,
     # an admin can raise a budget at any time, so it is asked again every six hours
-    Rest(RestKind.RESET, 3600.0, window="premium", recheck=6 * 3600.0),
+    CooldownRule(CooldownKind.RESET, 3600.0, window="premium", recheck=6 * 3600.0),
 )
-OVERLOADED = Meaning(Reason.OVERLOADED, Scope.NOBODY, Action.NEXT_ONCE, Rest(RestKind.SECONDS, 10.0))
+OVERLOADED = Meaning(Reason.OVERLOADED, Scope.NOBODY, Action.NEXT_ONCE, CooldownRule(CooldownKind.SECONDS, 10.0))
 CLIENT_LIMITED = Meaning(Reason.CLIENT_LIMITED, Scope.NOBODY, Action.PASS)
 NOT_SUPPORTED = Meaning(
-    Reason.MODEL_MISSING, Scope.ACCOUNT_MODEL, Action.NEXT, Rest(RestKind.SECONDS, 30.0, repeated=900.0)
+    Reason.MODEL_MISSING, Scope.ACCOUNT_MODEL, Action.NEXT, CooldownRule(CooldownKind.SECONDS, 30.0, repeated=900.0)
 )
 NOT_AVAILABLE = Meaning(Reason.MODEL_MISSING, Scope.CREDENTIAL_MODEL, Action.NEXT, _HOUR)
 REQUEST = Meaning(Reason.REQUEST, Scope.REQUEST, Action.PASS)
 NOBODYS_FAULT = Meaning(Reason.REQUEST, Scope.NOBODY, Action.PASS)
 CREDENTIAL = Meaning(Reason.CREDENTIAL, Scope.CREDENTIAL, Action.SAME)
-NEEDS_LOGIN = Meaning(Reason.NEEDS_LOGIN, Scope.ACCOUNT, Action.NEXT, Rest(RestKind.UNTIL_LOGIN))
+NEEDS_LOGIN = Meaning(Reason.NEEDS_LOGIN, Scope.ACCOUNT, Action.NEXT, CooldownRule(CooldownKind.UNTIL_LOGIN))
 CONVERSATION = Meaning(Reason.CONVERSATION, Scope.CONVERSATION, Action.OWNER)
 PREFIX = Meaning(Reason.PREFIX, Scope.HOST, Action.SAME)
 NO_ACCESS = Meaning(Reason.NO_ACCESS, Scope.ACCOUNT, Action.NEXT, _HOUR)
-BLOCKED = Meaning(Reason.BLOCKED, Scope.ACCOUNT, Action.STOP, Rest(RestKind.UNTIL_USER))
+BLOCKED = Meaning(Reason.BLOCKED, Scope.ACCOUNT, Action.STOP, CooldownRule(CooldownKind.UNTIL_USER))
 WRONG_HOST = Meaning(Reason.WRONG_HOST, Scope.HOST, Action.SAME)
-TRANSIENT = Meaning(Reason.TRANSIENT, Scope.NOBODY, Action.NEXT_ONCE, Rest(RestKind.SECONDS, 30.0))
-EXCHANGE_LIMIT = Meaning(Reason.TRANSIENT, Scope.ACCOUNT, Action.NEXT, Rest(RestKind.SECONDS, 60.0))
+TRANSIENT = Meaning(Reason.TRANSIENT, Scope.NOBODY, Action.NEXT_ONCE, CooldownRule(CooldownKind.SECONDS, 30.0))
+EXCHANGE_LIMIT = Meaning(Reason.TRANSIENT, Scope.ACCOUNT, Action.NEXT, CooldownRule(CooldownKind.SECONDS, 60.0))
 
 # --- the table --------------------------------------------------------------------------------------------------------
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 
 from copilot_balancer.copilot.quota import WINDOW_LENGTHS
 from copilot_balancer.rules.state import (
-    LONG_REST,
+    LONG_COOLDOWN,
+    LONGEST_COOLDOWN,
     LONGEST_DATE,
-    LONGEST_REST,
     MAX_FAULTS,
     PAID,
     AccountState,
@@ -31,7 +31,7 @@ from copilot_balancer.rules.state import (
     newest_models,
     undominated,
 )
-from copilot_balancer.rules.types import Attempt, Outcome, Reason, RestKind, Scope
+from copilot_balancer.rules.types import Attempt, CooldownKind, Outcome, Reason, Scope
 
 SESSION = WINDOW_LENGTHS["session"]
 SHORTEST_SESSION_WAIT = 60.0
@@ -42,25 +42,25 @@ LADDER_STEPS = 5
 """60 s doubled four times is 16 min: the top."""
 LADDER_DECAY = 15 * 60.0
 """Seconds for one step down; at the top it is the rest itself, so a lasting limit keeps resting 15 min."""
-SHORTEST_REST = 1.0
+SHORTEST_COOLDOWN = 1.0
 """Whatever the server says (``Retry-After: 0``)."""
-SHORT_FAULT_REST = 60.0
+SHORT_FAULT_COOLDOWN = 60.0
 """The longest rest for what is nobody's fault (security.md, rule 17)."""
 FAULT_WINDOW = 120.0
 FAULT_COUNT = 3
-FAULT_REST = 30.0
+FAULT_COOLDOWN = 30.0
 """Three transient faults in two minutes rest the account for half a minute."""
-QUOTA_REST = 3600.0
+QUOTA_COOLDOWN = 3600.0
 """After a 402 when nobody knows the reset; budgets are raised at any time (copilot-protocol.md 9). Doubled while it
 proves too short, up to `QUOTA_RECHECK`."""
 QUOTA_RECHECK = 6 * 3600.0
-INTEGRATOR_REST = 3600.0
+INTEGRATOR_COOLDOWN = 3600.0
 """A model that the credential's app may not use: an hour, or until its list names the model."""
-MODEL_REST = 30.0
+MODEL_COOLDOWN = 30.0
 """``model_not_supported`` can be transient: the catalogue settles within seconds (copilot-protocol.md 5.4)."""
-MODEL_REST_REPEATED = 15 * 60.0
+MODEL_COOLDOWN_REPEATED = 15 * 60.0
 """Doubled each time after that, up to `LONGEST_MODEL_REST`."""
-LONGEST_MODEL_REST = 6 * 3600.0
+LONGEST_MODEL_COOLDOWN = 6 * 3600.0
 NEAR_ZERO = 5.0
 """Percent: a session window with more left is not what was refused (a burst limit of seconds has the same code)."""
 
@@ -80,7 +80,7 @@ class Mark:
     after: ModelFact | None = None
 
 
-def height(state: AccountState, key: str, now: float) -> int:
+def backoff_step(state: AccountState, key: str, now: float) -> int:
     """The step of the ladder on which an account (``""``) or a model of it stands; 0 is the ground."""
     steps, raised = state.strikes.get(key, (0, 0.0))
     return max(0, steps - int(max(0.0, now - raised) // LADDER_DECAY))
@@ -88,7 +88,7 @@ def height(state: AccountState, key: str, now: float) -> int:
 
 def health(state: AccountState, model: str | None, now: float) -> float:
     """Between 0 and 1: ``1 / (1 + steps on the ladder + transient faults of the last two minutes / 3)``."""
-    steps = height(state, "", now) + (height(state, model, now) if model else 0)
+    steps = backoff_step(state, "", now) + (backoff_step(state, model, now) if model else 0)
     return 1.0 / (1.0 + steps + len(_recent(state, now)) / FAULT_COUNT)
 
 
@@ -124,10 +124,10 @@ def learn(
     if outcome.reason is Reason.SESSION_LIMIT and outcome.retry_after is not None:
         _measure(state, attempt, now, outcome.retry_after)
     kind = outcome.rest.kind
-    if kind is RestKind.UNTIL_USER:
+    if kind is CooldownKind.UNTIL_USER:
         state.blocked_at, state.blocked_why, state.blocked_under = now, outcome.text or outcome.code, enabled_at
         return None
-    if kind is RestKind.UNTIL_LOGIN or (direct and outcome.reason is Reason.CREDENTIAL):
+    if kind is CooldownKind.UNTIL_LOGIN or (direct and outcome.reason is Reason.CREDENTIAL):
         if attempt.began >= state.healed.get("", 0.0):
             state.rejected_at = now
         return None
@@ -140,7 +140,7 @@ def learn(
         if attempt.repair:
             _rest(state, attempt, outcome, None, now)
         return None
-    if kind is RestKind.NONE:
+    if kind is CooldownKind.NONE:
         return None
     if outcome.scope in (Scope.ACCOUNT_MODEL, Scope.CREDENTIAL_MODEL, Scope.NOBODY):
         return _rest(state, attempt, outcome, attempt.model, now)
@@ -198,7 +198,7 @@ def clear(state: AccountState, model: str, at: float) -> None:
 
 def is_long(rest: Cooldown | ModelFact) -> bool:
     """Whether one attempt goes first after it, and the others wait for its answer."""
-    return rest.until - rest.began >= LONG_REST
+    return rest.until - rest.began >= LONG_COOLDOWN
 
 
 def prune(state: AccountState, now: float) -> None:
@@ -258,17 +258,17 @@ def _rest(state: AccountState, attempt: Attempt, outcome: Outcome, model: str | 
         steps, raised = state.strikes.get(key, (0, -math.inf))
         if attempt.began <= raised:
             return None
-        steps = min(height(state, key, now) + 1, LADDER_STEPS)
+        steps = min(backoff_step(state, key, now) + 1, LADDER_STEPS)
         state.strikes[key] = (steps, now)
         seconds = min(LADDER_BASE * 2 ** (steps - 1), LADDER_TOP)
     elif source == "ladder" and any(
         rest.model == model and rest.reason == outcome.reason and rest.began >= attempt.began for rest in live(state)
     ):
         return None
-    longest = outcome.rest.recheck or (QUOTA_RECHECK if outcome.reason is Reason.QUOTA else LONGEST_REST)
+    longest = outcome.rest.recheck or (QUOTA_RECHECK if outcome.reason is Reason.QUOTA else LONGEST_COOLDOWN)
     if outcome.scope is Scope.NOBODY:
-        longest = SHORT_FAULT_REST
-    told = now + min(max(seconds, SHORTEST_REST), LONGEST_DATE)
+        longest = SHORT_FAULT_COOLDOWN
+    told = now + min(max(seconds, SHORTEST_COOLDOWN), LONGEST_DATE)
     until = min(told, now + longest)
     new = Cooldown(now, until, str(outcome.reason), model, source, told if told > until else None)
     prune(state, now)
@@ -281,13 +281,13 @@ def _told(state: AccountState, outcome: Outcome, now: float) -> tuple[float | No
     if outcome.retry_after is not None:
         return outcome.retry_after, "server"
     rest = outcome.rest
-    if rest.kind is RestKind.RESET:
+    if rest.kind is CooldownKind.RESET:
         window = state.quota.get(rest.window or "")
         spent = window is not None and (outcome.reason is not Reason.SESSION_LIMIT or window.percent_left <= NEAR_ZERO)
         if window and spent and not window.unlimited and window.resets_at is not None and window.resets_at > now:
             return window.resets_at - now, "reset"
         if outcome.reason is Reason.QUOTA:
-            return _without_a_date(state, rest.seconds or QUOTA_REST, now), "ladder"
+            return _without_a_date(state, rest.seconds or QUOTA_COOLDOWN, now), "ladder"
     return rest.seconds, "ladder"
 
 
@@ -309,7 +309,7 @@ def _fault(state: AccountState, attempt: Attempt, outcome: Outcome, now: float) 
         rest.model is None and rest.reason == Reason.TRANSIENT and rest.began >= attempt.began for rest in live(state)
     ):
         return mark
-    new = Cooldown(now, now + FAULT_REST, str(Reason.TRANSIENT))
+    new = Cooldown(now, now + FAULT_COOLDOWN, str(Reason.TRANSIENT))
     state.cooldowns = undominated([*state.cooldowns, new])
     return replace(mark, cooldown=new)
 
@@ -327,9 +327,11 @@ def _model_missing(state: AccountState, attempt: Attempt, outcome: Outcome, now:
         return None
     times = known.times + 1 if known and not known.has else 1
     rest = outcome.rest
-    first = rest.seconds or (INTEGRATOR_REST if outcome.scope is Scope.CREDENTIAL_MODEL else MODEL_REST)
-    again = min((rest.repeated or max(first, MODEL_REST_REPEATED)) * 2.0 ** min(times - 2, 9), LONGEST_MODEL_REST)
+    first = rest.seconds or (INTEGRATOR_COOLDOWN if outcome.scope is Scope.CREDENTIAL_MODEL else MODEL_COOLDOWN)
+    again = min(
+        (rest.repeated or max(first, MODEL_COOLDOWN_REPEATED)) * 2.0 ** min(times - 2, 9), LONGEST_MODEL_COOLDOWN
+    )
     seconds = outcome.retry_after if outcome.retry_after is not None else again if times > 1 else first
-    fact = ModelFact(False, now + min(max(seconds, SHORTEST_REST), LONGEST_REST), now, times)
+    fact = ModelFact(False, now + min(max(seconds, SHORTEST_COOLDOWN), LONGEST_COOLDOWN), now, times)
     state.models = newest_models({**state.models, model: fact})
     return Mark(attempt.account_id, model=model, before=known, after=fact)

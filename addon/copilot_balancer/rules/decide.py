@@ -90,7 +90,7 @@ _REFUSED_BARS = {Reason.MODEL_MISSING: Exclusion.MODEL, Reason.CONVERSATION: Exc
 _KINDS: tuple[tuple[NobodyKind, frozenset[Exclusion]], ...] = (
     (
         NobodyKind.LIMITED,
-        frozenset({Exclusion.RESTS, Exclusion.PROBED, Exclusion.RESERVE, Exclusion.TRIED, Exclusion.UNASKED}),
+        frozenset({Exclusion.COOLDOWN, Exclusion.PROBED, Exclusion.RESERVE, Exclusion.TRIED, Exclusion.UNASKED}),
     ),
     (NobodyKind.NO_MODEL, frozenset({Exclusion.MODEL})),
     (NobodyKind.NO_ACCESS, frozenset({Exclusion.ACCESS})),
@@ -138,7 +138,7 @@ def _owner_comes_back(board: PoolState, request: PoolRequest, now: float, route:
     If not, moving it without what is bound is the lesser evil: at worst it is refused once more.
     """
     owner = board.members.get(request.owner or "")
-    return owner is not None and bar(board, owner, request, route, now) in (None, Exclusion.RESTS, Exclusion.PROBED)
+    return owner is not None and bar(board, owner, request, route, now) in (None, Exclusion.COOLDOWN, Exclusion.PROBED)
 
 
 def _attempt(
@@ -216,7 +216,7 @@ def _may_be_anothers(board: PoolState, request: PoolRequest, now: float, route: 
         return False
     unasked = (member for key, member in board.members.items() if not was_tried(request, key))
     return any(
-        bar(board, member, request, route, now) in (None, Exclusion.RESTS, Exclusion.PROBED) for member in unasked
+        bar(board, member, request, route, now) in (None, Exclusion.COOLDOWN, Exclusion.PROBED) for member in unasked
     )
 
 
@@ -260,7 +260,9 @@ def _wait(
 ) -> Attempt | Hold | None:
     """Hold the request until somebody frees, or ask a tried account once more when its rest was waited for."""
     unasked = _unasked(request, selection)
-    rests = {key: against for key, against in unasked.items() if against is Exclusion.RESTS and board.policy.wait > 0}
+    rests = {
+        key: against for key, against in unasked.items() if against is Exclusion.COOLDOWN and board.policy.wait > 0
+    }
     holds = [
         Hold(why.free_at, f"waits for {why.label}")
         for why in whys(board, request, now, rests).values()
@@ -302,7 +304,7 @@ def _free_again(board: PoolState, request: PoolRequest, one: Tried, now: float, 
         return now
     return (
         why.free_at
-        if why.bar is Exclusion.RESTS and why.free_at is not None and why.free_at - now <= patience
+        if why.bar is Exclusion.COOLDOWN and why.free_at is not None and why.free_at - now <= patience
         else None
     )
 

@@ -28,16 +28,16 @@ ALL_WINDOWS = (*QUOTA_WINDOWS, "session", "weekly")
 SHORTEST_SHARE = 0.02
 """Of a window's time: what is left is not compared to less, since the service counts late."""
 
-_REST_BARS: dict[str, Exclusion] = {
+_COOLDOWN_EXCLUSIONS: dict[str, Exclusion] = {
     Reason.NO_ACCESS: Exclusion.ACCESS,
     Reason.CREDENTIAL: Exclusion.CREDENTIAL,
     Reason.PREFIX: Exclusion.CREDENTIAL,
     Reason.WRONG_HOST: Exclusion.CREDENTIAL,
 }
 """A rest for one of these does not "merely rest": its end may change nothing."""
-_RESTS = (Exclusion.RESTS, *_REST_BARS.values())
+_COOLDOWNS = (Exclusion.COOLDOWN, *_COOLDOWN_EXCLUSIONS.values())
 
-_REST_TEXTS: dict[str, str] = {
+_COOLDOWN_TEXTS: dict[str, str] = {
     Reason.LIMIT: "rests after a rate limit",
     Reason.SESSION_LIMIT: "rests after a session limit",
     Reason.WEEKLY_LIMIT: "rests after a weekly limit",
@@ -123,7 +123,7 @@ def settled(
     return None
 
 
-def resting(state: AccountState, model: str | None, now: float) -> Cooldown | None:
+def cooling(state: AccountState, model: str | None, now: float) -> Cooldown | None:
     """The cooldown that keeps `model` from this account for longest, if any still runs."""
     longest = None
     for rest in state.cooldowns:
@@ -185,8 +185,8 @@ def learnt(member: PoolAccount, model: str | None, request_id: str, now: float) 
     """What past answers have against it."""
     if lacks(member, model, now) is not None:
         return Exclusion.MODEL
-    if member.state.cooldowns and (rest := resting(member.state, model, now)) is not None:
-        return _REST_BARS.get(rest.reason, Exclusion.RESTS)
+    if member.state.cooldowns and (rest := cooling(member.state, model, now)) is not None:
+        return _COOLDOWN_EXCLUSIONS.get(rest.reason, Exclusion.COOLDOWN)
     if member.probes and probed(member, unproved(member, model, now), request_id, now) is not None:
         return Exclusion.PROBED
     return None
@@ -195,8 +195,8 @@ def learnt(member: PoolAccount, model: str | None, request_id: str, now: float) 
 def why(member: PoolAccount, bar: Exclusion, model: str | None, request_id: str, now: float) -> WhyNot:
     """What `bar`, which keeps it from serving `model` now, comes to: in words, and when it ends by itself."""
     text, free_at = str(bar), None
-    if bar in _RESTS and (rest := resting(member.state, model, now)) is not None:
-        text, free_at = _REST_TEXTS.get(rest.reason, "rests"), rest.until
+    if bar in _COOLDOWNS and (rest := cooling(member.state, model, now)) is not None:
+        text, free_at = _COOLDOWN_TEXTS.get(rest.reason, "rests"), rest.until
     elif bar is Exclusion.BLOCKED:
         told = f" ({member.state.blocked_why})" if member.state.blocked_why else ""
         text = f"was blocked by GitHub{told}; it stays off until you enable it"

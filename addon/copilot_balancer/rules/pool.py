@@ -20,7 +20,7 @@ from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.rules.accounts import Account, Decisions
 from copilot_balancer.rules.cooldowns import Mark, clear, learn, listed, prune, take_back
 from copilot_balancer.rules.decide import decide, is_nobodys_fault
-from copilot_balancer.rules.eligibility import PROBE_LEASE, PoolAccount, lacks, resting, scarce, settled, unproved
+from copilot_balancer.rules.eligibility import PROBE_LEASE, PoolAccount, cooling, lacks, scarce, settled, unproved
 from copilot_balancer.rules.ranking import PoolState, affinity_keys, bar, strategy
 from copilot_balancer.rules.snapshot import AccountView, Explanation, PoolSnapshot, explain, snapshot
 from copilot_balancer.rules.state import (
@@ -398,12 +398,12 @@ class Pool:
         member = self._board.members.get(account_id)
         return member is not None and member.account.takes(model) is None and lacks(member, model, now) is None
 
-    def rest_left(self, account_id: str, model: str | None, now: float) -> float | None:
+    def cooldown_left(self, account_id: str, model: str | None, now: float) -> float | None:
         """Seconds for which this account is not asked for `model`: it rests, or is known to lack it; None: it is."""
         member = self._board.members.get(account_id)
         if member is None:
             return None
-        rest, gone = resting(member.state, model, now), lacks(member, model, now)
+        rest, gone = cooling(member.state, model, now), lacks(member, model, now)
         until = max((rest.until if rest else now), gone if gone is not None and gone != math.inf else now)
         return until - now if until > now else None
 

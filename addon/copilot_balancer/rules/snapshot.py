@@ -14,14 +14,14 @@ from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.rules.accounts import Status
 from copilot_balancer.rules.cooldowns import blocked, health, rejected
 from copilot_balancer.rules.decide import decide
-from copilot_balancer.rules.eligibility import PoolAccount, resting
+from copilot_balancer.rules.eligibility import PoolAccount, cooling
 from copilot_balancer.rules.ranking import PoolState, named, parts, ranked, route_of, select, why_not, whys
 from copilot_balancer.rules.state import live
 from copilot_balancer.rules.types import Attempt, Exclusion, Hold, Nobody, PoolRequest, WhyNot
 
 
 @dataclass(frozen=True, slots=True)
-class RestView:
+class CooldownView:
     """A rest that still runs."""
 
     reason: str
@@ -52,7 +52,7 @@ class AccountView:
     enabled: bool
     home: bool
     status: Status
-    rests: tuple[RestView, ...]
+    rests: tuple[CooldownView, ...]
     """Longest first."""
     quota: Mapping[str, QuotaWindow]
     in_flight: int
@@ -170,7 +170,7 @@ def _account(board: PoolState, member: PoolAccount, now: float) -> AccountView:
         home=member.home,
         status=_status(member, now),
         rests=tuple(
-            RestView(
+            CooldownView(
                 reason=rest.reason,
                 model=rest.model,
                 seconds=rest.until - now,
@@ -195,4 +195,4 @@ def _status(member: PoolAccount, now: float) -> Status:
         return Status.DISABLED
     if rejected(member.state):
         return Status.NEEDS_LOGIN
-    return Status.READY if resting(member.state, None, now) is None else Status.COOLING
+    return Status.READY if cooling(member.state, None, now) is None else Status.COOLING

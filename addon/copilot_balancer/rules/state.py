@@ -26,7 +26,7 @@ MAX_SIGHTINGS = 64
 MAX_FAULTS = 8
 EARLIEST = 1.0
 """Seconds since the epoch: what happened before that counts as then."""
-LONGEST_REST = 24 * 3600.0
+LONGEST_COOLDOWN = 24 * 3600.0
 """No cooldown is longer: a server that says more is asked again after a day (security.md, rule 17)."""
 LONGEST_DATE = 35 * 24 * 3600.0
 """A date further away than a month and some days is no quota reset."""
@@ -34,7 +34,7 @@ PAID = "$paid"
 """The key of ``healed`` for a quota cooldown: a success with a model that costs nothing does not end it."""
 QUOTA_REASON = "quota"
 """``outcomes.Reason.QUOTA``: such a cooldown of a whole account leaves the models that cost nothing alone."""
-LONG_REST = 15 * 60.0
+LONG_COOLDOWN = 15 * 60.0
 """After a rest of this length one attempt probes the account before the others follow."""
 
 
@@ -308,7 +308,7 @@ def restored(memory: Memory, wall: float) -> Memory:
 
     sane = _timed(memory, past, span, lambda date: min(date, wall + LONGEST_DATE))
     for state in sane.accounts.values():
-        state.cooldowns = [replace(rest, until=min(rest.until, wall + LONGEST_REST)) for rest in state.cooldowns]
+        state.cooldowns = [replace(rest, until=min(rest.until, wall + LONGEST_COOLDOWN)) for rest in state.cooldowns]
     return sane
 
 
@@ -341,7 +341,7 @@ def _timed(
             blocked_at=maybe(past, state.blocked_at),
             cooldowns=[rest(cooldown) for cooldown in state.cooldowns],
             healed={model: past(time) for model, time in state.healed.items()},
-            strikes={model: (height, past(time)) for model, (height, time) in state.strikes.items()},
+            strikes={model: (step, past(time)) for model, (step, time) in state.strikes.items()},
             faults=[past(time) for time in state.faults],
             models={model: fact(known) for model, known in state.models.items()},
             listed_at=maybe(past, state.listed_at),

@@ -85,7 +85,7 @@ class Action(StrEnum):
     """Give the answer to the client; the account is off, and no other is asked."""
 
 
-class RestKind(StrEnum):
+class CooldownKind(StrEnum):
     """How long whoever is concerned rests when the server gave no hint (``Outcome.retry_after`` is the hint)."""
 
     NONE = "none"
@@ -93,16 +93,16 @@ class RestKind(StrEnum):
     """60 s doubling to 15 min."""
     SECONDS = "seconds"
     RESET = "reset"
-    """Until the quota window ``Rest.window`` resets; when that is unknown ``Rest.seconds``, else the ladder."""
+    """Until the quota window ``CooldownRule.window`` resets; if that is unknown ``seconds``, else the ladder."""
     UNTIL_LOGIN = "until login"
     UNTIL_USER = "until the user"
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class CooldownRule:
     """How long to rest without a hint from the server."""
 
-    kind: RestKind
+    kind: CooldownKind
     seconds: float | None = None
     """SECONDS: how long. RESET: how long when the reset is not known (None: the ladder)."""
     window: str | None = None
@@ -120,7 +120,7 @@ class Outcome:
     reason: Reason
     scope: Scope
     action: Action
-    rest: Rest
+    rest: CooldownRule
     retry_after: float | None = None
     """The server's own hint in seconds, finite and not negative; None when it gave none."""
     models: tuple[str, ...] = ()
@@ -137,8 +137,8 @@ class Outcome:
     """The name of the row of the table that matched."""
 
 
-NO_REST = Rest(RestKind.NONE)
-SERVED = Outcome(Reason.SERVED, Scope.NOBODY, Action.PASS, NO_REST)
+NO_COOLDOWN = CooldownRule(CooldownKind.NONE)
+SERVED = Outcome(Reason.SERVED, Scope.NOBODY, Action.PASS, NO_COOLDOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +269,7 @@ class Exclusion(StrEnum):
     ROUTE = "is not in the route"
     TRIED = "was already asked"
     MODEL = "does not have the model"
-    RESTS = "rests"
+    COOLDOWN = "rests"
     PROBED = "is being tried by another request"
     RESERVE = "keeps its reserve"
     HOME = "is not the home account"
@@ -287,7 +287,7 @@ class WhyNot:
     """For people: "rests after a session limit"."""
     free_at: float | None = None
     """When that ends by itself; None: it does not, or nobody knows."""
-    bar: Exclusion = Exclusion.RESTS
+    bar: Exclusion = Exclusion.COOLDOWN
 
 
 class NobodyKind(StrEnum):

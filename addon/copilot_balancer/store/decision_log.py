@@ -31,7 +31,7 @@ from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.rules.accounts import Account, Decisions
 from copilot_balancer.rules.pool import Flight, Pool
 from copilot_balancer.rules.state import Memory
-from copilot_balancer.rules.types import Attempt, Hold, Nobody, Outcome, Policy, PoolRequest, RestKind
+from copilot_balancer.rules.types import Attempt, CooldownKind, Hold, Nobody, Outcome, Policy, PoolRequest
 
 FORMAT = 1
 """Stands in each ``begin`` line; another one is refused."""
@@ -147,7 +147,7 @@ def plain(value: object) -> Any:
 
 def _unsaid(outcome: Outcome) -> Outcome:
     """The outcome without what the server wrote; an abuse block's sentence stays, since the pool shows it."""
-    return outcome if outcome.rest.kind is RestKind.UNTIL_USER else dataclasses.replace(outcome, text="")
+    return outcome if outcome.rest.kind is CooldownKind.UNTIL_USER else dataclasses.replace(outcome, text="")
 
 
 def _given(call: str, given: Mapping[str, Any]) -> Mapping[str, object]:

@@ -13,7 +13,7 @@ from typing import Any
 from copilot_balancer import __version__
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.rules.accounts import Account, Decisions, Status
-from copilot_balancer.rules.snapshot import AccountView, RestView
+from copilot_balancer.rules.snapshot import AccountView, CooldownView
 from copilot_balancer.store.running_proxies import RunningProxy
 from copilot_balancer.text import WIDTH, bar, day, duration, iso, printable, wrapped
 from copilot_balancer.views.overview import Overview
@@ -123,7 +123,7 @@ def quota_facts(windows: Mapping[str, QuotaWindow]) -> dict[str, dict[str, objec
 # ── the status ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _SAID_BY = {"server": "as the server said", "reset": "until its quota resets"}
-"""``RestView.source`` -> who named the time; what is not here is our own guess and needs no word."""
+"""``CooldownView.source`` -> who named the time; what is not here is our own guess and needs no word."""
 
 
 def status_text(seen: Overview, width: int = WIDTH) -> str:
@@ -199,7 +199,7 @@ def _account(view: AccountView, named: int, now: float, width: int) -> Iterator[
     yield _filled(f"{view.in_flight} in flight, {view.served} served, {view.refused} refused, {used}", width, "  ")
 
 
-def _rest(rest: RestView) -> str:
+def _rest(rest: CooldownView) -> str:
     what = f" for {printable(rest.model, 60)}" if rest.model else ""
     said = f", {_SAID_BY[rest.source]}" if rest.source in _SAID_BY else ""
     told = "" if rest.told is None else f" (it said {duration(rest.told)}; it is asked again earlier)"

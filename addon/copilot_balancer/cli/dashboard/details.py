@@ -32,7 +32,7 @@ from copilot_balancer.cli.dashboard.lines import (
 )
 from copilot_balancer.cli.dashboard.rows import account_state, ending, how, refused, verdict_mark
 from copilot_balancer.rules.accounts import Account, RouteTable, matches
-from copilot_balancer.rules.snapshot import AccountView, RestView
+from copilot_balancer.rules.snapshot import AccountView, CooldownView
 from copilot_balancer.store.request_record import RequestRecord
 from copilot_balancer.text import printable
 from copilot_balancer.views.overview import Overview
@@ -120,7 +120,7 @@ def account_details(
     return lines
 
 
-def _rest(rest: RestView) -> Line:
+def _rest(rest: CooldownView) -> Line:
     model = f"{printable(rest.model, 80)}: " if rest.model else ""
     told = f"; the service said {countdown(rest.told)}" if rest.told is not None else ""
     source = _SOURCES.get(rest.source, rest.source)

@@ -28,7 +28,7 @@ from copilot_balancer.cli.dashboard.lines import (
     words,
 )
 from copilot_balancer.rules.accounts import RouteTable, Status
-from copilot_balancer.rules.snapshot import AccountView, RestView
+from copilot_balancer.rules.snapshot import AccountView, CooldownView
 from copilot_balancer.store.request_record import AttemptRecord, RequestRecord
 from copilot_balancer.text import printable
 from copilot_balancer.views.overview import Overview
@@ -85,7 +85,7 @@ MARKS = {
 }
 
 
-def whole_rest(account: AccountView) -> RestView | None:
+def account_cooldown(account: AccountView) -> CooldownView | None:
     """The longest rest of the whole account."""
     return next((rest for rest in account.rests if rest.model is None), None)
 
@@ -96,7 +96,7 @@ def account_state(account: AccountView) -> Line:
         return words(Span("off", Tone.FAINT) if not account.enabled else Span("blocked by GitHub", Tone.BAD))
     if account.status is Status.NEEDS_LOGIN:
         return words(Span("needs login", Tone.BAD), Span(": press l", Tone.FAINT))
-    rest = whole_rest(account)
+    rest = account_cooldown(account)
     if rest is not None:
         told = words(Span(f"rests {countdown(rest.seconds)}", Tone.CAUTION), Span(f" {rest.reason}", Tone.FAINT))
         return told if account.status is Status.COOLING else words(*told, Span(" (paid models)", Tone.FAINT))
@@ -344,7 +344,7 @@ def notice(overview: Overview) -> Line | None:
         home = decisions.home.label if decisions.home else "nobody"
         return _todo(f"Balancing is off: only {home} serves, and its refusals reach the client", "b", "turn it on")
     if not overview.serves:
-        rests = [rest.seconds for account in accounts if account.enabled and (rest := whole_rest(account))]
+        rests = [rest.seconds for account in accounts if account.enabled and (rest := account_cooldown(account))]
         return words(
             Span("Nobody can serve at this moment", Tone.BAD),
             Span(f"; the first rest ends in {countdown(min(rests))}" if rests else "", Tone.FAINT),
