@@ -35,7 +35,7 @@ PROJECT_KEYS = ("strategy", "fence", "routes", "log")
 """What a project may set: it can change who of the user's own serves, and how much is said; nothing else."""
 
 OPENCODE_CLIENT_ID = "Ov23li8tweQw6odWQebz"
-"""The public OAuth client that opencode logs in with. Source: opencode's Copilot plugin (copilot-protocol.md 2.3)."""
+"""The public OAuth client that opencode logs in with. Source: docs/copilot-protocol.md#oauth-clients."""
 
 _CONFIG_BYTES = 1024 * 1024
 _PROJECT_BYTES = 64 * 1024

@@ -8,8 +8,8 @@ What is simulated:
   the accounts tell in the headers of a success what is left of the window, counted late, as the service does.
 - Eight conversations at a time. Together they want 0.95 of what all accounts can serve. What they want and when is
   fixed in advance. A request does not wait for the one before it in its conversation: agents have sub-agents.
-- Clients as they were measured (clients.md 6): after a 429 they wait as long as ``Retry-After`` says, come back five
-  times at most, and show anything else to the user.
+- Clients as they were measured (docs/clients.md#after-a-refusal): after a 429 they wait as long as ``Retry-After``
+  says, come back five times at most, and show anything else to the user.
 - The proxy: the very ``Pool`` of the product, driven as exchange.py drives it, through ``classify`` and
   ``read_headers``; time is a number. ``naive`` is plain round-robin without cooldowns, to compare with: each request
   goes to the next account in turn, after a refusal to the next, three at most; nothing else is remembered.

@@ -92,7 +92,7 @@ EXCHANGE_LIMIT = Outcome(Reason.TRANSIENT, Scope.ACCOUNT, Action.NEXT, CooldownR
     ],
 )
 def test_how_long_a_rest_is(outcome, expected):
-    """The server's hint first, else as outcomes.md says, for the account or for the model."""
+    """The server's hint first, else as the row's rest says, for the account or for the model."""
     state, mark = taught(outcome)
     assert rests(state) == [expected]
     assert mark.cooldown == state.cooldowns[0]

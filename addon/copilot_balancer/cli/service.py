@@ -25,7 +25,7 @@ NAME = "copilot-balancer"
 _MARK = "Written by `copilot-balancer service install`"
 
 OPEN_FILES = 65_536
-"""Idle connections alone can use up the usual 1024 or 256 (security.md 3.2)."""
+"""Idle connections alone can use up the usual 1024 or 256 (docs/security.md#who-may-use-the-proxy)."""
 
 KEPT_VARIABLES = ("COPILOT_BALANCER_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
 """What says where accounts and settings stand; the service must find the same ones."""

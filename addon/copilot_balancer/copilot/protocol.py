@@ -2,11 +2,12 @@
 
 Laws of this file:
 
-1. A path that is not listed gets no account's credential: ``/mcp`` and ``/agents`` act as a person (design.md 5).
+1. A path that is not listed gets no account's credential: ``/mcp`` and ``/agents`` act as a person
+   (docs/how-it-decides.md#which-requests-get-an-account).
 2. Of a body we read the model, the stream flag and what names a conversation. A body that cannot be read is no error:
    it goes on as it is.
 3. The words of our own errors are chosen with care: clients decide by regular expression on the text whether to try
-   again (clients.md 6).
+   again (docs/clients.md#after-a-refusal).
 """
 
 import json
@@ -22,7 +23,7 @@ from copilot_balancer.copilot.request_digest import abridged
 PLACEHOLDER = "ghu_" + "a" * 36
 """What a client may hold in the place of a credential. It has the shape that the Copilot CLI accepts.
 
-Source: gh-aw-firewall, docs/api-proxy-sidecar.md (security.md 0.1).
+Source: github/gh-aw-firewall/docs/api-proxy-sidecar.md.
 """
 
 PARSE_LIMIT = 32 * 1024 * 1024
@@ -36,11 +37,11 @@ _BALANCED = frozenset(
     for path in ("/chat/completions", "/responses", "/messages", "/messages/count_tokens", "/embeddings")
     for prefix in ("", "/v1")
 )
-"""Source: copilot-protocol.md 3.1; each with and without a leading ``/v1``."""
+"""Source: docs/copilot-protocol.md#endpoints; each with and without a leading ``/v1``."""
 
 
 class Kind(Enum):
-    """What is done with a request to a Copilot host (design.md 5)."""
+    """What is done with a request to a Copilot host (docs/how-it-decides.md#which-requests-get-an-account)."""
 
     BALANCED = "balanced"
     """Any account may serve it, and another one after a refusal."""
@@ -51,7 +52,7 @@ class Kind(Enum):
 
 
 class Api(StrEnum):
-    """The three forms in which a model is spoken to (copilot-protocol.md 3.1)."""
+    """The three forms in which a model is spoken to (docs/copilot-protocol.md#endpoints)."""
 
     CHAT = "chat"
     RESPONSES = "responses"
@@ -97,7 +98,7 @@ def read_body(body: bytes) -> dict[str, object] | None:
 
 
 def model_of(body: dict[str, object] | None) -> str | None:
-    """The model that a request names: always the top-level ``model`` (copilot-protocol.md 3.1).
+    """The model that a request names: always the top-level ``model`` (docs/copilot-protocol.md#endpoints).
 
     Something that is no name (not one line of printable characters, or longer than 200) is none: it is passed on as
     it is, and nothing is remembered under it.
@@ -119,7 +120,8 @@ def with_model(body: bytes, old: str, new: str) -> bytes:
 
 
 def error_body(path: str, *, message: str, code: str, kind: str) -> bytes:
-    """An error of our own in the service's shape; for the messages API in Anthropic's (copilot-protocol.md 5.1).
+    """An error of our own in the service's shape; for the messages API in Anthropic's
+    (docs/copilot-protocol.md#error-bodies).
 
     Args:
         path: of the request; chooses the shape.

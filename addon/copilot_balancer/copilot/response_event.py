@@ -7,7 +7,7 @@ Laws of this file:
    may come in several events is handed on as it is, to be joined.
 3. Nothing here raises. What cannot be read opens the answer, so that nobody waits for it, and says nothing else.
 
-Sources: copilot-protocol.md 3.4, 3.5, 4, 5.8.
+Sources: docs/copilot-protocol.md#streams and the headings about WebSocket, bound state and errors there.
 """
 
 import itertools
@@ -61,7 +61,10 @@ class ResponseEvent:
 
     @property
     def ends(self) -> bool:
-        """Whether a response on a WebSocket is over with it; an error ends one, too (copilot-protocol.md 3.4)."""
+        """Whether a response on a WebSocket is over with it; an error ends one, too.
+
+        Source: docs/copilot-protocol.md#websocket.
+        """
         return self.final or self.error is not None
 
 

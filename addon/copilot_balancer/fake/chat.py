@@ -1,4 +1,4 @@
-"""``POST /chat/completions``: the form of its answers (copilot-protocol.md 3.5, 5.8, 4 for ``reasoning_opaque``)."""
+"""``POST /chat/completions``: the form of its answers (docs/copilot-protocol.md#streams)."""
 
 from copilot_balancer.fake.bodies import Json
 from copilot_balancer.fake.reply import Event, Reply, Streamed

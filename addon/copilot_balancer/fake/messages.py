@@ -1,4 +1,4 @@
-"""``POST /v1/messages``: the form of its answers (Anthropic's; copilot-protocol.md 3.5, 5.8, 4 for signatures)."""
+"""``POST /v1/messages``: the form of its answers (Anthropic's; docs/copilot-protocol.md#streams)."""
 
 import json
 from collections.abc import Iterator

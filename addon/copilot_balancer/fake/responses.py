@@ -1,4 +1,4 @@
-"""``POST /responses``, and its WebSocket: the form of its answers (copilot-protocol.md 3.4, 3.5, 4 and 5.8).
+"""``POST /responses``, and its WebSocket: the form of its answers (docs/copilot-protocol.md#streams).
 
 An item has another id in each event, as the service has it. The id of ``output_item.done`` is that of
 ``response.completed`` too, and it is the one that a client sends back.
@@ -161,7 +161,7 @@ def failed(reply: Reply, code: str, message: str) -> Json:
 
 
 def frame_error(code: str, message: str, quota: Mapping[str, Quota]) -> Json:
-    """A refusal as a frame of a WebSocket (copilot-protocol.md 3.4)."""
+    """A refusal as a frame of a WebSocket (docs/copilot-protocol.md#websocket)."""
     told: Json = {"type": "error", "error": {"code": code, "message": message}}
     return {**told, "copilot_quota_snapshots": quota_snapshots(quota)} if quota else told
 

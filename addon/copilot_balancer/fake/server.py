@@ -73,7 +73,7 @@ _CLIENT_START_UP: dict[str, object] = {
     "/copilot_internal/team_customizations": {},
     "/agents/swe/internal/memory/v0/enabled": {"enabled": False},
 }
-"""What the Copilot CLI asks when it starts, beside models and user. Source: clients.md 4."""
+"""What the Copilot CLI asks when it starts, beside models and user. Source: docs/clients.md#copilot-cli."""
 
 
 class FakeCopilot:
@@ -97,7 +97,8 @@ class FakeCopilot:
         self.ownership = True
         """False: whatever a request carries is accepted."""
         self.wrong_id_status: Literal[400, 401] = 400
-        """The status for an item id of another account: both were seen (copilot-protocol.md 4)."""
+        """The status for an item id of another account: both were seen
+        (docs/copilot-protocol.md#state-bound-to-an-account)."""
         self.wrong_signature: Literal["signature", "conversation"] = "signature"
         """Which of the two texts says that thinking is another account's."""
         self.session_seconds = 1800

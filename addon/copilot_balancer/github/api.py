@@ -4,7 +4,7 @@ Laws of this file:
 
 1. A GitHub token goes to ``api.github.com`` or ``api.NAME.ghe.com``, and to the Copilot API host of its account; a
    token that was exchanged for it to that API host alone. How it travels stands in ``asking``.
-2. What GitHub says is checked before it is believed: the API host above all (security.md 3.1).
+2. What GitHub says is checked before it is believed: the API host above all (docs/security.md#what-the-network-says).
 3. Nothing here asks on its own: each method is one wish of the user's, or of a request that needs a credential.
 """
 
@@ -38,7 +38,7 @@ REST_VERSION = "2022-11-28"
 Source: GitHub docs, rest/overview/api-versions; seen with Copilot's version in QLHazyCoder/copilot-api#5.
 """
 COPILOT_VERSION = "2025-04-01"
-"""What clients send to ``/copilot_internal``. Source: copilot-protocol.md 7.1."""
+"""What clients send to ``/copilot_internal``. Source: docs/copilot-protocol.md#account-document."""
 
 _SHOWN = frozenset(
     {
@@ -195,7 +195,7 @@ class GitHub:
         )
 
     def exchange(self, token: SecretStr, host: str = GITHUB) -> Exchanged:
-        """A short-lived token for the Copilot API, for a GitHub token. Source: copilot-protocol.md 2.2.
+        """A short-lived token for the Copilot API, for a GitHub token. Source: docs/copilot-protocol.md#token-exchange.
 
         Raises:
             InvalidInput: `token` or `host` is none.
@@ -240,7 +240,7 @@ class GitHub:
         return self.models(minted.token, account.host, minted.api_host or account.api_host)
 
     def access(self, token: SecretStr, who: Identity) -> Access:
-        """How the Copilot API takes `token`: as it is, or exchanged (features A13).
+        """How the Copilot API takes `token`: as it is, or exchanged.
 
         It is asked for its models with the token as it is. Only where it refuses the token as such, and GitHub
         exchanges it, and the exchanged one is not refused as well, the token is one to be exchanged.

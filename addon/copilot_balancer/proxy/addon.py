@@ -3,7 +3,7 @@
 Laws of this file:
 
 1. It translates between mitmproxy's hooks and our rooms; it decides nothing about accounts.
-2. Only Copilot hosts are opened: everything else is tunnelled as it is, unseen (design.md 1.5).
+2. Only Copilot hosts are opened: everything else is tunnelled as it is, unseen (docs/security.md#what-is-opened).
 3. Nothing here blocks the event loop; what goes to and from disk is ``upkeep``'s.
 4. An exception of ours never lets a request through with anything but what was decided: the stream gets a 502.
 """
@@ -282,7 +282,10 @@ class CopilotBalancer:
             data.ignore_connection = True
 
     async def server_connect(self, data: ServerConnectionHookData) -> None:
-        """Pin HTTP/1.1: over HTTP/2 mitmproxy never times out, and a graceful GOAWAY cuts streams (security.md 0.7)."""
+        """Pin HTTP/1.1: over HTTP/2 mitmproxy never times out, and a graceful GOAWAY cuts streams.
+
+        Source: docs/security.md#http11-upstream.
+        """
         if data.server.address and self._is_copilot(*data.server.address[:2]):
             data.server.alpn_offers = [b"http/1.1"]
         await self._upstreams.server_connect(data)

@@ -73,7 +73,7 @@ class Exchange:
         self.lists_models = self.kind is Kind.HOME and request.path.partition("?")[0] == "/models"
         self.began = live.now()
         self.proxy_user = proxy_user
-        """The name in the client's proxy URL: a fence, or an account, for all that it sends (features A11)."""
+        """The name in the client's proxy URL: a fence, or an account, for all that it sends."""
         self.request = PoolRequest(id=flow.id, model=None, began=self.began)
         self.body = RequestBody(request)
         self.attempt: Attempt | None = None
@@ -153,7 +153,10 @@ class Exchange:
         )
 
     def _session_account(self, send: Send) -> str | None:
-        """Who fetched the session of this request: only there it means anything (design.md 5)."""
+        """Who fetched the session of this request: only there it means anything.
+
+        Source: docs/copilot-protocol.md#auto-mode.
+        """
         tokens = send.hidden.get(b"copilot-session-token")
         if not tokens:
             return None
@@ -353,7 +356,7 @@ class Exchange:
             self._tried(outcome, response.status_code if response else None)
             if outcome.reason in (Reason.NEEDS_LOGIN, Reason.BLOCKED):
                 self.live.pool.record(self.attempt, outcome, self.live.now())
-            # a list may come from another account: clients end when they get none (clients.md 4)
+            # a list may come from another account: clients end when they get none (docs/clients.md#copilot-cli)
             if self.lists_models and self.live.decisions.balancing and outcome.action is not Action.STOP:
                 self.next = self._home()
                 refusal.again = self.next is not None

@@ -1,7 +1,7 @@
-"""The answers that we make ourselves, in the service's shape (features C5).
+"""The answers that we make ourselves, in the service's shape.
 
 The law of this file: an answer of ours says what waiting or a login would change, a sentence an account. Its status and
-its words decide whether a client asks again (clients.md 6).
+its words decide whether a client asks again (docs/clients.md#after-a-refusal).
 """
 
 from collections.abc import Mapping

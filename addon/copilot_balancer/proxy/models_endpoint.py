@@ -2,8 +2,9 @@
 
 Laws of this file:
 
-1. A list teaches what its account has, and is only ever completed (features C4).
-2. A session token belongs to the account that fetched it: it is remembered by its mark alone (design.md 5).
+1. A list teaches what its account has, and is only ever completed.
+2. A session token belongs to the account that fetched it: it is remembered by its mark alone
+   (docs/copilot-protocol.md#auto-mode).
 """
 
 import json

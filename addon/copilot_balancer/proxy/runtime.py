@@ -39,7 +39,8 @@ class Runtime:
     off: str | None = None
     """Why no account's credential is used at all; None in normal times."""
     prefixes: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(credential, host) -> ``token``, where ``Bearer`` was refused as badly formatted (copilot-protocol.md 2.1)."""
+    """(credential, host) -> ``token``, where ``Bearer`` was refused as badly formatted
+    (docs/copilot-protocol.md#prefix-of-a-github-token)."""
     _epoch: float = field(default_factory=lambda: time.time() - time.monotonic())
 
     def now(self) -> float:

@@ -39,7 +39,7 @@ from copilot_balancer.store.store import Paths, Store
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.5
-"""Seconds between two looks at accounts.json: a change is in force within a second (features A8)."""
+"""Seconds between two looks at accounts.json: a change is in force within a second."""
 
 SAVE_EVERY = 2
 """Looks between two writes of state.json, when there is something to write."""

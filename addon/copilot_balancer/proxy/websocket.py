@@ -2,10 +2,11 @@
 
 Laws of this file:
 
-1. Its state lives on this one connection, so no turn of it can move to another account (copilot-protocol.md 3.4).
+1. Its state lives on this one connection, so no turn of it can move to another account
+   (docs/copilot-protocol.md#websocket).
 2. A limit told in a frame is noted as any other. The socket is closed then, and the frame is not handed on while
    the turn has shown nothing: the client says the same turn again over HTTP, where another account can serve it
-   (clients.md 4).
+   (docs/clients.md#copilot-cli).
 3. A flow keeps the last frames only, and none when nobody looks at bodies. A token that the upstream echoes is taken
    out of what is kept, and so out of what the client gets.
 """
@@ -41,7 +42,7 @@ def declines(live: Runtime, request: PoolRequest) -> bool:
     """Whether a WebSocket handshake is answered with 426: the client then sends the same turn over HTTP.
 
     What is said over a WebSocket is bound to its connection and so to its account: nothing there can fail over
-    (features D11; what clients do with 426: clients.md 4).
+    (what clients do with 426: docs/clients.md#copilot-cli).
     """
     if live.settings.websocket != "auto":
         return live.settings.websocket == "refuse"

@@ -147,7 +147,7 @@ class Account(BaseModel):
 
 
 class RouteTable(BaseModel):
-    """A row of the user's matrix: who serves these models, in which order (features B4).
+    """A row of the user's matrix: who serves these models, in which order.
 
     One ``[[routes]]`` table of a settings file, or a row that was changed in the dashboard.
     """
@@ -161,7 +161,7 @@ class RouteTable(BaseModel):
 
 
 class Consent(BaseModel):
-    """The user's word that a credential which a client was seen with may be stored (features A5)."""
+    """The user's word that a credential which a client was seen with may be stored."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -182,7 +182,7 @@ class Decisions(BaseModel):
     balancing: bool = True
     """Off: the home account serves every request, and every refusal reaches the client."""
     terms_accepted_at: float | None = None
-    """When the user accepted GitHub's rules about several accounts (features A12)."""
+    """When the user accepted GitHub's rules about several accounts."""
     removed: dict[str, float] = Field(default_factory=dict)
     """Account id -> when it was removed: no other process's write brings it back."""
     adopt: dict[str, Consent] = Field(default_factory=dict)

@@ -3,7 +3,8 @@
 Laws of this file:
 
 1. A listed model is one that the account has; one that is not listed may still be there, so nothing is held against
-   it: the catalogue is not the same each time, and lists leave out what is legitimately called (copilot-protocol.md 6).
+   it: the catalogue is not the same each time, and lists leave out what is legitimately called
+   (docs/copilot-protocol.md#models).
 2. A model that the account's policy turned off is not one that it has.
 3. A foreign document never raises; what cannot be read is left out.
 4. A list is only ever completed, with entries as the service wrote them; nothing in it is changed or taken away.
@@ -20,7 +21,7 @@ from copilot_balancer.rules.cooldowns import listed
 from copilot_balancer.rules.state import MAX_MODELS, AccountState, copied
 
 MAX_ENTRY = 20_000
-"""Characters of the longest entry that is kept; the service's have about 1,500 (copilot-protocol.md 6)."""
+"""Characters of the longest entry that is kept; the service's have about 1,500 (docs/copilot-protocol.md#models)."""
 
 MAX_NESTED = 150
 """Objects and arrays of an entry; what is deeper cannot be written again."""

@@ -57,7 +57,7 @@ class Rule:
     name: str
     meaning: Meaning
     source: str
-    """``CP``: copilot-protocol.md; a number with ``#``: a thread in which it was seen."""
+    """Public source: a file or (``#``) a thread of a repository that docs/copilot-protocol.md names in full."""
     statuses: AbstractSet[int] = frozenset()
     """The answer has one of these; empty: any."""
     codes: AbstractSet[str] = frozenset()
@@ -167,9 +167,9 @@ def _no_page(body: ErrorBody) -> bool:
 # fmt: off
 RULES: tuple[Rule, ...] = (
     # what is repaired; a lost conversation also comes as a 401, so it stands before all that speaks of credentials
-    Rule("conversation", CONVERSATION, "CP 4: VS Code chatMLFetcher.ts; caozhiyuan/copilot-api#363",
+    Rule("conversation", CONVERSATION, "VS Code chatMLFetcher.ts; caozhiyuan/copilot-api#363",
          codes={"previous_response_not_found", "invalid_encrypted_content"}),
-    Rule("conversation, by text", CONVERSATION, "CP 4: opencode#31236, hermes-agent#32725 (401), caozhiyuan#208",
+    Rule("conversation, by text", CONVERSATION, "opencode#31236, hermes-agent#32725 (401), caozhiyuan/copilot-api#208",
          statuses={400, 401}, in_stream=True,
          text="does not belong to this connection"
               "|previous response .{0,200}not found"
@@ -177,91 +177,92 @@ RULES: tuple[Rule, ...] = (
               "|organization_id did not match the target organization"
               "|invalid .?(?:signature|data).? in .?(?:redacted_)?thinking"
               "|bound to a different conversation"),
-    Rule("prefix", PREFIX, "CP 2.1: gh-aw-firewall auth-matrix.md",
+    Rule("prefix", PREFIX, "github/gh-aw-firewall/docs/auth-matrix.md",
          statuses={400}, text="authorization header is badly formatted"),
-    Rule("wrong host", WRONG_HOST, "CP 1.3: copilot-api#7, copilot-cli#173", statuses={421}),
+    Rule("wrong host", WRONG_HOST, "copilot-api#7, copilot-cli#173", statuses={421}),
     # codes, whatever the status
-    Rule("extension blocked", CLIENT_LIMITED, "CP 5.2: VS Code", codes={"extension_blocked"}),
-    Rule("integration limit", CLIENT_LIMITED, "CP 5.2: VS Code commonTypes.ts", codes={"integration_rate_limited"}),
-    Rule("session limit", SESSION_LIMIT, "CP 5.2: VS Code commonTypes.ts", codes={"user_global_rate_limited"}),
-    Rule("weekly limit", WEEKLY_LIMIT, "CP 5.2: copilot-sdk; copilot-cli#2696", codes={"user_weekly_rate_limited"}),
-    Rule("model limit", MODEL_LIMIT, "CP 5.2: VS Code commonTypes.ts", codes={"user_model_rate_limited"}),
-    Rule("agent limit", AGENT_LIMIT, "CP 5.2: VS Code", codes={"agent_mode_limit_exceeded"}),
-    Rule("quota", QUOTA, "CP 5.3: VS Code, copilot-sdk; opencode#48330",
+    Rule("extension blocked", CLIENT_LIMITED, "VS Code", codes={"extension_blocked"}),
+    Rule("integration limit", CLIENT_LIMITED, "VS Code commonTypes.ts", codes={"integration_rate_limited"}),
+    Rule("session limit", SESSION_LIMIT, "VS Code commonTypes.ts", codes={"user_global_rate_limited"}),
+    Rule("weekly limit", WEEKLY_LIMIT, "copilot-sdk; copilot-cli#2696", codes={"user_weekly_rate_limited"}),
+    Rule("model limit", MODEL_LIMIT, "VS Code commonTypes.ts", codes={"user_model_rate_limited"}),
+    Rule("agent limit", AGENT_LIMIT, "VS Code", codes={"agent_mode_limit_exceeded"}),
+    Rule("quota", QUOTA, "VS Code, copilot-sdk; opencode#48330",
          codes={"quota_exceeded", "free_quota_exceeded", "session_quota_exceeded", "overage_limit_reached",
                 "billing_not_configured"}),
-    Rule("overloaded", OVERLOADED, "CP 5.2: VS Code chatMLFetcher.ts",
+    Rule("overloaded", OVERLOADED, "VS Code chatMLFetcher.ts",
          codes={"model_overloaded", "upstream_provider_rate_limit"}),
-    Rule("limit", LIMIT, "CP 5.2: copilot-cli#138; copilot-api-js (as 400)", codes={"rate_limited"}),
-    Rule("model not supported", NOT_SUPPORTED, "CP 5.4: gh-aw-firewall", codes={"model_not_supported"}),
-    Rule("model not available", NOT_AVAILABLE, "CP 5.4: gh-aw-firewall upstream-response.js",
+    Rule("limit", LIMIT, "copilot-cli#138; copilot-api-js (as 400)", codes={"rate_limited"}),
+    Rule("model not supported", NOT_SUPPORTED, "gh-aw-firewall", codes={"model_not_supported"}),
+    Rule("model not available", NOT_AVAILABLE, "gh-aw-firewall upstream-response.js",
          codes={"model_not_available_for_integrator", "no_available_model_endpoints"}),
-    Rule("wrong endpoint", NOBODYS_FAULT, "CP 5.4: gh-aw-firewall: permanent", codes={"unsupported_api_for_model"}),
-    Rule("auto mode is over", NOBODYS_FAULT, "CP 3.4: VS Code chatMLFetcher.ts", codes={"session_expired"}),
-    Rule("blocked", BLOCKED, "CP 2.2: VS Code copilotToken.ts", codes=_BLOCKED_CODES),
-    Rule("no access", NO_ACCESS, "CP 2.2: VS Code copilotToken.ts", codes=_NO_ACCESS_CODES),
+    Rule("wrong endpoint", NOBODYS_FAULT, "gh-aw-firewall: permanent", codes={"unsupported_api_for_model"}),
+    Rule("auto mode is over", NOBODYS_FAULT, "VS Code chatMLFetcher.ts", codes={"session_expired"}),
+    Rule("blocked", BLOCKED, "VS Code copilotToken.ts", codes=_BLOCKED_CODES),
+    Rule("no access", NO_ACCESS, "VS Code copilotToken.ts", codes=_NO_ACCESS_CODES),
     # texts about a model
-    Rule("wrong endpoint, by text", NOBODYS_FAULT, "CP 5.4: gh-aw-firewall",
+    Rule("wrong endpoint, by text", NOBODYS_FAULT, "gh-aw-firewall",
          statuses={400, 404, 422}, in_stream=True, text="not accessible via the .{0,80}endpoint"),
-    Rule("model not available, by text", NOT_AVAILABLE, "CP 5.4: gh-aw-firewall",
+    Rule("model not available, by text", NOT_AVAILABLE, "gh-aw-firewall",
          statuses={400, 403, 404, 422}, in_stream=True,
          text="model is not available for integrator|no endpoints available for this model"),
-    Rule("model not supported, by text", NOT_SUPPORTED, "CP 5.4: opencode provider/transform.ts; hermes-agent",
+    Rule("model not supported, by text", NOT_SUPPORTED, "opencode provider/transform.ts; hermes-agent",
          statuses={400, 404, 422}, in_stream=True,
          text="requested model is not supported|model is not supported for this request"),
-    Rule("no access to the model", NOT_AVAILABLE, "CP 5.4: copilot-cli#4390; CP 5.6 calls the 403 unverified",
+    Rule("no access to the model", NOT_AVAILABLE, "copilot-cli#4390; the 403 was found in no source",
          statuses={403}, text="access to this model|model is disabled by your"),
     # texts about a limit
-    Rule("model limit, by text", MODEL_LIMIT, "CP 5.2: VS Code",
+    Rule("model limit, by text", MODEL_LIMIT, "VS Code",
          statuses={429}, in_stream=True, text="rate limit for this model"),
-    Rule("weekly limit, by text", WEEKLY_LIMIT, "CP 5.2: copilot-cli#2740",
+    Rule("weekly limit, by text", WEEKLY_LIMIT, "copilot-cli#2740",
          statuses={429}, in_stream=True, text="weekly (?:rate )?limit"),
-    Rule("session limit, by text", SESSION_LIMIT, "CP 5.2: copilot-cli 1.0.34",
+    Rule("session limit, by text", SESSION_LIMIT, "copilot-cli 1.0.34",
          statuses={429}, in_stream=True, text="hour session limit|session rate limit"),
-    Rule("agent limit, by text", AGENT_LIMIT, "CP 5.2: VS Code",
+    Rule("agent limit, by text", AGENT_LIMIT, "VS Code",
          statuses={429}, in_stream=True, text="agent mode rate limit"),
-    Rule("integration limit, by text", CLIENT_LIMITED, "CP 5.2: VS Code commonTypes.ts",
+    Rule("integration limit, by text", CLIENT_LIMITED, "VS Code commonTypes.ts",
          statuses={429}, in_stream=True, text="copilot chat is currently experiencing high demand"),
-    Rule("overloaded, by text", OVERLOADED, "CP 5.2: VS Code commonTypes.ts",
+    Rule("overloaded, by text", OVERLOADED, "VS Code commonTypes.ts",
          statuses={429}, in_stream=True, text="model provider is currently experiencing high demand"),
-    Rule("limit, by text", LIMIT, "CP 5.2: vscode-copilot-release#5795; it names the Terms of Service",
+    Rule("limit, by text", LIMIT, "vscode-copilot-release#5795; it names the Terms of Service",
          statuses={403, 429}, in_stream=True, text="exceeded your copilot token usage"),
-    Rule("limit of the provider", OVERLOADED, "CP 5.2: vscode#303628 (Google); CP 5.1 (Anthropic)",
+    Rule("limit of the provider", OVERLOADED, "vscode#303628 (Google); docs.anthropic.com, Errors",
          statuses={429}, when=_by_provider),
-    Rule("quota, by text", QUOTA, "CP 5.2: copilot-intellij-feedback#331, oh-my-openagent#3737",
+    Rule("quota, by text", QUOTA, "copilot-intellij-feedback#331, oh-my-openagent#3737",
          statuses={429}, in_stream=True, text="quota exceeded"),
-    Rule("limit without a code", LIMIT, "CP 9", statuses={429}, when=_without_code),
-    Rule("limit with a new code", LIMIT, "CP 9: the text where the code says nothing",
+    Rule("limit without a code", LIMIT, "docs/copilot-protocol.md#limits", statuses={429}, when=_without_code),
+    Rule("limit with a new code", LIMIT, "docs/copilot-protocol.md#limits: the text where the code says nothing",
          statuses={429}, when=_speaks_of_a_limit),
     # who is asking
-    Rule("extension to authorise", NOBODYS_FAULT, "CP 5.6: VS Code", statuses={401}, when=_asks_to_authorize),
-    Rule("auto mode is over, by text", NOBODYS_FAULT, "CP 3.6; copilot-cli#2818 (401 Invalid auto-mode selector)",
+    Rule("extension to authorise", NOBODYS_FAULT, "VS Code", statuses={401}, when=_asks_to_authorize),
+    Rule("auto mode is over, by text", NOBODYS_FAULT, "copilot-cli#2818 (401 Invalid auto-mode selector)",
          statuses={400, 401}, text="auto-mode selector|copilot-session-token"),
-    Rule("GitHub token refused", NEEDS_LOGIN, "CP 5.5, 5.6: copilot-cli#18; copilot-cli#829 (AuthenticateToken)",
+    Rule("GitHub token refused", NEEDS_LOGIN, "copilot-cli#18; copilot-cli#829 (AuthenticateToken)",
          statuses={400, 401, 403},
          text="bad credentials"
               "|personal access tokens? (?:does not have|are not supported)"
               "|server-to-server tokens are not supported"
               "|authenticatetoken authentication failed"),
-    Rule("bearer refused", CREDENTIAL, "CP 5.6 (token expired); copilot-cli 1.0.63 retries every 401",
+    Rule("bearer refused", CREDENTIAL, "caozhiyuan/copilot-api (token expired); copilot-cli 1.0.63 retries every 401",
          statuses={401}, when=_no_page),
-    Rule("blocked, by text", BLOCKED, "CP 5.6: opencode#26344, CopilotChat.nvim#1417",
+    Rule("blocked, by text", BLOCKED, "opencode#26344, CopilotChat.nvim#1417",
          statuses={403}, text="terms of service"),
-    Rule("no access, by text", NO_ACCESS, "CP 5.6: hermes-agent#10715, copilot-cli#552, #3101, #149",
+    Rule("no access, by text", NO_ACCESS, "hermes-agent#10715, copilot-cli#552, #3101, #149",
          statuses={403},
          text="not licen[sc]ed|not authori[sz]ed|access denied|(?:copilot|organi[sz]ation|enterprise)(?:'s)? polic"),
-    Rule("nothing left", QUOTA, "CP 5.3: a 402 says nothing else", statuses={402}, when=_no_page),
+    Rule("nothing left", QUOTA, "docs/copilot-protocol.md#quota: a 402 says nothing else",
+         statuses={402}, when=_no_page),
     # statuses
-    Rule("service unavailable", OVERLOADED, "CP 5.7: VS Code reads every 503 so; Anthropic's 529", statuses={503, 529}),
-    Rule("server error", TRANSIENT, "CP 5.7", statuses={408, 500, 502, 504}),
-    Rule("error page", TRANSIENT, "CP 5.1: copilot-api-js refs/error.html", statuses=set(range(500, 600)), when=_page),
-    Rule("request", REQUEST, "CP 5.5, 5.6, 5.7", statuses={400, 404, 413, 422, 424, 466, 499}),
+    Rule("service unavailable", OVERLOADED, "VS Code reads every 503 so; Anthropic's 529", statuses={503, 529}),
+    Rule("server error", TRANSIENT, "docs/copilot-protocol.md#server-errors", statuses={408, 500, 502, 504}),
+    Rule("error page", TRANSIENT, "copilot-api-js refs/error.html", statuses=set(range(500, 600)), when=_page),
+    Rule("request", REQUEST, "docs/copilot-protocol.md#faulty-requests", statuses={400, 404, 413, 422, 424, 466, 499}),
 )
 """What a refusal of a client's request means; the first row that matches."""
 # fmt: on
 
 STREAM_STATUS = {
-    # the WebSocket's and the Responses API's (copilot-protocol.md 3.4)
+    # the WebSocket's and the Responses API's (docs/copilot-protocol.md#websocket)
     "content_filter": 422,
     "not_found": 404,
     "request_too_large": 413,
@@ -283,13 +284,14 @@ STREAM_STATUS = {
 
 # fmt: off
 EXCHANGE_RULES: tuple[Rule, ...] = (
-    Rule("blocked", BLOCKED, "CP 2.2: VS Code copilotToken.ts", codes=_BLOCKED_CODES),
-    Rule("no access", NO_ACCESS, "CP 2.2: VS Code copilotToken.ts", codes=_NO_ACCESS_CODES),
-    Rule("server error", TRANSIENT, "CP 2.2: VS Code copilotToken.ts", codes={"server_error"}),
-    Rule("limit", EXCHANGE_LIMIT, "CP 2.2, 5.2: GitHub's REST limits", statuses={403, 429}, text="rate limit"),
-    Rule("blocked, by text", BLOCKED, "CP 5.6", statuses={403}, text="terms of service"),
-    Rule("GitHub token refused", NEEDS_LOGIN, "CP 5.6", statuses={401}, when=_no_page),
-    Rule("no access, by status", NO_ACCESS, "CP 2.2: 404 is the token of an app that may not exchange it",
+    Rule("blocked", BLOCKED, "VS Code copilotToken.ts", codes=_BLOCKED_CODES),
+    Rule("no access", NO_ACCESS, "VS Code copilotToken.ts", codes=_NO_ACCESS_CODES),
+    Rule("server error", TRANSIENT, "VS Code copilotToken.ts", codes={"server_error"}),
+    Rule("limit", EXCHANGE_LIMIT, "GitHub's REST limits", statuses={403, 429}, text="rate limit"),
+    Rule("blocked, by text", BLOCKED, "opencode#26344", statuses={403}, text="terms of service"),
+    Rule("GitHub token refused", NEEDS_LOGIN, "docs/copilot-protocol.md#refused-credentials",
+         statuses={401}, when=_no_page),
+    Rule("no access, by status", NO_ACCESS, "docs/copilot-protocol.md#token-exchange: 404 for another app",
          statuses={403, 404}, when=_no_page),
 )
 """What a refusal of the token exchange means; what is not here is TRANSIENT, since there is nothing to pass through."""
@@ -340,7 +342,7 @@ def classify_error(message: str, *, sent: bool) -> Outcome:
         sent: whether the request had gone out (a reset before headers) or not (a failed connect).
 
     """
-    # mitmproxy 12 proxy/layers/tls.py; a certificate that is not right is never tried again (security.md, retry table)
+    # mitmproxy 12 proxy/layers/tls.py; a certificate that is not right is never tried again (docs/security.md#retries)
     body = ErrorBody(message=message)
     if "certificate verify failed" in message.lower():
         return _made(UNKNOWN, CERTIFICATE_RULE, None, body, sent=sent)
@@ -403,7 +405,7 @@ _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 
 
 def _available(text: str) -> tuple[str, ...]:
-    """The models in ``Available models: [gpt-4.1 claude-opus-4.7]`` (copilot-protocol.md 5.4)."""
+    """The models in ``Available models: [gpt-4.1 claude-opus-4.7]`` (docs/copilot-protocol.md#missing-models)."""
     found = _AVAILABLE.search(text)
     names = re.split(r"[\s,]+", found[1]) if found else []
     return tuple(dict.fromkeys(name for name in names if _MODEL.fullmatch(name)))[:200]

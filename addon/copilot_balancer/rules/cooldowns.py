@@ -45,19 +45,20 @@ LADDER_DECAY = 15 * 60.0
 SHORTEST_COOLDOWN = 1.0
 """Whatever the server says (``Retry-After: 0``)."""
 SHORT_FAULT_COOLDOWN = 60.0
-"""The longest rest for what is nobody's fault (security.md, rule 17)."""
+"""The longest rest for what is nobody's fault (docs/how-it-decides.md#cooldowns)."""
 FAULT_WINDOW = 120.0
 FAULT_COUNT = 3
 FAULT_COOLDOWN = 30.0
 """Three transient faults in two minutes rest the account for half a minute."""
 QUOTA_COOLDOWN = 3600.0
-"""After a 402 when nobody knows the reset; budgets are raised at any time (copilot-protocol.md 9). Doubled while it
-proves too short, up to `QUOTA_RECHECK`."""
+"""After a 402 when nobody knows the reset; budgets are raised at any time (docs/copilot-protocol.md#billing). Doubled
+while it proves too short, up to `QUOTA_RECHECK`."""
 QUOTA_RECHECK = 6 * 3600.0
 INTEGRATOR_COOLDOWN = 3600.0
 """A model that the credential's app may not use: an hour, or until its list names the model."""
 MODEL_COOLDOWN = 30.0
-"""``model_not_supported`` can be transient: the catalogue settles within seconds (copilot-protocol.md 5.4)."""
+"""``model_not_supported`` can be transient: the catalogue settles within seconds
+(docs/copilot-protocol.md#missing-models)."""
 MODEL_COOLDOWN_REPEATED = 15 * 60.0
 """Doubled each time after that, up to `LONGEST_MODEL_REST`."""
 LONGEST_MODEL_COOLDOWN = 6 * 3600.0

@@ -20,7 +20,7 @@ from copilot_balancer.rules.types import Exclusion, PoolRequest, Reason, Route, 
 from copilot_balancer.text import duration
 
 PROBE_LEASE = 120.0
-"""Seconds that a probe may take before another one may go (security.md, rule 17)."""
+"""Seconds that a probe may take before another one may go (docs/how-it-decides.md#probes)."""
 
 QUOTA_WINDOWS = ("premium", "chat")
 """What is paid for, as opposed to the short-term limits ``session`` and ``weekly``; names as in ``quota``."""

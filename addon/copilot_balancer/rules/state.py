@@ -27,7 +27,7 @@ MAX_FAULTS = 8
 EARLIEST = 1.0
 """Seconds since the epoch: what happened before that counts as then."""
 LONGEST_COOLDOWN = 24 * 3600.0
-"""No cooldown is longer: a server that says more is asked again after a day (security.md, rule 17)."""
+"""No cooldown is longer: a server that says more is asked again after a day (docs/how-it-decides.md#cooldowns)."""
 LONGEST_DATE = 35 * 24 * 3600.0
 """A date further away than a month and some days is no quota reset."""
 PAID = "$paid"
@@ -129,7 +129,7 @@ class Affinity:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A credential that a client used through the proxy and that no account has (features A5)."""
+    """A credential that a client used through the proxy and that no account has."""
 
     host: str
     """The login host that it belongs to."""
@@ -296,8 +296,8 @@ def shifted(memory: Memory, by: float) -> Memory:
 def restored(memory: Memory, wall: float) -> Memory:
     """A memory read from disk at `wall` (seconds since the epoch), without what a clock jump made absurd.
 
-    Nothing happened in the future, and nobody rests longer than it was once told or than our caps (security.md,
-    rule 16): however the clock jumped, what is left of a rest lies between 0 and its length.
+    Nothing happened in the future, and nobody rests longer than it was once told or than our caps
+    (docs/how-it-decides.md#clocks): however the clock jumped, what is left of a rest lies between 0 and its length.
     """
 
     def past(time: float) -> float:

@@ -4,8 +4,9 @@ Laws of this file:
 
 1. Plain frozen values: each can be written to a decision log and read back, and holds no token.
 2. Every time is in seconds on the steady clock (``memory``); every length of time is in seconds.
-3. Clients decide by a pattern over the text whether to ask again (clients.md 6). So "limit" and "overloaded" stand
-   only where waiting helps, status numbers never, and nothing here reads as a context that is too long.
+3. Clients decide by a pattern over the text whether to ask again (docs/clients.md#after-a-refusal). So "limit" and
+   "overloaded" stand only where waiting helps, status numbers never, and nothing here reads as a context that is too
+   long.
 """
 
 import math
@@ -143,7 +144,7 @@ SERVED = Outcome(Reason.SERVED, Scope.NOBODY, Action.PASS, NO_COOLDOWN)
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A row of the user's matrix: who serves these models, in which order (features B4)."""
+    """A row of the user's matrix: who serves these models, in which order."""
 
     models: tuple[str, ...]
     """Patterns (fnmatch, case-insensitive) of the models that this row is about."""

@@ -13,7 +13,7 @@ Laws of this file:
 On Windows there are no owners and modes to check and no folder to hold open: there the folder's own access list is
 what protects the files, and only the checks of kind and size remain.
 
-Sources: security.md 3.3 and rules 19-21, where the numbers behind these rules stand.
+The threats behind these rules: docs/security.md#files-on-disk.
 """
 
 import errno

@@ -34,10 +34,10 @@ FAILURES = frozenset({"refused", "failed", "cut off"})
 """The verdicts that mean that the client did not get its answer."""
 
 BODY_LIMIT = 2048
-"""So much of a refusal can be inspected on the flow (features E2)."""
+"""So much of a refusal can be inspected on the flow."""
 
 LINE_LIMIT = 2000
-"""No line of the event log has more characters (security.md, T17)."""
+"""No line of the event log has more characters (docs/security.md#foreign-text)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,7 @@ def test_redact_leaves_others_alone():
 
 
 def test_nobody_else_reads_a_token():
-    """Only these places reveal a token's text (security.md, rule 1)."""
+    """Only these places reveal a token's text."""
     from pathlib import Path
 
     rooms = Path(copilot_balancer.__file__).parent

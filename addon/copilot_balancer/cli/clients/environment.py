@@ -68,7 +68,7 @@ OPENCODE_LOGIN: Mapping[str, object] = {
     "access": PLACEHOLDER,
     "expires": 0,
 }
-"""The entry ``github-copilot`` of opencode's logins, without a credential. Source: clients.md 7."""
+"""The entry ``github-copilot`` of opencode's logins, without a credential. Source: docs/clients.md#login-files."""
 
 _NODE = {"NODE_EXTRA_CA_CERTS": Trust.MORE}
 
@@ -77,14 +77,14 @@ CLIENTS = (
         "opencode",
         ("opencode",),
         _NODE,
-        "measured: opencode 1.18.33 (clients.md 2)",
+        "measured: opencode 1.18.33 (docs/clients.md)",
         login={"OPENCODE_AUTH_CONTENT": json.dumps({"github-copilot": OPENCODE_LOGIN})},
     ),
     Client(
         "copilot-cli",
         ("copilot",),
         _NODE,
-        "measured: Copilot CLI 1.0.102 (clients.md 2)",
+        "measured: Copilot CLI 1.0.102 (docs/clients.md)",
         # With the token alone GitHub's refusal of it is fatal (37 questions, exit 1). With the API's address it asks
         # api.github.com, is refused, and goes on: measured against 401 to each of its questions there.
         login={"COPILOT_GITHUB_TOKEN": PLACEHOLDER, "COPILOT_API_URL": f"https://{DEFAULT_API_HOST}"},
@@ -93,7 +93,7 @@ CLIENTS = (
         "codex",
         ("codex",),
         {"SSL_CERT_FILE": Trust.ALL, "CODEX_CA_CERTIFICATE": Trust.ALL},
-        "measured: codex 0.169.0 with a custom provider (clients.md 2)",
+        "measured: codex 0.169.0 with a custom provider (docs/clients.md)",
     ),
     Client(
         "curl",
@@ -105,13 +105,13 @@ CLIENTS = (
         "python",
         ("python", "python3", "llm", "litellm", "aider"),
         {"SSL_CERT_FILE": Trust.ALL, "REQUESTS_CA_BUNDLE": Trust.ALL},
-        "measured: Python 3.13 with urllib, httpx, requests and openai (certs-howto.md); litellm and llm: clients.md 1",
+        "measured: Python 3.13 with urllib, httpx, requests and openai (certs-howto.md); litellm, llm: docs/clients.md",
     ),
     Client(
         "node",
         ("node", "npx", "pi", "copilot-api", "copilot-language-server"),
         _NODE,
-        "measured: Node 24.21 (certs-howto.md); pi, copilot-api and the language server: clients.md 1 and 2",
+        "measured: Node 24.21 (certs-howto.md); pi, copilot-api and the language server: docs/clients.md",
         more={"NODE_USE_ENV_PROXY": "1"},
         hint="older Node (20 was measured) knows no proxy variables; copilot-api has its own --proxy-env",
     ),

@@ -73,7 +73,7 @@ def _object(path: Path, raw: bytes | None, *, comments: bool = False) -> dict[st
 
 
 HOST_VARIABLES = ("COPILOT_GH_HOST", "GH_HOST")
-"""Which name the login host of such a token. Source: copilot-protocol.md 1.2."""
+"""Which name the login host of such a token. Source: docs/copilot-protocol.md#hosts."""
 
 
 @dataclass(frozen=True)

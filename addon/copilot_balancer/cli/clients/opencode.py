@@ -12,14 +12,14 @@ from copilot_balancer.copilot.protocol import PLACEHOLDER
 from copilot_balancer.errors import InvalidInput
 
 OPENCODE_PROVIDER = "github-copilot"
-"""The key of opencode's entry. Source: clients.md 7."""
+"""The key of opencode's entry. Source: docs/clients.md#login-files."""
 
 
 # ── where they are ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def opencode_logins_file(environ: Mapping[str, str], home: Path) -> Path:
-    """``auth.json``; opencode uses the XDG folders on every system. Source: clients.md 7."""
+    """``auth.json``; opencode uses the XDG folders on every system. Source: docs/clients.md#login-files."""
     return Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share") / "opencode" / "auth.json"
 
 
@@ -94,7 +94,8 @@ def find_opencode(environ: Mapping[str, str], home: Path) -> list[Found] | str:
     """The Copilot logins of opencode, at least one.
 
     They stand in ``$XDG_DATA_HOME/opencode/auth.json`` (default, on every system: ``~/.local/share``) as
-    ``{"github-copilot": {"type": "oauth", "refresh": TOKEN, "enterpriseUrl": DOMAIN}}``. Source: clients.md 7.
+    ``{"github-copilot": {"type": "oauth", "refresh": TOKEN, "enterpriseUrl": DOMAIN}}``.
+    Source: docs/clients.md#login-files.
     """
     data = environ.get("XDG_DATA_HOME") or home / ".local" / "share"
     return _opencode_logins(Path(data) / "opencode" / "auth.json")

@@ -5,7 +5,8 @@ Laws of this file:
 1. A credential leaves only by ``Guard.put_on``, called when the connection stands and the head is about to be sent.
    Nothing else in the proxy reads a token's text (``github`` and ``store`` have their own two places).
 2. Everything is checked on what *is*: the connection's address, its TLS, its name, the copy that is about to be sent.
-   Never on ``pretty_host``, the Host header or the SNI alone: each of them was fooled (security.md, fact 4).
+   Never on ``pretty_host``, the Host header or the SNI alone: each of them was fooled
+   (docs/security.md#where-a-token-may-go).
 3. What cannot be checked is refused, with a sentence that says what to change.
 """
 
@@ -31,11 +32,14 @@ _NEVER_SENT_ON = frozenset({b"proxy-authorization"})
 """Meant for us, whoever else is asked."""
 
 _NOT_WITH_AN_ACCOUNT = frozenset({b"authorization", b"cookie"}) | _NEVER_SENT_ON
-"""Somebody else's, once an account of ours serves the request (design.md 5)."""
+"""Somebody else's, once an account of ours serves the request (docs/security.md#flows-hold-no-credential)."""
 
 
 def unsafe_options(options: Options) -> str | None:
-    """Why no account's credential may be used with these options; None when it may (security.md, fact 2)."""
+    """Why no account's credential may be used with these options; None when it may.
+
+    Source: docs/security.md#when-no-account-is-used.
+    """
     if options.ssl_insecure:
         return "ssl_insecure is on: a server's certificate is not checked"
     if getattr(options, "proxy_debug", False):
@@ -46,7 +50,8 @@ def unsafe_options(options: Options) -> str | None:
 
 
 def why_not(request: http.Request, server: Server, hosts: Collection[str]) -> str | None:
-    """Why no account's credential may go on this outgoing request; None when it may (security.md, rule 2).
+    """Why no account's credential may go on this outgoing request; None when it may
+    (docs/security.md#where-a-token-may-go).
 
     Args:
         request: the copy that is about to be sent.

@@ -1,4 +1,4 @@
-"""A Copilot answer as a person reads it, in mitmweb and in mitmproxy's console (features E2, E4).
+"""A Copilot answer as a person reads it, in mitmweb and in mitmproxy's console.
 
 Laws of this file:
 
@@ -18,7 +18,7 @@ from copilot_balancer.proxy.inspect.page import FACT, SHOWN, Page, arguments
 from copilot_balancer.proxy.inspect.transcript import Answer, read, usage
 
 REFUSAL = 2048
-"""Characters of a refusal's body that are shown as they came (features E2)."""
+"""Characters of a refusal's body that are shown as they came."""
 
 
 def show(data: bytes, metadata: Metadata) -> str:

@@ -118,13 +118,13 @@ class Answer:
             self.quota.update({name: window.percent_left for name, window in windows.items()})
 
     def failed(self, error: object) -> None:
-        """An error inside a stream, in any of its shapes (copilot-protocol.md 5.8)."""
+        """An error inside a stream, in any of its shapes (docs/copilot-protocol.md#errors-inside-a-200)."""
         if len(self.errors) < MAX_ERRORS:
             said = error_body.read_json(error, "", {}, wall=0)
             words = [said.code or said.kind, said.message]
             self.errors.append(": ".join(word for word in words if word) or dumped(error))
 
-    # --- the three forms (copilot-protocol.md 3.5)
+    # --- the three forms (docs/copilot-protocol.md#streams)
 
     def take(self, event: Json, name: str = "") -> None:
         """One event of a stream, or a document; `name`: of the event, when its data does not say."""
@@ -284,7 +284,7 @@ _AMOUNTS = {
     "output_tokens": "out",
     "reasoning_tokens": "of them reasoning",
 }
-"""Name of an amount in one of the three forms (copilot-protocol.md 3.5) -> what it is."""
+"""Name of an amount in one of the three forms (docs/copilot-protocol.md#streams) -> what it is."""
 
 
 # --- a whole answer, or what came of it -------------------------------------------------------------------------------
