@@ -20,7 +20,7 @@ from copilot_balancer.rules.types import Outcome, Reason
 MODELS_VERSION = "2026-06-01"
 """What opencode sends to ``/models``. Source: docs/clients.md#opencode."""
 MODELS_BYTES = 4 * 1024 * 1024
-"""A list of 41 models has about 100 KB (docs/copilot-protocol.md#models)."""
+"""A recorded list has 41 entries of about 1,500 characters (docs/copilot-protocol.md#models)."""
 
 REFUSED_AS_SUCH = frozenset({Reason.NEEDS_LOGIN, Reason.CREDENTIAL, Reason.NO_ACCESS, Reason.WRONG_HOST, Reason.PREFIX})
 """The Copilot API's refusals that another form of the token, or its own host, could cure."""
