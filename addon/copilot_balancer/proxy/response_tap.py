@@ -70,7 +70,7 @@ class ResponseTap:
                 self._document = [b"".join(self._document)]
         return data
 
-    # --- layer.Watch -------------------------------------------------------------------------------------------------
+    # --- failover.hooks.Watch ----------------------------------------------------------------------------------------
 
     @property
     def watched(self) -> bool:

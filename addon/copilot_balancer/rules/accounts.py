@@ -4,7 +4,8 @@ Laws of this file:
 
 1. What stands here was decided by the user and holds tokens; what the proxy learnt stands in ``memory``.
 2. A status is computed from facts and ``now``, never stored beside them.
-3. A token leaves a ``SecretStr`` in two places only: ``store`` writing its file, ``guard`` and ``github`` sending it.
+3. A token's text leaves its ``SecretStr`` here to be checked, hashed, or (for ``store`` alone) written; whoever sends
+   it is listed in a test (``test_nobody_else_reads_a_token``).
 4. Every time here is a decision's: seconds since the epoch on the wall clock.
 """
 

@@ -109,7 +109,7 @@ class Format[T]:
         return function
 
     def dump(self, value: T) -> bytes:
-        """The file's bytes. The one place that reveals tokens.
+        """The file's bytes: the one place where tokens are written out.
 
         Raises:
             ValueError: a number in it is not finite, or something in it is not of its type.

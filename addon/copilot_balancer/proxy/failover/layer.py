@@ -46,7 +46,7 @@ PRIVATE = {
 
 
 def _nobody() -> None:
-    """Hooks are asked."""
+    """No addon answers directly: the questions go through mitmproxy's hooks."""
 
 
 class FailoverLayer(HttpLayer):

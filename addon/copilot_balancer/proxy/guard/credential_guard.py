@@ -2,8 +2,9 @@
 
 Laws of this file:
 
-1. A credential leaves only by ``Guard.put_on``, called when the connection stands and the head is about to be sent.
-   Nothing else in the proxy reads a token's text (``github`` and ``store`` have their own two places).
+1. An account's credential goes on a request only by ``put_on``, when the connection stands and the head is about to
+   be sent. Elsewhere a token's text is read to check it, to name it by its hash, to write it to the store, or to send
+   it to GitHub itself (``github``); a test lists the modules.
 2. Everything is checked on what *is*: the connection's address, its TLS, its name, the copy that is about to be sent.
    Never on ``pretty_host``, the Host header or the SNI alone: each of them was fooled
    (docs/security.md#where-a-token-may-go).
