@@ -20,7 +20,7 @@ from copilot_balancer.rules.accounts import matches
 from copilot_balancer.store.request_log import RequestLogReader
 from copilot_balancer.store.request_record import RequestRecord, document
 from copilot_balancer.text import folded
-from copilot_balancer.views.requests import recorded, told
+from copilot_balancer.views.requests import summary
 
 LOOK_EVERY = 0.5
 """Seconds between two looks while following."""
@@ -86,4 +86,4 @@ def _print(found: Iterable[RequestRecord], env: Env, *, as_json: bool) -> None:
 
 def event_line(event: RequestRecord, zone: tzinfo | None) -> str:
     """``2026-11-03 14:05:09  gpt-5 <- work (api.githubcopilot.com) 200 in 812 ms, ...``."""
-    return f"{datetime.fromtimestamp(event.at, UTC).astimezone(zone):%Y-%m-%d %H:%M:%S}  {told(recorded(event))}"
+    return f"{datetime.fromtimestamp(event.at, UTC).astimezone(zone):%Y-%m-%d %H:%M:%S}  {summary(event)}"

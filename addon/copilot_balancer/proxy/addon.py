@@ -385,10 +385,10 @@ class CopilotBalancer:
                 self.sockets[flow] = frames
             exchange.let_go()
         except Exception as error:  # noqa: BLE001 - the client has its answer
-            log_incident("the attribution", error)
+            log_incident("the record of a request", error)
             return
         assert self.live is not None
-        self.upkeep.journal.tell(record, self.live.now(), time.time())
+        self.upkeep.journal.tell(record, self.live.now())
         self._trim_view()
 
     def _trim_view(self) -> None:

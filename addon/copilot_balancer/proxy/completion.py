@@ -1,4 +1,4 @@
-"""The end of a request: what its answer taught, and its attribution.
+"""The end of a request: what its answer taught, and its record.
 
 Laws of this file:
 
@@ -21,12 +21,12 @@ from copilot_balancer.proxy.websocket import WebSocketFrames
 from copilot_balancer.rules.accounts import Account
 from copilot_balancer.rules.classify import classify_error, classify_event
 from copilot_balancer.rules.types import Attempt
+from copilot_balancer.store.request_record import RequestRecord, finished
 from copilot_balancer.text import duration
 from copilot_balancer.views import requests
-from copilot_balancer.views.requests import Attribution
 
 
-def ended(exchange: Exchange) -> Attribution:
+def ended(exchange: Exchange) -> RequestRecord:
     """The request is over: the flow gets its comment, marker and metadata; the pool is told."""
     flow, response, live, body = exchange.flow, exchange.flow.response, exchange.live, exchange.body
     live.pool.finish(flow.id, live.now())
@@ -38,20 +38,21 @@ def ended(exchange: Exchange) -> Attribution:
             _keep(exchange, exchange.passing, response)
             error = _learn(exchange, exchange.account, exchange.attempt, exchange.passing)
     served = exchange.served and not exchange.local
-    record = Attribution(
-        what=body.model or f"{flow.request.method} {flow.request.path.partition('?')[0]}",
-        tries=tuple(exchange.tries),
-        status=None if flow.error else response.status_code if response else None,
-        seconds=live.now() - exchange.began,
+    record = finished(
+        tuple(exchange.tries),
         served=served,
-        note=exchange.note or (flow.error.msg if flow.error else ""),
-        declined=exchange.declined,
-        client_left=_ended_by(exchange) == "client",
-        request_id=flow.id,
-        conversation=exchange.request.conversation or "",
-        served_model=body.other_model if served else "",
-        moved=f"sent without {body.left_out}, which only their maker takes back" if body.left_out else "",
+        status=None if flow.error else response.status_code if response else None,
         error=error,
+        client_left=_ended_by(exchange) == "client",
+        declined=exchange.declined,
+        at=time.time(),
+        id=flow.id,
+        what=body.model or f"{flow.request.method} {flow.request.path.partition('?')[0]}",
+        ms=(live.now() - exchange.began) * 1000,
+        note=exchange.note or (flow.error.msg if flow.error else ""),
+        conversation=exchange.request.conversation or "",
+        model=(body.other_model if served else "") or None,
+        moved=f"sent without {body.left_out}, which only their maker takes back" if body.left_out else "",
     )
     flow.comment = requests.comment(record)
     if exchange.account is not None or exchange.local:

@@ -47,9 +47,9 @@ from copilot_balancer.rules.types import (
     Tried,
     sentences,
 )
+from copilot_balancer.store.request_record import AttemptRecord
 from copilot_balancer.text import printable
 from copilot_balancer.views import requests
-from copilot_balancer.views.requests import Try
 
 HOLD_STEP = 0.25
 """Seconds between two looks at whether the client of a held request is still there."""
@@ -80,7 +80,7 @@ class Exchange:
         """What is upstream now, or was last."""
         self.account: Account | None = None
         self.bearer: Bearer | None = None
-        self.tries: list[Try] = []
+        self.tries: list[AttemptRecord] = []
         self.home_asked: list[str] = []
         """Ids of the accounts that were asked for what the home account answers."""
         self.answers: list[http.Response | None] = []
@@ -438,7 +438,7 @@ class Exchange:
         assert self.account is not None
         assert self.attempt is not None
         self.tries.append(
-            Try(
+            AttemptRecord(
                 account=self.account.label,
                 account_id=self.account.id,
                 host=self.bearer.host if self.bearer else self.account.api_host,

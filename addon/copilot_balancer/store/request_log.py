@@ -82,7 +82,7 @@ class RequestLog:
         return bool(self._waiting)
 
     def put(self, record: Mapping[str, Any]) -> bool:
-        """Take an event as ``attribution.event`` makes it; False: there is no room, and it is lost."""
+        """Take a record as ``request_record.document`` makes it; False: there is no room, and it is lost."""
         line = _line(record)
         if self._put - self._done + len(line) > self.waiting_bytes:
             self.lost += 1
