@@ -17,10 +17,10 @@ from copilot_balancer.proxy.exchange import Exchange
 from copilot_balancer.proxy.guard import credential_guard
 from copilot_balancer.proxy.models_endpoint import learn_models, learn_session
 from copilot_balancer.proxy.response_tap import ResponseTap
+from copilot_balancer.proxy.steps import Upstream
 from copilot_balancer.proxy.websocket import WebSocketFrames
 from copilot_balancer.rules.accounts import Account
 from copilot_balancer.rules.classify import classify_error, classify_event
-from copilot_balancer.rules.types import Attempt
 from copilot_balancer.store.request_record import RequestRecord, finished
 from copilot_balancer.text import duration
 from copilot_balancer.views import requests
@@ -31,12 +31,13 @@ def ended(exchange: Exchange) -> RequestRecord:
     flow, response, live, body = exchange.flow, exchange.flow.response, exchange.live, exchange.body
     live.pool.finish(flow.id, live.now())
     error = ""
-    if exchange.account is not None and exchange.attempt is not None and not exchange.local and response is not None:
+    upstream = exchange.upstream
+    if upstream is not None and not exchange.local and response is not None:
         if response.status_code == 200 and exchange.kind is Kind.HOME:
-            _learn_what_home_says(exchange, exchange.account, response)
+            _learn_what_home_says(exchange, upstream.account, response)
         if exchange.passing is not None:
             _keep(exchange, exchange.passing, response)
-            error = _learn(exchange, exchange.account, exchange.attempt, exchange.passing)
+            error = _learn(exchange, upstream, exchange.passing)
     served = exchange.served and not exchange.local
     record = finished(
         tuple(exchange.tries),
@@ -55,7 +56,7 @@ def ended(exchange: Exchange) -> RequestRecord:
         moved=f"sent without {body.left_out}, which only their maker takes back" if body.left_out else "",
     )
     flow.comment = requests.comment(record)
-    if exchange.account is not None or exchange.local:
+    if upstream is not None or exchange.local:
         flow.marked = requests.MARKERS[record.verdict]
     flow.metadata.update(requests.metadata(record))
     return record
@@ -63,9 +64,9 @@ def ended(exchange: Exchange) -> RequestRecord:
 
 def frames_after(exchange: Exchange) -> WebSocketFrames | None:
     """What looks at the frames from now on, when this was the handshake of a WebSocket that stands."""
-    if exchange.flow.websocket is None or exchange.account is None or exchange.attempt is None or exchange.send is None:
+    if exchange.flow.websocket is None or exchange.upstream is None:
         return None
-    return WebSocketFrames(exchange.live, exchange.account, exchange.attempt, exchange.send)
+    return WebSocketFrames(exchange.live, exchange.upstream)
 
 
 def _ended_by(exchange: Exchange) -> str:
@@ -94,9 +95,10 @@ def _keep(exchange: Exchange, passing: ResponseTap, response: http.Response) -> 
         credential_guard.redact(response, exchange.live.decisions.accounts, exchange.live.mint.secrets())
 
 
-def _learn(exchange: Exchange, account: Account, attempt: Attempt, passing: ResponseTap) -> str:
+def _learn(exchange: Exchange, upstream: Upstream, passing: ResponseTap) -> str:
     """What the answer says beyond its head, and how it ended; the error that came inside it, for people."""
     live, flow, now, wall = exchange.live, exchange.flow, exchange.live.now(), time.time()
+    account, attempt = upstream.account, upstream.attempt
     marks, snapshots = passing.learnt()
     live.ownership.learn(marks, account.id, wall)
     if snapshots is not None:

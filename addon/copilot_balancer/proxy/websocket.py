@@ -21,12 +21,11 @@ from mitmproxy.websocket import WebSocketMessage
 from copilot_balancer.copilot import quota
 from copilot_balancer.copilot.protocol import model_of, read_body
 from copilot_balancer.copilot.response_event import read_frame
-from copilot_balancer.proxy.failover.hooks import Send
 from copilot_balancer.proxy.guard.credential_guard import redacted
 from copilot_balancer.proxy.runtime import Runtime
-from copilot_balancer.rules.accounts import Account
+from copilot_balancer.proxy.steps import Upstream
 from copilot_balancer.rules.classify import classify_event
-from copilot_balancer.rules.types import Action, Attempt, PoolRequest
+from copilot_balancer.rules.types import Action, PoolRequest
 from copilot_balancer.text import duration, printable
 
 logger = logging.getLogger(__name__)
@@ -56,11 +55,11 @@ def declines(live: Runtime, request: PoolRequest) -> bool:
 class WebSocketFrames:
     """One open WebSocket."""
 
-    def __init__(self, live: Runtime, account: Account, attempt: Attempt, send: Send) -> None:
+    def __init__(self, live: Runtime, upstream: Upstream) -> None:
         self._live = live
-        self._account = account
-        self._attempt = attempt
-        self._send = send
+        self._account = upstream.account
+        self._attempt = upstream.attempt
+        self._send = upstream.send
         self._shown = False
         """Whether the client has seen something of the present turn."""
 
