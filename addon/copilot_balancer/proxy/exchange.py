@@ -210,9 +210,10 @@ class Exchange:
             return False
         self.account, self.local = account, False
         last = self.request.tried[-1].outcome.reason if attempt.repair and self.request.tried else None
-        again = self.bearer.token if last is Reason.CREDENTIAL and refused and self.bearer else None
+        ended = last in (Reason.CREDENTIAL, Reason.FORBIDDEN)
+        again = self.bearer.token if ended and refused and self.bearer else None
         try:
-            if last is Reason.WRONG_HOST and account.credential == "direct":
+            if last in (Reason.WRONG_HOST, Reason.FORBIDDEN) and account.credential == "direct":
                 self.account = account = await self.live.learn_host(account)
             wall = time.time()
             known = self.live.mint.known(account, wall=wall, refused=again)
