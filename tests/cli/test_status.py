@@ -226,3 +226,19 @@ def a_proxy_of(cli, **changes):
     file = RunningProxyFile(cli.env.paths.state)
     file.write(replace(RunningProxy(1, cli.now, (), __version__), **changes))
     return file
+
+
+@pytest.mark.parametrize(
+    ("seconds", "named"),
+    [
+        pytest.param(90_000, True, id="25 hours"),
+        pytest.param(384_495, True, id="four days and a half"),
+        pytest.param(3600, True, id="an hour"),
+        pytest.param(3599, False, id="less than an hour"),
+    ],
+)
+def test_a_long_rest_comes_with_the_command_that_ends_it(cli, seconds, named):
+    """Who has to wait for long is told how to end that: the server's own wait is kept whole otherwise."""
+    now = cli.now
+    learn(cli, "work", cooldowns=[Cooldown(now, now + seconds, "limit", "o3", source="server")])
+    assert ("copilot-balancer accounts clear work" in " ".join(cli.run("status").stdout.split())) == named

@@ -84,6 +84,7 @@ LOGIN = meaning(Reason.NEEDS_LOGIN, Scope.ACCOUNT, Action.NEXT, CooldownKind.UNT
 CONVERSATION = meaning(Reason.CONVERSATION, Scope.CONVERSATION, Action.OWNER)
 PREFIX = meaning(Reason.PREFIX, Scope.HOST, Action.SAME)
 NO_ACCESS = meaning(Reason.NO_ACCESS, Scope.ACCOUNT, Action.NEXT, CooldownKind.SECONDS, 3600.0)
+FORBIDDEN = meaning(Reason.FORBIDDEN, Scope.ACCOUNT_MODEL, Action.SAME, CooldownKind.SECONDS, 3600.0)
 BLOCKED = meaning(Reason.BLOCKED, Scope.ACCOUNT, Action.STOP, CooldownKind.UNTIL_USER)
 WRONG_HOST = meaning(Reason.WRONG_HOST, Scope.HOST, Action.SAME)
 TRANSIENT = meaning(Reason.TRANSIENT, Scope.NOBODY, Action.NEXT_ONCE, CooldownKind.SECONDS, 30.0)
@@ -349,11 +350,16 @@ CASES = [
     Case("no access, by text", 403, "Chat is off by your organization's policies", NO_ACCESS, "organisation"),
     Case("no access", 403, nested("no_copilot_access"), NO_ACCESS),
     Case(
-        "blocked, by text",
+        "forbidden",
         403,
         "Access to this endpoint is forbidden. Please review our Terms of Service",
-        BLOCKED,
-        "not merely forbidden",
+        FORBIDDEN,
+        "a text alone stops no account",
+    ),
+    Case("forbidden", 403, nested("", "Please review our Terms of Service"), FORBIDDEN, "nested"),
+    Case("forbidden", 403, anthropic("forbidden", "See the GitHub Terms of Service"), FORBIDDEN, "Anthropic's form"),
+    Case(
+        "blocked", 403, nested("spammy_user", "Please review our Terms of Service"), BLOCKED, "a code beside the text"
     ),
     Case("blocked", 403, nested("access_revoked", "x"), BLOCKED),
     # servers and requests
@@ -634,7 +640,7 @@ EXCHANGES = [
         90.0,
     ),
     Case("limit", 429, "You have exceeded a secondary rate limit.", EXCHANGE_LIMIT, "429", {"retry-after": "60"}, 60.0),
-    Case("blocked, by text", 403, "Please review our Terms of Service", BLOCKED),
+    Case("no access, by status", 403, "Please review our Terms of Service", NO_ACCESS, "a text alone stops no account"),
     Case("GitHub token refused", 401, '{"message":"Bad credentials"}', LOGIN),
     Case("no access, by status", 404, '{"message":"Not Found"}', NO_ACCESS, "404"),
     Case("no access, by status", 403, refused("something_new"), NO_ACCESS, "403 of a new kind"),

@@ -18,7 +18,7 @@ from copilot_balancer.rules.cooldowns import (
     rejected,
     take_back,
 )
-from copilot_balancer.rules.state import AccountState, Cooldown, Count, ModelFact
+from copilot_balancer.rules.state import AccountState, Cooldown, Count, Memory, ModelFact, restored
 from copilot_balancer.rules.types import SERVED, Action, Attempt, CooldownKind, CooldownRule, Outcome, Reason, Scope
 from support.pools import (
     AGENT_LIMIT,
@@ -29,6 +29,7 @@ from support.pools import (
     DAY,
     EXPIRED,
     FAULT,
+    FORBIDDEN,
     HOUR,
     INTEGRATOR,
     LIMIT,
@@ -44,6 +45,7 @@ from support.pools import (
     START,
     WEEKLY,
     WRONG_HOST,
+    Bench,
     answer,
     hinted,
 )
@@ -113,26 +115,71 @@ def test_what_never_rests_an_account(outcome):
 
 
 @pytest.mark.parametrize(
-    ("outcome", "until", "told"),
+    "outcome",
     [
-        pytest.param(hinted(LIMIT, 587 * HOUR), DAY, 587 * HOUR, id="weekly hint of weeks"),
-        pytest.param(hinted(LIMIT, 366 * DAY), DAY, 35 * DAY, id="absurd hint"),
-        pytest.param(hinted(MODEL_LIMIT, 30 * HOUR), DAY, 30 * HOUR, id="model"),
-        pytest.param(hinted(QUOTA, 10 * HOUR), 6 * HOUR, 10 * HOUR, id="quota"),
-        pytest.param(
-            hinted(replace(QUOTA, rest=CooldownRule(CooldownKind.RESET)), 10 * HOUR),
-            6 * HOUR,
-            10 * HOUR,
-            id="quota, plain",
-        ),
-        pytest.param(hinted(OVERLOADED, HOUR), 60, HOUR, id="nobody's fault"),
-        pytest.param(hinted(FAULT, HOUR), 60, HOUR, id="fault"),
+        pytest.param(hinted(LIMIT, 90_000), id="25 hours"),
+        pytest.param(hinted(WEEKLY, 384_495), id="four days and a half"),
+        pytest.param(hinted(LIMIT, 587 * HOUR), id="weeks"),
+        pytest.param(hinted(LIMIT, 366 * DAY), id="a year"),
+        pytest.param(hinted(MODEL_LIMIT, 30 * HOUR), id="one model"),
+        pytest.param(hinted(QUOTA, 10 * HOUR), id="quota"),
+        pytest.param(hinted(replace(QUOTA, rest=CooldownRule(CooldownKind.RESET)), 10 * HOUR), id="quota, plain"),
+        pytest.param(hinted(OVERLOADED, HOUR), id="nobody's fault"),
+        pytest.param(hinted(FAULT, HOUR), id="fault"),
     ],
 )
-def test_a_hint_beyond_the_cap_is_kept(outcome, until, told):
-    """The account is asked again at the cap; what the server said is kept to be shown."""
+def test_a_wait_that_the_server_named_is_kept_whole(outcome):
+    """No cap of ours shortens a wait that the server named, nor does a restart."""
     state, _ = taught(outcome)
-    assert (state.cooldowns[0].until, state.cooldowns[0].told_until) == (START + until, START + told)
+    assert state.cooldowns[0].until == START + outcome.retry_after
+    assert state.cooldowns[0].told_until is None
+    restarted = restored(Memory({"a": state}), START + 1).accounts["a"]
+    assert restarted.cooldowns == state.cooldowns
+
+
+def test_a_missing_model_waits_as_long_as_the_server_says():
+    """A wait that the server named for a model that an account lacks is kept whole as well."""
+    state, _ = taught(hinted(MISSING, 30 * HOUR))
+    assert state.models["gpt"].until == START + 30 * HOUR
+
+
+@pytest.mark.parametrize(
+    ("outcome", "name", "before", "window", "ends"),
+    [
+        pytest.param(
+            WEEKLY, "weekly", None, QuotaWindow(90.0, seen_at=START + 9), True, id="weekly, never seen before"
+        ),
+        pytest.param(QUOTA, "premium", 0.0, QuotaWindow(90.0, seen_at=START + 9), True, id="quota filled up"),
+        pytest.param(
+            QUOTA, "premium", 0.0, QuotaWindow(0.0, unlimited=True, seen_at=START + 9), True, id="no bounds any more"
+        ),
+        pytest.param(SESSION, "session", 1.0, QuotaWindow(90.0, seen_at=START + 9), True, id="a new session"),
+        pytest.param(QUOTA, "premium", 0.0, QuotaWindow(3.0, seen_at=START + 9), False, id="next to nothing left"),
+        pytest.param(QUOTA, "premium", 90.0, QuotaWindow(90.0, seen_at=START + 9), False, id="no news"),
+        pytest.param(QUOTA, "premium", 0.0, QuotaWindow(90.0, seen_at=START - 9), False, id="seen before the refusal"),
+        pytest.param(WEEKLY, "premium", 0.0, QuotaWindow(90.0, seen_at=START + 9), False, id="another window"),
+        pytest.param(LIMIT, "premium", 0.0, QuotaWindow(90.0, seen_at=START + 9), False, id="a limit of no quota"),
+    ],
+)
+def test_quota_that_is_back_ends_the_wait(outcome, name, before, window, ends):
+    """Quota that GitHub shows as back ends the cooldown that was for it, learnt here or by another program."""
+    known = {} if before is None else {name: QuotaWindow(before, seen_at=START - 20)}
+    bench = Bench("a", "b")
+    state = bench.pool.memory(START).accounts["github.com:a"]
+    state.quota.update(known)
+    taught(hinted(outcome, 90_000), state)
+    bench.pool.remember(Memory({"github.com:a": state}), START)
+    assert bench.rest("a") == 90_000
+
+    other = bench.restarted()  # learnt by another program, and merged
+    theirs = AccountState(credential=state.credential, quota={name: window})
+    other.remember(Memory({"github.com:a": theirs}), START + 10)
+    bench.pool.learn_quota("github.com:a", {name: window})
+
+    for pool in (bench.pool, other):
+        assert (pool.cooldown_left("github.com:a", "gpt", START + 10) is None) == ends
+    bench.pool.remember(Memory({"github.com:a": state}), START + 11)  # the copy on disk does not bring it back
+    assert (bench.pool.cooldown_left("github.com:a", "gpt", START + 11) is None) == ends
 
 
 @pytest.mark.parametrize(
@@ -403,6 +450,32 @@ def test_an_abuse_block():
     assert not blocked(AccountState(), 0.0)
     coded, _ = taught(replace(BLOCKED, text="", code="spammy_user"))
     assert coded.blocked_why == "spammy_user"
+
+
+@pytest.mark.parametrize(
+    ("answers", "stopped", "resting"),
+    [
+        pytest.param([("gpt", False)], False, [], id="once, not yet repaired"),
+        pytest.param([("gpt", False), ("gpt", True)], False, ["gpt"], id="again on the right host"),
+        pytest.param([("gpt", True), ("gpt", True)], False, ["gpt"], id="twice the same model"),
+        pytest.param([("gpt", True), ("o3", False)], False, ["gpt"], id="another model, not yet repaired"),
+        pytest.param([("gpt", True), ("o3", True)], True, ["gpt"], id="two models on the right host"),
+        pytest.param([("gpt", True), (None, True)], False, ["gpt", None], id="no model is no other model"),
+        pytest.param([("gpt", True), "served", ("o3", True)], False, ["gpt", "o3"], id="it served in between"),
+    ],
+)
+def test_a_hint_at_the_terms_stops_by_two_models_alone(answers, stopped, resting):
+    """A 403 that points at the Terms of Service rests one model; a second model, repaired as well, stops the account."""
+    state, now = AccountState(), START
+    for said in answers:
+        now += 1
+        if said == "served":
+            taught(SERVED, state, at=now, model="haiku")
+        else:
+            taught(FORBIDDEN, state, at=now, model=said[0], repair=said[1])
+    assert blocked(state, 0.0) == stopped
+    assert {rest.model for rest in state.cooldowns} == set(resting)
+    assert all(rest.until - rest.began == HOUR for rest in state.cooldowns)
 
 
 # --- taking back, clearing, forgetting --------------------------------------------------------------------------------

@@ -210,7 +210,7 @@ def test_nothing_is_recorded_unless_asked_for(tape):
 def test_no_secret_and_no_words(pool, tape):
     """No token is written, nor what a server wrote: it may quote the client; but for an abuse block's sentence."""
     said = answer(400, "model_not_supported", "quoting the client")
-    block = answer(403, "", "Access to this endpoint is forbidden. Please review our Terms of Service")
+    block = answer(403, "spammy_user", "Access to this endpoint is forbidden. Please review our Terms of Service")
     assert (said.text, block.text) == ("quoting the client", BLOCKED.text)
     request = PoolRequest("r", "gpt", START)
     first = pool.assign(request, START)

@@ -217,9 +217,10 @@ class Exchange:
         if account is None:  # removed this very moment; the pool does not choose it again
             return self._assign()
         last = self.request.tried[-1].outcome.reason if attempt.repair and self.request.tried else None
-        again = self.upstream.bearer.token if last is Reason.CREDENTIAL and self.upstream else None
+        ended = last in (Reason.CREDENTIAL, Reason.FORBIDDEN)
+        again = self.upstream.bearer.token if ended and self.upstream else None
         try:
-            if last is Reason.WRONG_HOST and account.credential == "direct":
+            if last in (Reason.WRONG_HOST, Reason.FORBIDDEN) and account.credential == "direct":
                 account = await self.live.learn_host(account)
             wall = time.time()
             known = self.live.mint.known(account, wall=wall, refused=again)

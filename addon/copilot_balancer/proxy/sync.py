@@ -208,19 +208,25 @@ class Sync:
         return mine
 
     async def _save(self) -> None:
+        """Write what is new in ours, and take in what another program has learnt."""
         live, version = self.live, self._version()
-        if version == self._saved_version:
-            return
         now, wall = live.now(), time.time()
         mine = self._learnt(now, wall)
         try:
-            merged = await asyncio.to_thread(self.store.merge_memory, mine)
+            if version == self._saved_version and self.store.memory_stamp() == self._stamps.get("state"):
+                return
+            merged = await asyncio.to_thread(self._merge_memory, mine)
         except StoreError as error:
             self._complain(error)
             return
         if merged != mine:
             live.pool.remember(shifted(merged, now - wall), live.now())
         self._saved_version = version
+
+    def _merge_memory(self, mine: Memory) -> Memory:
+        merged = self.store.merge_memory(mine)
+        self._stamps["state"] = self.store.memory_stamp()
+        return merged
 
     def _read_catalogue(self) -> Catalogue:
         self._stamps["models"] = self.store.catalogue_stamp()

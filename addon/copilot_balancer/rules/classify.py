@@ -114,6 +114,7 @@ NEEDS_LOGIN = Meaning(Reason.NEEDS_LOGIN, Scope.ACCOUNT, Action.NEXT, CooldownRu
 CONVERSATION = Meaning(Reason.CONVERSATION, Scope.CONVERSATION, Action.OWNER)
 PREFIX = Meaning(Reason.PREFIX, Scope.HOST, Action.SAME)
 NO_ACCESS = Meaning(Reason.NO_ACCESS, Scope.ACCOUNT, Action.NEXT, _HOUR)
+FORBIDDEN = Meaning(Reason.FORBIDDEN, Scope.ACCOUNT_MODEL, Action.SAME, _HOUR)
 BLOCKED = Meaning(Reason.BLOCKED, Scope.ACCOUNT, Action.STOP, CooldownRule(CooldownKind.UNTIL_USER))
 WRONG_HOST = Meaning(Reason.WRONG_HOST, Scope.HOST, Action.SAME)
 TRANSIENT = Meaning(Reason.TRANSIENT, Scope.NOBODY, Action.NEXT_ONCE, CooldownRule(CooldownKind.SECONDS, 30.0))
@@ -245,7 +246,7 @@ RULES: tuple[Rule, ...] = (
               "|authenticatetoken authentication failed"),
     Rule("bearer refused", CREDENTIAL, "caozhiyuan/copilot-api (token expired); copilot-cli 1.0.63 retries every 401",
          statuses={401}, when=_no_page),
-    Rule("blocked, by text", BLOCKED, "opencode#26344, CopilotChat.nvim#1417",
+    Rule("forbidden", FORBIDDEN, "hermes-agent#61746, #11035, opencode#26344, CopilotChat.nvim#1417",
          statuses={403}, text="terms of service"),
     Rule("no access, by text", NO_ACCESS, "hermes-agent#10715, copilot-cli#552, #3101, #149",
          statuses={403},
@@ -289,7 +290,6 @@ EXCHANGE_RULES: tuple[Rule, ...] = (
     Rule("server error", TRANSIENT, "VS Code copilotToken.ts", codes={"server_error"}),
     Rule("limit", EXCHANGE_LIMIT, "docs/copilot-protocol.md#token-exchange",
          statuses={403, 429}, text="rate limit"),
-    Rule("blocked, by text", BLOCKED, "opencode#26344", statuses={403}, text="terms of service"),
     Rule("GitHub token refused", NEEDS_LOGIN, "docs/copilot-protocol.md#refused-credentials",
          statuses={401}, when=_no_page),
     Rule("no access, by status", NO_ACCESS, "docs/copilot-protocol.md#token-exchange: 404 for another app",

@@ -2,7 +2,8 @@
 
 Laws of this file:
 
-1. The server's own hint comes first; our ladder and our fixed times only where it said nothing.
+1. A wait that the server named is kept whole; our ladder and our fixed times only where it said nothing. Only the user
+   ends it earlier, or quota that GitHub shows as back.
 2. Only an attempt that began after a cooldown began may raise or end it (as a congestion window in TCP: twenty
    refusals at once are one event, and a late success of an old request proves nothing).
 3. A shorter rest never replaces a longer one: the latest deadline holds.
@@ -21,8 +22,11 @@ from copilot_balancer.rules.state import (
     LONG_COOLDOWN,
     LONGEST_COOLDOWN,
     LONGEST_DATE,
+    LONGEST_WAIT,
     MAX_FAULTS,
+    NEAR_ZERO,
     PAID,
+    SHORTEST_SESSION_WAIT,
     AccountState,
     Cooldown,
     Count,
@@ -34,8 +38,6 @@ from copilot_balancer.rules.state import (
 from copilot_balancer.rules.types import Attempt, CooldownKind, Outcome, Reason, Scope
 
 SESSION = WINDOW_LENGTHS["session"]
-SHORTEST_SESSION_WAIT = 60.0
-"""A session limit that ends sooner may be a burst limit, which has the same code: nothing is learnt of the window."""
 LADDER_BASE = 60.0
 LADDER_TOP = 15 * 60.0
 LADDER_STEPS = 5
@@ -45,7 +47,7 @@ LADDER_DECAY = 15 * 60.0
 SHORTEST_COOLDOWN = 1.0
 """Whatever the server says (``Retry-After: 0``)."""
 SHORT_FAULT_COOLDOWN = 60.0
-"""The longest rest for what is nobody's fault (docs/how-it-decides.md#cooldowns)."""
+"""The longest rest for what is nobody's fault, where the server named no wait."""
 FAULT_WINDOW = 120.0
 FAULT_COUNT = 3
 FAULT_COOLDOWN = 30.0
@@ -62,8 +64,6 @@ MODEL_COOLDOWN = 30.0
 MODEL_COOLDOWN_REPEATED = 15 * 60.0
 """Doubled each time after that, up to `LONGEST_MODEL_REST`."""
 LONGEST_MODEL_COOLDOWN = 6 * 3600.0
-NEAR_ZERO = 5.0
-"""Percent: a session window with more left is not what was refused (a burst limit of seconds has the same code)."""
 
 _REPAIRABLE = frozenset({Reason.CREDENTIAL, Reason.PREFIX, Reason.WRONG_HOST})
 
@@ -137,6 +137,8 @@ def learn(
         return _model_missing(state, attempt, outcome, now)
     if outcome.reason is Reason.TRANSIENT and outcome.scope is Scope.NOBODY:
         return _fault(state, attempt, outcome, now)
+    if outcome.reason is Reason.FORBIDDEN:
+        return _forbidden(state, attempt, outcome, now, enabled_at) if attempt.repair else None
     if outcome.reason in _REPAIRABLE:
         if attempt.repair:
             _rest(state, attempt, outcome, None, now)
@@ -148,6 +150,19 @@ def learn(
     if outcome.reason is Reason.QUOTA and (fact := state.models.get(attempt.model or "")):
         state.models[attempt.model or ""] = replace(fact, included=False)
     return _rest(state, attempt, outcome, None, now)
+
+
+def _forbidden(state: AccountState, attempt: Attempt, outcome: Outcome, now: float, enabled_at: float) -> Mark | None:
+    """Refused again on the right host with a fresh credential: this model rests.
+
+    The second model that is refused so, with nothing served in between, means that the account itself was stopped.
+    """
+    served = state.healed.get("", 0.0)
+    models = {rest.model for rest in live(state) if rest.reason == Reason.FORBIDDEN and rest.began >= served}
+    if attempt.model is not None and models - {attempt.model, None}:
+        state.blocked_at, state.blocked_why, state.blocked_under = now, outcome.text, enabled_at
+        return None
+    return _rest(state, attempt, outcome, attempt.model, now)
 
 
 def take_back(state: AccountState, mark: Mark, now: float) -> None:
@@ -269,8 +284,8 @@ def _rest(state: AccountState, attempt: Attempt, outcome: Outcome, model: str | 
     longest = outcome.rest.recheck or (QUOTA_RECHECK if outcome.reason is Reason.QUOTA else LONGEST_COOLDOWN)
     if outcome.scope is Scope.NOBODY:
         longest = SHORT_FAULT_COOLDOWN
-    told = now + min(max(seconds, SHORTEST_COOLDOWN), LONGEST_DATE)
-    until = min(told, now + longest)
+    told = now + min(max(seconds, SHORTEST_COOLDOWN), LONGEST_WAIT if source == "server" else LONGEST_DATE)
+    until = told if source == "server" else min(told, now + longest)
     new = Cooldown(now, until, str(outcome.reason), model, source, told if told > until else None)
     prune(state, now)
     state.cooldowns = undominated([*state.cooldowns, new])
@@ -333,6 +348,6 @@ def _model_missing(state: AccountState, attempt: Attempt, outcome: Outcome, now:
         (rest.repeated or max(first, MODEL_COOLDOWN_REPEATED)) * 2.0 ** min(times - 2, 9), LONGEST_MODEL_COOLDOWN
     )
     seconds = outcome.retry_after if outcome.retry_after is not None else again if times > 1 else first
-    fact = ModelFact(False, now + min(max(seconds, SHORTEST_COOLDOWN), LONGEST_COOLDOWN), now, times)
+    fact = ModelFact(False, now + min(max(seconds, SHORTEST_COOLDOWN), LONGEST_WAIT), now, times)
     state.models = newest_models({**state.models, model: fact})
     return Mark(attempt.account_id, model=model, before=known, after=fact)

@@ -72,6 +72,7 @@ FAILOVER_CLASS: dict[Reason, str] = {
     Reason.MODEL_MISSING: "model",
     Reason.NEEDS_LOGIN: "auth",
     Reason.NO_ACCESS: "auth",
+    Reason.FORBIDDEN: "auth",
     Reason.CREDENTIAL: "auth",
     Reason.PREFIX: "auth",
     Reason.WRONG_HOST: "auth",
@@ -181,7 +182,7 @@ def _again(board: PoolState, request: PoolRequest, now: float, route: Route | No
     spent = _spent(board.policy, request, now)
     if action is Action.SAME and member is not None and member.direct and outcome.reason is Reason.CREDENTIAL:
         action = Action.NEXT  # the stored token was refused itself: there is nothing to mint
-    if action is Action.STOP:
+    if action is Action.STOP or (outcome.reason is Reason.FORBIDDEN and member is not None and member.blocked):
         return _final(request, "GitHub blocked this account", NobodyKind.BLOCKED)
     if action is Action.PASS:
         return _final(request, "another account would answer the same")

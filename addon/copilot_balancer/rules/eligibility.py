@@ -30,6 +30,7 @@ SHORTEST_SHARE = 0.02
 
 _COOLDOWN_EXCLUSIONS: dict[str, Exclusion] = {
     Reason.NO_ACCESS: Exclusion.ACCESS,
+    Reason.FORBIDDEN: Exclusion.ACCESS,
     Reason.CREDENTIAL: Exclusion.CREDENTIAL,
     Reason.PREFIX: Exclusion.CREDENTIAL,
     Reason.WRONG_HOST: Exclusion.CREDENTIAL,
@@ -47,6 +48,7 @@ _COOLDOWN_TEXTS: dict[str, str] = {
     Reason.OVERLOADED: "rests because the model was overloaded",
     Reason.TRANSIENT: "rests after several faults of the service",
     Reason.NO_ACCESS: "has no access to Copilot",
+    Reason.FORBIDDEN: "was forbidden this model, with a hint at the Terms of Service",
     Reason.CREDENTIAL: "could not renew its credential",
     Reason.PREFIX: "had its credential refused",
     Reason.WRONG_HOST: "was sent to the wrong host",
@@ -91,6 +93,11 @@ class PoolAccount:
         """Whether the stored token is itself the bearer."""
         return self.account.credential == "direct"
 
+    @property
+    def blocked(self) -> bool:
+        """Whether GitHub stopped it, and the user has not turned it on again."""
+        return self.state.blocked_at is not None and blocked(self.state, self.account.enabled_at)
+
 
 def settled(
     member: PoolAccount, request: PoolRequest, fence: str, route: Route | None, *, balancing: bool
@@ -112,7 +119,7 @@ def settled(
         return Exclusion.TERMS
     if not account.enabled:
         return Exclusion.DISABLED
-    if member.state.blocked_at is not None and blocked(member.state, member.account.enabled_at):
+    if member.blocked:
         return Exclusion.BLOCKED
     if member.state.rejected_at is not None and rejected(member.state):
         return Exclusion.LOGIN

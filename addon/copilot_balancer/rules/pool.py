@@ -32,6 +32,7 @@ from copilot_balancer.rules.state import (
     copied,
     merge,
     newest_conversations,
+    refilled,
 )
 from copilot_balancer.rules.types import (
     Attempt,
@@ -263,6 +264,7 @@ class Pool:
             known = member.state.quota.get(name)
             if known is None or known.seen_at <= window.seen_at:
                 member.state.quota[name] = window
+                refilled(member.state, name, known, window)
         self.version += 1
 
     # --- what the user decided --------------------------------------------------------------------------------------

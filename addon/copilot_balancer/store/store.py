@@ -255,6 +255,10 @@ class Store:
                 self._save(folder, STATE, merged)
             return merged
 
+    def memory_stamp(self) -> tuple[int, int, int] | None:
+        """As `stamp`, for state.json."""
+        return self._stamp(self.state_path)
+
     def read_catalogue(self) -> Catalogue:
         """The accounts' lists of models; none yet when there is no file, or when it cannot be used."""
         try:

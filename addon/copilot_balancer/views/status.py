@@ -162,6 +162,10 @@ def headline(seen: Overview) -> str:
     return f"Balancing by {seen.pool.strategy}; {can}."
 
 
+_LONG_REST = 3600.0
+"""Seconds: from this length on a rest comes with the command that ends it."""
+
+
 def _addresses(proxy: RunningProxy) -> str:
     return printable(", ".join(proxy.listening) or "nothing", 200)
 
@@ -191,6 +195,8 @@ def _account(view: AccountView, named: int, now: float, width: int) -> Iterator[
         yield _filled(f"does not serve: it {printable(view.why_not, 200)}", width, "  ")
     for rest in view.rests:
         yield _filled(_rest(rest), width, "  ")
+    if any(rest.seconds >= _LONG_REST for rest in view.rests):
+        yield _filled(f"to end that earlier: `copilot-balancer accounts clear {view.label}`", width, "  ")
     if view.lacks:
         names = [printable(model, 60) for model in view.lacks]
         more = f" and {len(names) - _SHOWN_MODELS} more" if len(names) > _SHOWN_MODELS else ""
