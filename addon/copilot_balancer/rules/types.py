@@ -48,8 +48,8 @@ class Reason(StrEnum):
     """``Bearer`` where this host wants ``token``, or the other way round."""
     NO_ACCESS = "no access"
     FORBIDDEN = "forbidden"
-    """403 with a hint at the Terms of Service and no code: another plan's host, a gated model, an ended token, or a stop
-    of the account. Only the second model that is refused so tells the last from the others."""
+    """403 with a hint at the Terms of Service and no code: another plan's host, a gated model, an ended token, or a
+    stop of the account. Only the second model that is refused so tells the last from the others."""
     BLOCKED = "blocked"
     """GitHub stopped the account; it stays off until the user turns it on."""
     WRONG_HOST = "wrong host"
