@@ -21,8 +21,8 @@ from pathlib import Path
 import click
 
 from copilot_balancer import __version__
+from copilot_balancer.cli.clients.client import PORT
 from copilot_balancer.cli.clients.doctor import Case, Finding, Found, State, proxy_variables, traps, trusting
-from copilot_balancer.cli.clients.environment import PORT
 from copilot_balancer.cli.clients.local_proxy import SCRIPT, Listener, listener, open_addresses, usual_authority
 from copilot_balancer.cli.env import Env, json_option, pass_world, show_json
 from copilot_balancer.errors import BalancerError, StoreError, UpstreamError

@@ -11,7 +11,6 @@ Laws of this file:
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 import webbrowser
@@ -23,19 +22,21 @@ from pathlib import Path
 import click
 
 from copilot_balancer import config
+from copilot_balancer.cli.clients.client import PORT
 from copilot_balancer.github.api import GitHub
 from copilot_balancer.store.store import Paths, Store, paths
 from copilot_balancer.text import wrapped
 
-CLIPBOARDS = (
-    (("pbcopy",), None),
-    (("wl-copy",), "WAYLAND_DISPLAY"),
-    (("xclip", "-selection", "clipboard"), "DISPLAY"),
-    (("clip.exe",), None),
-)
-"""Programs that take what they read for the clipboard (macOS, Wayland, X11, Windows and its Linux), and the variable
-without which there is no clipboard for them."""
-_CLIPBOARD_SECONDS = 5.0
+
+def _copied(text: str) -> bool:
+    """Put `text` into the clipboard; whether that worked."""
+    import pyperclip  # noqa: PLC0415 - only one option needs it
+
+    try:
+        pyperclip.copy(text)
+    except (pyperclip.PyperclipException, OSError):
+        return False
+    return True
 
 
 def _stdin_is_terminal() -> bool:
@@ -63,6 +64,8 @@ class Env:
     """Seconds that pass evenly."""
     open_page: Callable[[str], bool] = webbrowser.open
     """Show a page in the user's browser; whether that worked."""
+    copy: Callable[[str], bool] = _copied
+    """Put a text into the clipboard; whether that worked."""
     columns: Callable[[], int | None] = _columns
     """How wide the terminal is that is printed to; None: it is none."""
     zone: tzinfo | None = None
@@ -87,31 +90,12 @@ class Env:
         """
         return config.load(self.paths.config, self.folder() if with_project else None, {})
 
-    def copy(self, text: str) -> bool:
-        """Put `text` into the clipboard by one of `CLIPBOARDS`; whether that worked."""
-        return any(self._copied(command, needs, text) for command, needs in CLIPBOARDS)
-
-    def _copied(self, command: Sequence[str], needs: str | None, text: str) -> bool:
-        program = shutil.which(command[0], path=self.environ.get("PATH", ""))
-        if program is None or (needs and not self.environ.get(needs)):
-            return False
-        try:
-            done = subprocess.run(  # noqa: S603 - a program of the list above
-                [program, *command[1:]],
-                input=text.encode("ascii"),
-                env=dict(self.environ),
-                stdout=subprocess.DEVNULL,  # xclip and wl-copy stay, and would keep a pipe open
-                stderr=subprocess.DEVNULL,
-                timeout=_CLIPBOARD_SECONDS,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return False
-        return done.returncode == 0
-
 
 pass_world = click.make_pass_decorator(Env, ensure=True)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print for programs.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+port_option = click.option(
+    "-p", "--port", type=click.IntRange(1, 65535), default=PORT, show_default=True, help="The proxy's port."
+)
 
 
 def show_json(value: object) -> None:

@@ -14,7 +14,8 @@ import click
 from click.shell_completion import get_completion_class
 
 from copilot_balancer import __version__
-from copilot_balancer.cli.accounts import accounts
+from copilot_balancer.cli.accounts.commands import accounts
+from copilot_balancer.cli.accounts.terms import terms
 from copilot_balancer.cli.config import config
 from copilot_balancer.cli.dashboard.command import dashboard
 from copilot_balancer.cli.doctor import doctor
@@ -26,7 +27,6 @@ from copilot_balancer.cli.run import console, env_command, exec_command, run, we
 from copilot_balancer.cli.service import service
 from copilot_balancer.cli.setup import setup
 from copilot_balancer.cli.status import status, tell_limits
-from copilot_balancer.cli.terms import terms
 from copilot_balancer.cli.usage import usage
 from copilot_balancer.errors import BalancerError
 from copilot_balancer.rules import edits

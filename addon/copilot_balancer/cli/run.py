@@ -22,20 +22,8 @@ from types import FrameType
 
 import click
 
-from copilot_balancer.cli.clients.copilot_cli import copilot_cli_login
-from copilot_balancer.cli.clients.environment import (
-    BYPASS_VARIABLES,
-    CLIENTS,
-    PORT,
-    PROXY_VARIABLES,
-    Client,
-    Way,
-    client_named,
-    client_of,
-    environment,
-    other_proxy,
-)
-from copilot_balancer.cli.clients.files import Login
+from copilot_balancer.cli.clients.client import PORT, Way
+from copilot_balancer.cli.clients.environment import BYPASS_VARIABLES, PROXY_VARIABLES, environment, other_proxy
 from copilot_balancer.cli.clients.local_proxy import (
     Authority,
     Listener,
@@ -49,8 +37,8 @@ from copilot_balancer.cli.clients.local_proxy import (
     trust_more,
     usual_authority,
 )
-from copilot_balancer.cli.clients.opencode import opencode_logins, opencode_logins_file
-from copilot_balancer.cli.env import Env, json_option, note, pass_world, show_json
+from copilot_balancer.cli.clients.registry import PROXIED, client_named, client_of
+from copilot_balancer.cli.env import Env, json_option, note, pass_world, port_option, show_json
 from copilot_balancer.copilot.hosts import copilot_hosts
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules.accounts import Decisions
@@ -58,12 +46,9 @@ from copilot_balancer.text import printable
 
 SHELLS = ("bash", "fish", "powershell", "zsh")
 
-port_option = click.option(
-    "-p", "--port", type=click.IntRange(1, 65535), default=PORT, show_default=True, help="Where the proxy listens."
-)
 as_option = click.option("--as", "user", metavar="NAME", help="A fence, or an account: nobody else serves.")
 client_option = click.option(
-    "--client", "name", type=click.Choice([client.name for client in CLIENTS]), help="For which client."
+    "--client", "name", type=click.Choice([client.name for client in PROXIED]), help="For which client."
 )
 
 
@@ -156,7 +141,11 @@ def env_command(env: Env, *, shell: str | None, name: str | None, port: int, use
     client = client_named(name) if name else None
     way = _way(env, authority, port, user)
     found = environment(
-        client, way, env.environ, hosts=_hosts(env, decisions), placeholder=_needs_placeholder(env, client)
+        client,
+        way,
+        env.environ,
+        hosts=_hosts(env, decisions),
+        placeholder=client is not None and client.wants_placeholder(env.environ, env.home),
     )
     if client is None:  # what replaces the system's CAs is for those that need it, or have it already
         usual = {*PROXY_VARIABLES, *BYPASS_VARIABLES, "NODE_EXTRA_CA_CERTS"}
@@ -248,23 +237,6 @@ def _check_user(decisions: Decisions, user: str | None) -> None:
         raise InvalidInput(f"--as: no fence or account is named {user!r} (there are: {', '.join(known) or 'none'})")
 
 
-def _needs_placeholder(env: Env, client: Client | None) -> bool:
-    """Whether `client` holds no login, and can be made to believe that it does by its environment alone."""
-    if client is None or not client.login:
-        return False
-    if client.name == "copilot-cli":
-        return copilot_cli_login(env.environ, env.home) is None
-    path = opencode_logins_file(env.environ, env.home)
-    held = opencode_logins(path)
-    if held.copilot is not Login.NONE or env.environ.get("OPENCODE_AUTH_CONTENT"):
-        return False
-    if held.others:  # what the environment says would hide those
-        raise InvalidInput(
-            f"opencode has logins in {path}, but none for GitHub Copilot: run `copilot-balancer setup opencode` once"
-        )
-    return True
-
-
 # ── a client ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -293,7 +265,7 @@ def exec_command(
     client = client_named(name) if name else client_of(arguments[0])
     decisions = env.store.read_decisions()
     _check_user(decisions, user)
-    placeholder = _needs_placeholder(env, client)
+    placeholder = client is not None and client.wants_placeholder(env.environ, env.home)
     if not decisions.accounts:
         if placeholder:
             raise InvalidInput(

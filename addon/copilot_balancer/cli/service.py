@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from copilot_balancer.cli.clients.environment import PORT
+from copilot_balancer.cli.clients.client import PORT
 from copilot_balancer.cli.env import Env, note, pass_world
 from copilot_balancer.errors import BalancerError, InvalidInput
 from copilot_balancer.text import wrapped

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from copilot_balancer.cli.clients.environment import CLIENTS, PROXY_VARIABLES, Client, Trust, bypasses, other_proxy
+from copilot_balancer.cli.clients.client import Client, Trust
+from copilot_balancer.cli.clients.environment import PROXY_VARIABLES, bypasses, other_proxy
 from copilot_balancer.cli.clients.local_proxy import SYSTEM_BUNDLES, Authority, holds, own_authority
+from copilot_balancer.cli.clients.registry import PROXIED
 from copilot_balancer.cli.env import Env
 from copilot_balancer.copilot.hosts import copilot_hosts
 from copilot_balancer.errors import StoreError
@@ -144,7 +146,7 @@ def trusting(case: Case) -> Found:
             "That is more than is needed: certs-howto.md says how to undo it.",
         )
     believing, blind, by_exec = [], [], []
-    for client in CLIENTS:
+    for client in PROXIED:
         if not any(shutil.which(name, path=environ.get("PATH")) for name in client.programs):
             continue
         name = next((name for name in client.trust if _names_ours(environ, name, authority)), None)

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import click
 
+from copilot_balancer.cli.accounts.importing import adopt_command, import_command
+from copilot_balancer.cli.accounts.login import add_command, login_command
 from copilot_balancer.cli.env import Env, json_option, note, pass_world, show_facts, show_json, show_table
-from copilot_balancer.cli.importing import adopt_command, import_command
-from copilot_balancer.cli.login import add_command, login_command
 from copilot_balancer.cli.status import seen_by_the_pool, tell_limits
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules import edits

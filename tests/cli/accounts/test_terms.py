@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from copilot_balancer.cli.terms import RULES
+from copilot_balancer.cli.accounts.terms import RULES
 from support.command_line import CommandLine
 
 

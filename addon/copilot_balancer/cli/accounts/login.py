@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 import click
 from pydantic import SecretStr
 
+from copilot_balancer.cli.accounts.terms import ask
 from copilot_balancer.cli.env import Env, json_option, note, pass_world, show_facts, show_json
 from copilot_balancer.cli.status import tell_limits
-from copilot_balancer.cli.terms import ask
 from copilot_balancer.copilot.hosts import GITHUB, normalise_domain
 from copilot_balancer.errors import BalancerError, InvalidInput, StoreError
 from copilot_balancer.github.admission import Admitted, Arrival, admit, moved, unusable
@@ -246,7 +246,7 @@ def log_in(env: Env, host: str, *, copy: bool, open_page: bool) -> SecretStr:
         click.echo(f"Open  {prompt.url}", err=True)
         click.echo(f"Type  {prompt.user_code}{'  (it is in the clipboard)' if copied else ''}", err=True)
         if copy and not copied:
-            note("the code was not copied: none of pbcopy, wl-copy, xclip and clip.exe works here")
+            note("the code was not copied: no clipboard program works here (Linux needs xclip, xsel or wl-copy)")
         if open_page and not env.open_page(prompt.url):
             note("no browser could be opened")
         click.echo(f"Waiting for you, {prompt.seconds / 60:.0f} minutes at most ...", err=True)

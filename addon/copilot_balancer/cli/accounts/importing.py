@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import click
 from pydantic import SecretStr
 
-from copilot_balancer.cli.clients.files import Found
-from copilot_balancer.cli.clients.logins import SOURCES, find
+from copilot_balancer.cli.accounts.login import checked, let_in, verified
+from copilot_balancer.cli.clients.client import Found
+from copilot_balancer.cli.clients.registry import CLIENTS, SOURCES, find
 from copilot_balancer.cli.env import Env, json_option, note, pass_world, show_json, show_table
-from copilot_balancer.cli.login import checked, let_in, verified
 from copilot_balancer.copilot.hosts import GITHUB, normalise_domain
 from copilot_balancer.errors import InvalidInput, UpstreamError
 from copilot_balancer.github.admission import Arrival, consented
@@ -32,14 +32,13 @@ _SHORTEST_HASH = 4
 """So many digits of a fingerprint name it, when no other one begins like that."""
 
 
-_PLACES = """\b
-opencode     auth.json in ~/.local/share/opencode
-copilot-cli  COPILOT_GITHUB_TOKEN, else config.json in ~/.copilot
-gh           hosts.yml in ~/.config/gh, and `gh auth token`
-vim          apps.json and hosts.json in ~/.config/github-copilot
-env          COPILOT_GITHUB_TOKEN, else GH_TOKEN, else GITHUB_TOKEN
-stdin        what you type or pipe in
-"""
+_PLACES = "\n".join(
+    [
+        "\b",
+        *(f"{client.name:<13}{client.logins_at}" for client in CLIENTS if client.find_logins),
+        f"{'stdin':<13}what you type or pipe in",
+    ]
+)
 
 
 @click.command("import", epilog=_PLACES)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from copilot_balancer.cli import login as cli_login
+from copilot_balancer.cli.accounts import login as cli_login
 from copilot_balancer.config import OPENCODE_CLIENT_ID
 from copilot_balancer.fake.answers import Document, FakeAccount, Refuse, SlowFirst
 from copilot_balancer.fake.device import FakeLogin
@@ -102,10 +102,10 @@ def test_help_says_whose_app_it_is(cli):
         pytest.param((), True, "Type  ABCD-1234\n", id="not asked for"),
     ],
 )
-def test_copy(cli, monkeypatch, arguments, copies, said):
+def test_copy(cli, arguments, copies, said):
     """The code goes into the clipboard only on request, and it is said when that does not work."""
     copied = []
-    monkeypatch.setattr(type(cli.env), "copy", lambda _, text: copied.append(text) or copies)
+    cli.env = replace(cli.env, copy=lambda text: copied.append(text) or copies)
     somebody(cli, "Work")
 
     assert said in cli.run(*ADD, "--yes", *arguments).stderr
