@@ -94,6 +94,15 @@ def test_links(page):
     assert [one for one in wrong if one] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_modules(page):
+    """Each Python file that a page names is there, below the package, the tests or the top."""
+    bases = (ADDON / "copilot_balancer", ROOT / "tests", ROOT)
+    known = {path.name for base in bases[:2] for path in base.rglob("*.py")}
+    named = set(re.findall(r"`([\w/.-]+\.py)\b", page.read_text("utf-8")))
+    assert {one for one in named if one not in known and not any((base / one).is_file() for base in bases)} == set()
+
+
 def test_every_page_is_found():
     """Each page of the documentation is linked from README."""
     readme = (ROOT / "README.md").read_text("utf-8")

@@ -2,7 +2,7 @@
 
 Laws of this file:
 
-1. Each option stands once, with its type, bounds, default and one sentence; README's table and mitmproxy's option help
+1. Each option stands once, with its type, bounds, default and one sentence; the table in docs/options.md and mitmproxy's help
    are made from that.
 2. A value that is not allowed stops with one sentence that names where it stands, the key, and what is allowed. A
    wrong setting is never replaced by its default in silence.
@@ -92,7 +92,7 @@ def _whole(default: int | None, low: int, high: int, text: str, *, unit: str = "
 
 
 class Settings(BaseModel):
-    """Every option; the fields of the table in README, in its order."""
+    """Every option; the fields of the table in docs/options.md, in its order."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
