@@ -4,88 +4,15 @@ import asyncio
 import json
 
 import pytest
-from mitmproxy import http
-from mitmproxy.options import Options
-from mitmproxy.test import tflow
 
-from copilot_balancer import config
-from copilot_balancer.copilot.hosts import copilot_hosts
 from copilot_balancer.copilot.protocol import PLACEHOLDER
 from copilot_balancer.errors import UpstreamError
-from copilot_balancer.github.tokens import ExchangeRefused, TokenCache
-from copilot_balancer.proxy.exchange import Exchange
-from copilot_balancer.proxy.failover.credentials import HiddenCredentials
-from copilot_balancer.proxy.failover.hooks import Refusal, Send
-from copilot_balancer.proxy.runtime import Runtime
+from copilot_balancer.github.tokens import ExchangeRefused
+from copilot_balancer.proxy.failover.hooks import Send
 from copilot_balancer.proxy.steps import Again, Answer, Outgoing, PassOn
-from copilot_balancer.rules.catalogue import Catalogue
 from copilot_balancer.rules.classify import classify_exchange
-from copilot_balancer.rules.ownership import Ownership
-from copilot_balancer.store.decision_log import RecordedPool
-from support.pools import account, decisions
-
-CHAT = "/chat/completions"
-
-
-class Asked:
-    """In the place of GitHub: exchanges no token."""
-
-    def __init__(self, error):
-        self.error = error
-
-    def exchange(self, _token, _host):
-        raise self.error
-
-
-class Rig:
-    """A runtime over a real pool, and one client's request in it."""
-
-    def __init__(self, *accounts, path=CHAT, headers=(), body=None, github=None, method="POST", **decided):
-        settings = config.Settings()
-        known = decisions(*accounts, **decided)
-        self.live = Runtime(
-            pool=RecordedPool(config.policy(settings, known), known, 0.0),
-            decisions=known,
-            settings=settings,
-            options=Options(),
-            hosts=copilot_hosts(),
-            mint=TokenCache(lambda: github),
-            learn_host=self._learn_host,
-            notice=lambda _token, _host: None,
-            shelve=lambda _account, _seen: None,
-            catalogue=Catalogue(),
-            ownership=Ownership(),
-        )
-        flow = self.flow = tflow.tflow()
-        fields = {"authorization": "Bearer gho_client-canary", **dict(headers)}
-        content = json.dumps(body or {"model": "gpt-4.1", "messages": [], "stream": True}).encode()
-        flow.request = http.Request.make(method, f"https://api.githubcopilot.com{path}", content, fields)
-        self.hidden = HiddenCredentials(flow.request.headers)
-        self.hidden.masked(flow.request.headers)
-        self.exchange = Exchange(self.live, flow)
-
-    async def _learn_host(self, one):
-        return one
-
-    async def send(self):
-        """Ask with what the request is sent, as the failover stream does; the label of the account, or the status."""
-        send = Send(self.flow, self.hidden)
-        await self.exchange.choose(send)
-        if self.flow.response is not None:
-            return self.flow.response.status_code
-        return self.exchange.upstream.account.label if self.exchange.upstream else f"client's own at {send.host}"
-
-    def arrives(self, status, code="", message="", headers=(), content=None):
-        """A whole refusal of the upstream stands in the flow."""
-        body = {"error": {"code": code, "message": message or code}} if content is None else None
-        raw = json.dumps(body).encode() if content is None else content
-        self.flow.response = http.Response.make(status, raw, dict(headers))
-        return Refusal(self.flow, None, sent=True)
-
-    def fails(self, error="server closed connection", *, sent=True):
-        """There is no response, but an error of the connection."""
-        self.flow.response = None
-        return Refusal(self.flow, error, sent=sent)
+from support.exchanges import CHAT, Asked, Rig
+from support.pools import account
 
 
 def play(test):

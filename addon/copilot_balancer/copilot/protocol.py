@@ -15,6 +15,7 @@ import re
 from contextlib import suppress
 from enum import Enum, StrEnum
 
+from copilot_balancer.copilot.auto_mode import INTENT
 from copilot_balancer.copilot.jsontext.incremental import finish
 from copilot_balancer.copilot.jsontext.lenient import loads
 from copilot_balancer.copilot.jsontext.spans import UNREADABLE
@@ -40,13 +41,20 @@ _BALANCED = frozenset(
 """Source: docs/copilot-protocol.md#endpoints; each with and without a leading ``/v1``."""
 
 
+_SESSIONS = ("/models/session", INTENT)
+_SELECTIONS = ("/auto", *_SESSIONS)
+"""Source: docs/copilot-protocol.md#auto-mode."""
+
+
 class Kind(Enum):
     """What is done with a request to a Copilot host (docs/how-it-decides.md#which-requests-get-an-account)."""
 
     BALANCED = "balanced"
     """Any account may serve it, and another one after a refusal."""
+    SELECTION = "selection"
+    """Auto mode chooses a model and mints a session token: any account may serve it, as BALANCED."""
     HOME = "home"
-    """The home account's answer, never failed over: what is listed, and sessions that are bound to their account."""
+    """The home account's answer, never failed over: the list of models."""
     OTHER = "other"
     """The client's own credential goes on unchanged; no account's is ever put here."""
 
@@ -81,8 +89,8 @@ def kind_of(method: str, path: str, *, websocket: bool = False) -> Kind:
         return Kind.BALANCED
     if method == "GET" and bare == "/models":
         return Kind.HOME
-    if method in ("GET", "POST") and bare in ("/models/session", "/models/session/intent"):
-        return Kind.HOME
+    if (method == "POST" and bare in _SELECTIONS) or (method == "GET" and bare in _SESSIONS):
+        return Kind.SELECTION
     return Kind.OTHER
 
 

@@ -23,6 +23,9 @@ EMBEDDINGS = "/embeddings"
 MODELS = "/models"
 SESSION = "/models/session"
 INTENT = "/models/session/intent"
+AUTO = "/auto"
+AUTO_VERSION = "2026-08-01"
+"""The ``X-GitHub-Api-Version`` without which ``/auto`` answers 400. Source: docs/copilot-protocol.md#auto-mode."""
 
 BALANCED = (CHAT, RESPONSES, MESSAGES, COUNT_TOKENS, EMBEDDINGS)
 """The paths on which an account is chosen
@@ -127,6 +130,20 @@ def session_document(models: Iterable[str], token: str, expires_at: int) -> Json
         "selected_model": next(iter(available), None),
         "session_token": token,
         "expires_at": expires_at,
+        "discounted_costs": {},
+    }
+
+
+def auto_document(model: str, token: str, expires_at: int) -> Json:
+    """``/auto``: the model for one prompt, as a whole entry, and the token that its chats carry.
+
+    Source: docs/copilot-protocol.md#auto-mode.
+    """
+    return {
+        "session_token": token,
+        "expires_at": expires_at,
+        "selected_model": _model(model, False),
+        "hydra_scores": {"reasoning": 0.2, "code_gen": 0.5, "debugging": 0.1, "tool_use": 0.2},
         "discounted_costs": {},
     }
 

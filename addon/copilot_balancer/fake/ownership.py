@@ -80,11 +80,19 @@ def wrong_with(endpoint: str, body: Json, asker: Asker) -> Wrong | None:
     return next(judge(body, asker), None) if judge else None
 
 
-def wrong_session_token(token: str | None, account: str) -> Wrong | None:
-    """What is wrong with a ``Copilot-Session-Token``; None: nothing, or there is none."""
+def wrong_session_token(token: str | None, account: str, model: str | None) -> Wrong | None:
+    """What is wrong with a ``Copilot-Session-Token`` on a request for `model`; None: nothing, or there is none.
+
+    The token of ``/auto`` is good for the model that it chose alone (docs/copilot-protocol.md#auto-mode).
+    """
     made = unsealed(token)
-    if token is None or (made and (made.account, made.kind) == (account, "session")):
+    if token is None:
         return None
+    if made and (made.account, made.kind) == (account, "session"):
+        chosen = made.part.partition("/")[2]
+        if not chosen or model in (None, chosen):
+            return None
+        return Wrong("Requested model not available for session", owner=account)
     return Wrong("Invalid Copilot-Session-Token", status=401, owner=_owner(token))
 
 

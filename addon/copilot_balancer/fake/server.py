@@ -39,7 +39,18 @@ from copilot_balancer.fake.answers import (
     chosen,
 )
 from copilot_balancer.fake.authority import Authority
-from copilot_balancer.fake.bodies import BALANCED, DEFAULT_MODELS, INTENT, MESSAGES, MODELS, RESPONSES, SESSION, Quota
+from copilot_balancer.fake.bodies import (
+    AUTO,
+    AUTO_VERSION,
+    BALANCED,
+    DEFAULT_MODELS,
+    INTENT,
+    MESSAGES,
+    MODELS,
+    RESPONSES,
+    SESSION,
+    Quota,
+)
 from copilot_balancer.fake.connection import Connection
 from copilot_balancer.fake.device import FakeLogin
 from copilot_balancer.fake.ownership import Asker, Lost, Wrong, wrong_session_token, wrong_with
@@ -102,7 +113,7 @@ class FakeCopilot:
         self.wrong_signature: Literal["signature", "conversation"] = "signature"
         """Which of the two texts says that thinking is another account's."""
         self.session_seconds = 1800
-        """How long a token of ``/models/session`` says that it lives; it is accepted for ever."""
+        """How long a token of ``/models/session`` or ``/auto`` says that it lives; it is accepted for ever."""
         self.connections = 0
         """How many connections were accepted."""
         self.port = port
@@ -247,6 +258,8 @@ class FakeCopilot:
             return Document(bodies.models_document(account.models, websocket=account.websocket))
         if seen.method in ("GET", "POST") and seen.endpoint == SESSION:
             return self._session(account)
+        if seen.method == "POST" and seen.endpoint == AUTO:
+            return self._auto(seen, account)
         if seen.method == "POST" and seen.endpoint == INTENT:
             return Document(bodies.intent_document(account.models))
         if seen.method == "GET" and seen.websocket and seen.endpoint == RESPONSES:
@@ -262,13 +275,20 @@ class FakeCopilot:
         if not self.ownership or (seen.model is not None and seen.model not in account.models):
             return None
         asker = Asker(account.name, seen.socket, self.wrong_id_status, self.wrong_signature)
-        wrong = wrong_session_token(seen.header("copilot-session-token"), account.name)
+        wrong = wrong_session_token(seen.header("copilot-session-token"), account.name, seen.model)
         return wrong or wrong_with(seen.endpoint, seen.json, asker)
 
     def _session(self, account: FakeAccount) -> Document:
         token = seal("session", account.name, str(next(self._numbers)))
         until = int(time.time()) + self.session_seconds
         return Document(bodies.session_document(account.models, token, until))
+
+    def _auto(self, seen: Seen, account: FakeAccount) -> Answer:
+        if seen.header("x-github-api-version") != AUTO_VERSION:
+            return Refuse(400, message="invalid apiVersion")
+        model = next((name for name in account.models if "embedding" not in name), DEFAULT_MODELS[0])
+        token = seal("session", account.name, f"{next(self._numbers)}/{model}")
+        return Document(bodies.auto_document(model, token, int(time.time()) + self.session_seconds))
 
     def _scripted(self, seen: Seen, account: FakeAccount) -> Answer:
         return chosen(account.script.popleft() if account.script else account.default, seen)

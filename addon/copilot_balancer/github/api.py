@@ -10,7 +10,7 @@ Laws of this file:
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -238,6 +238,27 @@ class GitHub:
             return self.models(account.token, account.host, account.api_host)
         minted = self.exchange(account.token, account.host)
         return self.models(minted.token, account.host, minted.api_host or account.api_host)
+
+    def select(
+        self, account: Account, token: SecretStr, *, api_host: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> Response:
+        """The answer to a selection request of Auto mode (docs/copilot-protocol.md#auto-mode), asked with `account`.
+
+        Args:
+            account: whose `token` it is.
+            token: what goes to the Copilot API for it: a GitHub token, or one that was exchanged.
+            api_host: where `token` may go.
+            path: of the client's own selection request.
+            body: of it.
+            headers: of it, without a credential; names in any case.
+
+        Raises:
+            InvalidInput: an account of this login host may not be sent to `api_host`.
+            UpstreamError: there was no answer.
+
+        """
+        url = f"https://{check_api_host(api_host, account.host)}{path}"
+        return self._wire.ask(Request(url, token, "Bearer", headers=headers, body=body))
 
     def access(self, token: SecretStr, who: Identity) -> Access:
         """How the Copilot API takes `token`: as it is, or exchanged.

@@ -12,14 +12,13 @@ from mitmproxy import http
 
 from copilot_balancer.copilot import quota
 from copilot_balancer.copilot.encoding import inflated
-from copilot_balancer.copilot.protocol import Kind
+from copilot_balancer.proxy.auto_mode import SelectionTap
 from copilot_balancer.proxy.exchange import Exchange
 from copilot_balancer.proxy.guard import credential_guard
-from copilot_balancer.proxy.models_endpoint import learn_models, learn_session
+from copilot_balancer.proxy.models_endpoint import learn_models
 from copilot_balancer.proxy.response_tap import ResponseTap
 from copilot_balancer.proxy.steps import Upstream
 from copilot_balancer.proxy.websocket import WebSocketFrames
-from copilot_balancer.rules.accounts import Account
 from copilot_balancer.rules.classify import classify_error, classify_event
 from copilot_balancer.store.request_record import RequestRecord, finished
 from copilot_balancer.text import duration
@@ -33,8 +32,8 @@ def ended(exchange: Exchange) -> RequestRecord:
     error = ""
     upstream = exchange.upstream
     if upstream is not None and not exchange.local and response is not None:
-        if response.status_code == 200 and exchange.kind is Kind.HOME:
-            _learn_what_home_says(exchange, upstream.account, response)
+        if response.status_code == 200 and exchange.lists_models:
+            learn_models(exchange.live, exchange.request, upstream.account, response)
         if exchange.passing is not None:
             _keep(exchange, exchange.passing, response)
             error = _learn(exchange, upstream, exchange.passing)
@@ -78,16 +77,13 @@ def _ended_by(exchange: Exchange) -> str:
     return exchange.send.ended_by if exchange.send is not None else ""
 
 
-def _learn_what_home_says(exchange: Exchange, account: Account, response: http.Response) -> None:
-    if exchange.lists_models:
-        learn_models(exchange.live, exchange.request, account, response)
-    else:
-        learn_session(exchange.live, account, response)
-
-
 def _keep(exchange: Exchange, passing: ResponseTap, response: http.Response) -> None:
     """Leave on the flow what a person may look at of a streamed answer."""
     response.stream = True  # a flow that is kept need not keep all of ours
+    if isinstance(passing, SelectionTap):
+        response.headers.pop("content-encoding", None)
+        response.raw_content = passing.shown()
+        passing.finish()
     if passing.kept:
         response.raw_content = bytes(passing.kept)
         if encoding := response.headers.pop("content-encoding", ""):  # the client has it; a token could hide there

@@ -23,12 +23,12 @@ from copilot_balancer.copilot.hosts import plain_host
 from copilot_balancer.copilot.protocol import PLACEHOLDER, Kind, kind_of
 from copilot_balancer.errors import InvalidInput, UpstreamError
 from copilot_balancer.github.tokens import ExchangeRefused
+from copilot_balancer.proxy.auto_mode import AutoSession, SelectionTap
 from copilot_balancer.proxy.failover.hooks import Refusal, Send
 from copilot_balancer.proxy.guard import credential_guard
 from copilot_balancer.proxy.guard.client_access import made_by_a_page
 from copilot_balancer.proxy.incident import log_incident
 from copilot_balancer.proxy.local_responses import no_answer, nobody_serves, own_answer
-from copilot_balancer.proxy.models_endpoint import session_mark
 from copilot_balancer.proxy.request_body import RequestBody
 from copilot_balancer.proxy.response_tap import ResponseTap, beginning, is_stream
 from copilot_balancer.proxy.runtime import Runtime
@@ -77,6 +77,8 @@ class Exchange:
         """The user name in the client's proxy URL: a fence, or an account, for all that the client sends."""
         self.request = PoolRequest(id=flow.id, model=None, began=self.began)
         self.body = RequestBody(request)
+        self.auto = AutoSession(live, self.kind, request)
+        """What its session token of Auto mode means, if it carries one."""
         self.upstream: Upstream | None = None
         """What is upstream now, or was last; None: nothing yet, or with the client's own credential."""
         self.send: Send | None = None
@@ -118,6 +120,9 @@ class Exchange:
             await self._read(send)
             if self.proxy_user and not self._name_is_known():
                 return self._own(403, "unknown_proxy_user", f"no fence or account is named {self.proxy_user}")
+            if self.auto.pinned and self.auto.elsewhere(self.request):
+                why = f"its Auto session is another account's than {self.proxy_user}'s"
+                return self._own(403, "session_of_another_account", why)
         held = send.hidden.bearer == PLACEHOLDER
         if (page := made_by_a_page(self.flow.request)) is not None:
             return self._client_itself(send, held, why=page)
@@ -128,6 +133,8 @@ class Exchange:
             return self._client_itself(send, held, why=why)
         if self.live.off is not None:
             return self._client_itself(send, held, why=f"accounts are switched off: {self.live.off}")
+        if self.auto.foreign:
+            return self._client_itself(send, held, why="its session token was not fetched through this proxy")
         return await self._an_account(send)
 
     def _name_is_known(self) -> bool:
@@ -139,37 +146,28 @@ class Exchange:
         named = next((account for account in accounts if account.label == self.proxy_user), None)
         if named is not None:
             self.request = replace(self.request, fence=named.fence, only=named.id)
+            self.auto.pinned = True
         return named is not None
 
     async def _read(self, send: Send) -> None:
         request, bearer = self.flow.request, send.hidden.bearer
         if bearer and bearer != PLACEHOLDER:
             self.live.notice(SecretStr(bearer), request.host)
-        if self.kind is not Kind.BALANCED:
+        if self.kind not in (Kind.BALANCED, Kind.SELECTION):
             return
         await self.body.read(self.headers)
         owner, held = owner_of(self.live.ownership, self.body.bound.marks, self.body.bound.needed)
-        self.request = PoolRequest(
-            id=self.flow.id,
-            model=self.body.model,
-            began=self.began,
-            conversation=self.body.conversation,
-            only=self._session_account(send),
-            owner=owner,
-            bound=held,
+        self.request = self.auto.read(
+            PoolRequest(
+                id=self.flow.id,
+                model=self.body.model,
+                began=self.began,
+                conversation=self.body.conversation,
+                owner=owner,
+                bound=held,
+            ),
+            send.hidden,
         )
-
-    def _session_account(self, send: Send) -> str | None:
-        """Id of the account that fetched the session token of this request; the token is valid there alone.
-
-        Source: docs/copilot-protocol.md#auto-mode.
-        """
-        tokens = send.hidden.get(b"copilot-session-token")
-        if not tokens:
-            return None
-        home = self.live.decisions.home
-        known = self.live.ownership.of(session_mark(tokens[0].decode("latin-1")))
-        return known or (home.id if home else None)
 
     def _client_itself(self, send: Send, held: bool, *, why: str) -> Outgoing | Answer:
         """Send the client's own credential, unless it is the placeholder (`held`) or the host is no Copilot host."""
@@ -195,7 +193,10 @@ class Exchange:
         self.next = None
         while True:
             if isinstance(found, Nobody):
-                return self._nobody(found)
+                other = await self._other_session(found)
+                if other is None:
+                    return self._nobody(found)
+                found = other
             if isinstance(found, Hold):
                 if not await self._hold(found.until):
                     return None
@@ -229,7 +230,21 @@ class Exchange:
             outcome = error.outcome if isinstance(error, ExchangeRefused) else classify_error(str(error), sent=False)
             self.answers.append(None)
             return self._refused(account, attempt, outcome, host=account.api_host)
-        return Upstream(account, attempt, bearer, send)
+        return Upstream(account, attempt, bearer, send, self.auto.token_for(account.id))
+
+    async def _other_session(self, nobody: Nobody) -> Attempt | None:
+        """Another account's attempt, with a session of its own, where that of the session token is limited."""
+        asked = await self.auto.select(self.request, nobody, self.time_left())
+        if asked is None:
+            return None
+        if asked.outcome.reason is Reason.SERVED:
+            self.request = replace(self.request, only=asked.account.id)
+            return asked.attempt
+        rest = self.live.pool.cooldown_left(asked.account.id, asked.attempt.model, self.live.now())
+        self._tried(
+            asked.account, asked.attempt, asked.outcome, host=asked.host, status=asked.outcome.status, rest=rest
+        )
+        return None
 
     def _go(self, send: Send, to: Outgoing) -> None:
         """Tell the failover stream where the request goes, who puts the credential on, and for how long it waits."""
@@ -267,6 +282,7 @@ class Exchange:
             hosts=self.live.hosts,
             options=self.live.options,
             prefix=self.live.prefixes.get((upstream.account.fingerprint, bearer.host), "Bearer"),
+            session=upstream.session,
         )
         if reason is None:
             return None
@@ -304,8 +320,12 @@ class Exchange:
         if response.status_code >= 400:
             return
         served = partial(self._serves, upstream, response)
-        if self.kind is Kind.BALANCED and response.status_code != 101:
-            passing = self.passing = ResponseTap(response, self.body.api, self.live.keep_bodies, served)
+        if self.kind is not Kind.HOME and response.status_code != 101:
+            if self.kind is Kind.SELECTION:
+                passing: ResponseTap = SelectionTap(response, served, partial(self._selected, upstream))
+            else:
+                passing = ResponseTap(response, self.body.api, self.live.keep_bodies, served)
+            self.passing = passing
             response.stream = passing
             if passing.watched:
                 upstream.send.watch = passing
@@ -331,7 +351,7 @@ class Exchange:
         account, attempt = upstream.account, upstream.attempt
         self._tried(account, attempt, SERVED, host=upstream.bearer.host, status=response.status_code)
         if self.kind is not Kind.BALANCED:
-            return
+            return  # a selection says nothing about the limits of what is paid for
         now, wall = self.live.now(), time.time()
         told = quota.read_headers(_lower(response.headers), wall=wall, now=now)
         self.live.pool.record(attempt, SERVED, now, told)
@@ -340,6 +360,9 @@ class Exchange:
         elif self.body.bound:
             kept = filter(self._keeps(attempt), self.body.bound.marks)
             self.live.ownership.learn(list(kept), account.id, wall)
+
+    def _selected(self, upstream: Upstream, document: object) -> None:
+        self.auto.learn(upstream.account, document, self.headers, self.flow.request.raw_content or b"")
 
     async def judge(self, refusal: Refusal) -> None:
         """Answer the failover stream: is the request sent again?"""
@@ -366,6 +389,7 @@ class Exchange:
         if outcome.action is Action.OWNER:
             self.request = replace(self.request, carries=await self.body.can_go_bare())
         status = response.status_code if response and not in_stream else None
+        number = len(self.tries)
         following = self._refused(
             upstream.account,
             upstream.attempt,
@@ -376,7 +400,9 @@ class Exchange:
         )
         if not isinstance(following, Nobody):
             return Again(following)
-        if in_stream and following.give in (None, len(self.tries) - 1):
+        if (other := await self._other_session(following)) is not None:
+            return Again(other)
+        if in_stream and following.give in (None, number):
             return PassOn(following.why)  # what came reaches the client as it is, and so does the rest of the stream
         return self._nobody(following)
 
@@ -424,6 +450,7 @@ class Exchange:
         """Nobody (else) can serve: give back a refusal that was given, or say so ourselves."""
         path, now = self.flow.request.path, self.live.now()
         note = nobody.why if self.tries else f"{nobody.why}: {'; '.join(sentences(nobody, now))}"
+        note = "; ".join(one for one in (note, self.auto.note) if one)
         given = self.answers[nobody.give] if nobody.give is not None else None
         if given is not None:
             step = Answer(given, note, self.tries[nobody.give or 0].account)

@@ -1,10 +1,6 @@
-"""What the home account answers: the list of models, completed with what the others have; and its sessions.
+"""The list of models (``GET /models``): what it teaches about its account, and what other accounts add to it.
 
-Laws of this file:
-
-1. A list teaches what its account has, and is only ever completed.
-2. A session token belongs to the account that fetched it: it is remembered by its mark alone
-   (docs/copilot-protocol.md#auto-mode).
+The law of this file: a list is only ever completed, with whole entries as the service wrote them.
 """
 
 import json
@@ -14,7 +10,6 @@ from typing import Any
 
 from mitmproxy import http
 
-from copilot_balancer.copilot.bound_state import mark
 from copilot_balancer.copilot.encoding import inflated
 from copilot_balancer.copilot.protocol import read_body
 from copilot_balancer.proxy.runtime import Runtime
@@ -56,15 +51,3 @@ def _what_others_have(
             continue
         if kept.credential == other.fingerprint:
             yield {name: entry for name, entry in kept.entries.items() if live.pool.may_have(other.id, name, now)}
-
-
-def session_mark(token: str) -> str:
-    """What a ``Copilot-Session-Token`` is remembered by."""
-    return mark("session", token)
-
-
-def learn_session(live: Runtime, account: Account, response: http.Response) -> None:
-    """A session was fetched with `account`; its token means nothing to another one."""
-    token = (_document(response) or {}).get("session_token")
-    if isinstance(token, str) and token:
-        live.ownership.learn([session_mark(token)], account.id, time.time())

@@ -3,16 +3,32 @@
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from mitmproxy.options import Options
 from pydantic import SecretStr
 
 from copilot_balancer.config import Settings
-from copilot_balancer.github.tokens import TokenCache
+from copilot_balancer.github.https import Response
+from copilot_balancer.github.tokens import Bearer, TokenCache
 from copilot_balancer.rules.accounts import Account, Decisions
 from copilot_balancer.rules.catalogue import Catalogue, Shelf
 from copilot_balancer.rules.ownership import Ownership
+from copilot_balancer.rules.sessions import Kept, Selections
 from copilot_balancer.store.decision_log import RecordedPool
+
+
+class Select(Protocol):
+    """Asks a selection of Auto mode once more, with another account."""
+
+    async def __call__(self, account: Account, bearer: Bearer, kept: Kept, seconds: float) -> Response:
+        """The answer, within so many seconds.
+
+        Raises:
+            InvalidInput, UpstreamError: there was none.
+
+        """
+        ...
 
 
 @dataclass
@@ -34,6 +50,9 @@ class Runtime:
     catalogue: Catalogue
     ownership: Ownership
     """Whose is what requests carry."""
+    select: Select
+    """Ask for a selection of Auto mode with an account."""
+    selections: Selections = field(default_factory=Selections)
     keep_bodies: int = 0
     """Bytes of a streamed answer that are kept for mitmweb, the console and dumps."""
     off: str | None = None

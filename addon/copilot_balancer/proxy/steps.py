@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mitmproxy import http
 from mitmproxy.connection import Server
+from pydantic import SecretStr
 
 from copilot_balancer.github.tokens import Bearer
 from copilot_balancer.proxy.failover.hooks import Send
@@ -25,6 +26,8 @@ class Upstream:
     bearer: Bearer
     send: Send
     """The hook's value that the attempt was sent by."""
+    session: SecretStr | None = None
+    """What takes the place of the client's session token, empty: nothing does; None: the client's own is sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,15 @@ from copilot_balancer import config
 from copilot_balancer.config import Settings
 from copilot_balancer.copilot.hosts import copilot_hosts, login_host_of, plain_host
 from copilot_balancer.errors import StoreError
-from copilot_balancer.github.tokens import Asks, TokenCache
+from copilot_balancer.github.https import Response
+from copilot_balancer.github.tokens import Asks, Bearer, TokenCache
 from copilot_balancer.proxy.incident import log_incident
 from copilot_balancer.proxy.journal import Journal
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.rules.accounts import Account, Decisions, fingerprint
 from copilot_balancer.rules.catalogue import Catalogue, Shelf
 from copilot_balancer.rules.ownership import Ownership, newest
+from copilot_balancer.rules.sessions import Kept
 from copilot_balancer.rules.state import MAX_SIGHTINGS, Memory, Sighting, restored, shifted
 from copilot_balancer.store.decision_file import DecisionFile
 from copilot_balancer.store.decision_log import RecordedPool
@@ -103,6 +105,7 @@ class Sync:
             self._shelve,
             self._read_catalogue(),
             self._read_owners(),
+            _select,
         )
         learnt = self._read_memory(wall)
         pool.remember(learnt, live.now())
@@ -328,6 +331,17 @@ def _github() -> Asks:
     from copilot_balancer.github.api import GitHub  # noqa: PLC0415 - law 4
 
     return GitHub()
+
+
+async def _select(account: Account, bearer: Bearer, kept: Kept, seconds: float) -> Response:
+    def ask() -> Response:
+        from copilot_balancer.github.api import GitHub  # noqa: PLC0415 - law 4
+
+        return GitHub(total_seconds=seconds).select(
+            account, bearer.token, api_host=bearer.host, path=kept.path, body=kept.body, headers=kept.headers
+        )
+
+    return await asyncio.to_thread(ask)
 
 
 def _with_host(decisions: Decisions, account: Account) -> Decisions:

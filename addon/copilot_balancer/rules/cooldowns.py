@@ -229,6 +229,8 @@ def _served(state: AccountState, attempt: Attempt, now: float, model_ttl: float)
     state.count = replace(count, served=count.served + 1)
     known = state.models.get(attempt.model) if attempt.model else None
     keys = ["", attempt.model or ""]
+    if attempt.auto and any(rest.reason == Reason.WEEKLY_LIMIT and not rest.auto for rest in live(state)):
+        keys.remove("")  # what Auto mode may do says nothing about the weekly limit of the rest
     if not (known and known.has and known.included):
         keys.append(PAID)
     for key in keys:
@@ -286,7 +288,8 @@ def _rest(state: AccountState, attempt: Attempt, outcome: Outcome, model: str | 
         longest = SHORT_FAULT_COOLDOWN
     told = now + min(max(seconds, SHORTEST_COOLDOWN), LONGEST_WAIT if source == "server" else LONGEST_DATE)
     until = told if source == "server" else min(told, now + longest)
-    new = Cooldown(now, until, str(outcome.reason), model, source, told if told > until else None)
+    auto = attempt.auto and outcome.reason is Reason.WEEKLY_LIMIT
+    new = Cooldown(now, until, str(outcome.reason), model, source, told if told > until else None, auto)
     prune(state, now)
     state.cooldowns = undominated([*state.cooldowns, new])
     return Mark(attempt.account_id, cooldown=new)

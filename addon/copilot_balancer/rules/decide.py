@@ -100,7 +100,7 @@ _KINDS: tuple[tuple[NobodyKind, frozenset[Exclusion]], ...] = (
     (NobodyKind.NO_MODEL, frozenset({Exclusion.PATTERN, Exclusion.ROUTE})),
     (NobodyKind.UNAVAILABLE, frozenset({Exclusion.DISABLED, Exclusion.TERMS, Exclusion.HOME})),
     (NobodyKind.FENCED, frozenset({Exclusion.FENCE})),
-    (NobodyKind.UNAVAILABLE, frozenset({Exclusion.ONLY, Exclusion.BOUND})),
+    (NobodyKind.UNAVAILABLE, frozenset({Exclusion.ONLY, Exclusion.BOUND, Exclusion.HOST})),
 )
 """What the accounts' bars come to; the first kind with a bar among them."""
 
@@ -145,7 +145,7 @@ def _owner_comes_back(board: PoolState, request: PoolRequest, now: float, route:
 def _attempt(
     request: PoolRequest, member: PoolAccount, now: float, why: str, *, repair: bool = False, bare: bool = False
 ) -> Attempt:
-    probe = bool(unproved(member, request.model, now))
+    probe = bool(unproved(member, request.model, now, auto=request.auto))
     return Attempt(
         request_id=request.id,
         number=len(request.tried) + 1,
@@ -157,6 +157,7 @@ def _attempt(
         probe=probe,
         repair=repair,
         bare=bare,
+        auto=request.auto,
     )
 
 
@@ -336,7 +337,8 @@ def _all_refused(request: PoolRequest, selection: Selection) -> str:
         return "no account can serve this now"
     if request.bound and Exclusion.BOUND in selection.barred.values():
         return "not retried, because no other account can go on with what this one began"
-    if all(against in (Exclusion.ONLY, Exclusion.FENCE) for against in _unasked(request, selection).values()):
+    elsewhere = (Exclusion.ONLY, Exclusion.HOST, Exclusion.FENCE)
+    if all(against in elsewhere for against in _unasked(request, selection).values()):
         return "all accounts tried, all refused"
     return "all accounts that could serve were tried, all refused"
 
@@ -370,7 +372,7 @@ def _as_given(why: WhyNot | None, member: PoolAccount, refused: Outcome | None, 
         return WhyNot(account.id, account.label, str(Exclusion.UNASKED), now, Exclusion.UNASKED)
     if why.bar is Exclusion.TRIED and refused is not None:
         bar = _REFUSED_BARS.get(refused.reason, Exclusion.TRIED)
-        return replace(why, reason=f"was asked: {refused.reason}", bar=bar)
+        return replace(why, reason=f"was asked: {refused.reason}", bar=bar, cause=refused.reason)
     return why
 
 

@@ -57,6 +57,7 @@ _COOLDOWN_TEXTS: dict[str, str] = {
 SETTLED = frozenset(
     {
         Exclusion.ONLY,
+        Exclusion.HOST,
         Exclusion.FENCE,
         Exclusion.BOUND,
         Exclusion.TERMS,
@@ -104,6 +105,8 @@ def settled(
 ) -> Exclusion | None:
     """What the user's decisions, a block or a dead credential have against it."""
     account = member.account
+    if request.host is not None and account.host != request.host:
+        return Exclusion.HOST
     if request.only is not None:
         if request.only != account.id:
             return Exclusion.ONLY
@@ -130,16 +133,19 @@ def settled(
     return None
 
 
-def cooling(state: AccountState, model: str | None, now: float) -> Cooldown | None:
-    """The cooldown that keeps `model` from this account for longest, if any still runs."""
+def cooling(state: AccountState, model: str | None, now: float, *, auto: bool = False) -> Cooldown | None:
+    """The cooldown that keeps `model` from this account for longest, if any still runs; `auto`: in Auto mode."""
     longest = None
     for rest in state.cooldowns:
-        if rest.until > now and _concerns(rest, state, model) and (longest is None or rest.until > longest.until):
+        runs = rest.until > now and _concerns(rest, state, model, auto=auto)
+        if runs and (longest is None or rest.until > longest.until):
             longest = rest
     return longest
 
 
-def _concerns(rest: Cooldown, state: AccountState, model: str | None) -> bool:
+def _concerns(rest: Cooldown, state: AccountState, model: str | None, *, auto: bool) -> bool:
+    if auto and not rest.auto and rest.reason == Reason.WEEKLY_LIMIT:
+        return False
     if rest.model is not None and rest.model != model:
         return False
     if state.healed and rest.began < state.healed.get(rest.key, 0.0):
@@ -162,13 +168,13 @@ def lacks(member: PoolAccount, model: str | None, now: float) -> float | None:
     return None
 
 
-def unproved(member: PoolAccount, model: str | None, now: float) -> list[str]:
+def unproved(member: PoolAccount, model: str | None, now: float, *, auto: bool = False) -> list[str]:
     """What a probe would prove: long rests that have run out and that no attempt has ended yet."""
     state = member.state
     keys = [
         rest.key
         for rest in state.cooldowns
-        if rest.until <= now and is_long(rest) and _concerns(rest, state, model)
+        if rest.until <= now and is_long(rest) and _concerns(rest, state, model, auto=auto)
     ]  # fmt: skip
     known = state.models.get(model) if model is not None else None
     if known is not None and not known.has and known.until <= now and is_long(known):
@@ -188,22 +194,24 @@ def probed(member: PoolAccount, keys: list[str], request_id: str, now: float) ->
     return max((until for owner, until in leases if owner != request_id and until > now), default=None)
 
 
-def learnt(member: PoolAccount, model: str | None, request_id: str, now: float) -> Exclusion | None:
+def learnt(
+    member: PoolAccount, model: str | None, request_id: str, now: float, *, auto: bool = False
+) -> Exclusion | None:
     """What past answers have against it."""
     if lacks(member, model, now) is not None:
         return Exclusion.MODEL
-    if member.state.cooldowns and (rest := cooling(member.state, model, now)) is not None:
+    if member.state.cooldowns and (rest := cooling(member.state, model, now, auto=auto)) is not None:
         return _COOLDOWN_EXCLUSIONS.get(rest.reason, Exclusion.COOLDOWN)
-    if member.probes and probed(member, unproved(member, model, now), request_id, now) is not None:
+    if member.probes and probed(member, unproved(member, model, now, auto=auto), request_id, now) is not None:
         return Exclusion.PROBED
     return None
 
 
 def why(member: PoolAccount, bar: Exclusion, model: str | None, request_id: str, now: float) -> WhyNot:
     """What `bar`, which keeps it from serving `model` now, comes to: in words, and when it ends by itself."""
-    text, free_at = str(bar), None
+    text, free_at, cause = str(bar), None, ""
     if bar in _COOLDOWNS and (rest := cooling(member.state, model, now)) is not None:
-        text, free_at = _COOLDOWN_TEXTS.get(rest.reason, "rests"), rest.until
+        text, free_at, cause = _COOLDOWN_TEXTS.get(rest.reason, "rests"), rest.until, rest.reason
     elif bar is Exclusion.BLOCKED:
         told = f" ({member.state.blocked_why})" if member.state.blocked_why else ""
         text = f"was blocked by GitHub{told}; it stays off until you enable it"
@@ -214,7 +222,7 @@ def why(member: PoolAccount, bar: Exclusion, model: str | None, request_id: str,
         text = f"does not have the model {model}{again}"
     elif bar is Exclusion.PROBED:
         free_at = probed(member, unproved(member, model, now), request_id, now)
-    return WhyNot(member.account.id, member.account.label, text, free_at, bar)
+    return WhyNot(member.account.id, member.account.label, text, free_at, bar, cause)
 
 
 def _runs(window: QuotaWindow, now: float) -> bool:

@@ -380,13 +380,20 @@ class Pool:
         request = PoolRequest("explain", model, now, conversation, fence)
         return explain(self._board, request, now)
 
-    def home(self, now: float, fence: str | None = None, without: Collection[str] = ()) -> Account | None:
+    def home(
+        self, now: float, fence: str | None = None, without: Collection[str] = (), host: str | None = None
+    ) -> Account | None:
         """Who answers what only one account may answer (``/models``): the home account, else the first that can.
 
-        `without`: ids of accounts that have just refused.
+        Args:
+            now: seconds on the steady clock.
+            fence: only accounts of this fence; None: of the policy's.
+            without: ids of accounts that have just refused.
+            host: only accounts of this login host; None: of any.
+
         """
         members = sorted(self._board.members.values(), key=lambda member: (not member.home, member.position))
-        request = PoolRequest("", None, now, fence=fence)
+        request = PoolRequest("", None, now, fence=fence, host=host)
         able = (
             m
             for m in members

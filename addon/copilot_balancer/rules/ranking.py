@@ -21,6 +21,7 @@ from copilot_balancer.rules.eligibility import (
     ALL_WINDOWS,
     PoolAccount,
     at_reserve,
+    cooling,
     doubted,
     learnt,
     left,
@@ -247,7 +248,7 @@ def bar(
     fence = request.fence or board.policy.fence
     found = settled(member, request, fence, route, balancing=board.balancing)
     if found is None and board.balancing:
-        return learnt(member, request.model, request.id, now)
+        return learnt(member, request.model, request.id, now, auto=request.auto)
     return found
 
 
@@ -273,6 +274,11 @@ def select(
             ready.append(member)
         else:
             barred[key] = against
+    if request.auto:  # those with a weekly limit come last
+        limited = [member for member in ready if cooling(member.state, request.model, now) is not None]
+        if 0 < len(limited) < len(ready):
+            barred |= {member.account.id: Exclusion.COOLDOWN for member in limited}
+            ready = [member for member in ready if member.account.id not in barred]
     kept = [member for member in ready if member.account.reserve > 0 and at_reserve(member, now)]
     if 0 < len(kept) < len(ready):
         barred |= {member.account.id: Exclusion.RESERVE for member in kept}

@@ -62,6 +62,8 @@ class Cooldown:
     """Who named the time: ``server`` (a hint), ``reset`` (a quota's reset) or ``ladder`` (our default)."""
     told_until: float | None = None
     """The server's own deadline, when it lies beyond our cap: shown, and re-checked earlier."""
+    auto: bool = False
+    """A request of Auto mode was refused: it keeps such requests away as well, which a weekly limit else does not."""
 
     @property
     def key(self) -> str:
@@ -163,14 +165,14 @@ def live(state: AccountState) -> list[Cooldown]:
 
 
 def undominated(cooldowns: Iterable[Cooldown]) -> list[Cooldown]:
-    """Each cooldown that no other of the same model and reason outlasts while it began no earlier; in a fixed order.
+    """Each cooldown that no other of its model, reason and mode outlasts while it began no earlier; in a fixed order.
 
     So a shorter rest never replaces a longer one, and a success can still end each by when it began.
     """
-    kept: dict[tuple[str, str], list[Cooldown]] = {}
+    kept: dict[tuple[str, str, bool], list[Cooldown]] = {}
     latest_first = sorted(cooldowns, key=lambda c: (c.until, c.began, c.told_until or 0.0, c.source), reverse=True)
     for rest in latest_first:
-        longer = kept.setdefault((rest.model or "", rest.reason), [])
+        longer = kept.setdefault((rest.model or "", rest.reason, rest.auto), [])
         if all(other.began < rest.began for other in longer):
             longer.append(rest)
     found = sorted((rest for group in kept.values() for rest in group), key=lambda c: c.until, reverse=True)

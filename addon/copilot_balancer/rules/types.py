@@ -209,6 +209,10 @@ class PoolRequest:
     bound: bool = False
     """It is in the middle of a tool loop of its owner's, or the history stands with the owner alone: no other may go
     on with it, as long as the owner will be able to. Without an owner: of somebody's whom nobody knows any more."""
+    auto: bool = False
+    """A request of Auto mode: a weekly limit does not keep an account from it, unless one of Auto's own was refused."""
+    host: str | None = None
+    """The login host whose accounts alone may serve it; None: any."""
     carries: bool = False
     """What only its maker takes back can be left out: worth one more try with an account that has refused it."""
     tried: "tuple[Tried, ...]" = ()
@@ -236,6 +240,8 @@ class Attempt:
     """The one further attempt with an account that was already asked (minted again, waited, another model)."""
     bare: bool = False
     """Everything that only its maker takes back is to be left out: this account has just refused it."""
+    auto: bool = False
+    """Of a request of Auto mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +265,7 @@ class Exclusion(StrEnum):
     """What keeps an account from serving a request; in the order in which it is looked for."""
 
     ONLY = "another account was asked for"
+    HOST = "belongs to another GitHub host"
     FENCE = "stands in another fence"
     BOUND = "cannot go on with what another account began"
     TERMS = "waits for the terms to be accepted"
@@ -292,6 +299,8 @@ class WhyNot:
     free_at: float | None = None
     """When that ends by itself; None: it does not, or nobody knows."""
     bar: Exclusion = Exclusion.COOLDOWN
+    cause: str = ""
+    """What it rests after, or was refused for: a word of `Reason`; empty: nothing of the kind keeps it."""
 
 
 class NobodyKind(StrEnum):

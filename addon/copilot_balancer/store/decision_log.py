@@ -262,10 +262,12 @@ class RecordedPool(Pool):
         with self._noted("memory", now=now):
             return super().memory(now)
 
-    def home(self, now: float, fence: str | None = None, without: Collection[str] = ()) -> Account | None:
+    def home(
+        self, now: float, fence: str | None = None, without: Collection[str] = (), host: str | None = None
+    ) -> Account | None:
         """As ``Pool.home``."""
-        with self._noted("home", now=now, fence=fence, without=sorted(without)) as answer:
-            account = super().home(now, fence, without)
+        with self._noted("home", now=now, fence=fence, without=sorted(without), host=host) as answer:
+            account = super().home(now, fence, without, host)
             answer["result"] = account
         return account
 

@@ -19,6 +19,7 @@ from mitmproxy.net import tls
 from mitmproxy.options import Options
 from pydantic import SecretStr
 
+from copilot_balancer.copilot import auto_mode
 from copilot_balancer.copilot.encoding import inflated
 from copilot_balancer.copilot.hosts import plain_host
 from copilot_balancer.copilot.protocol import Kind, kind_of
@@ -31,6 +32,8 @@ INFLATED = 1024 * 1024
 
 _NEVER_SENT_ON = frozenset({b"proxy-authorization"})
 """Meant for us, whoever else is asked."""
+
+SESSION_TOKEN = auto_mode.SESSION_TOKEN.encode()
 
 _NOT_WITH_AN_ACCOUNT = frozenset({b"authorization", b"cookie"}) | _NEVER_SENT_ON
 """Somebody else's, once an account of ours serves the request (docs/security.md#flows-hold-no-credential)."""
@@ -90,8 +93,11 @@ def put_on(
     hosts: Collection[str],
     options: Options,
     prefix: str = "Bearer",
+    session: SecretStr | None = None,
 ) -> str | None:
     """Put an account's credential on the outgoing copy, in the place of the client's own.
+
+    `session` takes the place of the client's ``Copilot-Session-Token``, empty: it goes without one; None: its own goes.
 
     Returns:
         None when it is on; else why it may not be, and the copy holds no credential at all.
@@ -99,7 +105,10 @@ def put_on(
     """
     reason = unsafe_options(options) or why_not(request, server, hosts)
     bearer = f"{prefix} {token.get_secret_value()}".encode("ascii") if reason is None else None
-    _dress(request, hidden, drop=_NOT_WITH_AN_ACCOUNT, bearer=bearer)
+    drop = _NOT_WITH_AN_ACCOUNT if session is None else _NOT_WITH_AN_ACCOUNT | {SESSION_TOKEN}
+    _dress(request, hidden, drop=drop, bearer=bearer)
+    if session and reason is None:
+        request.headers.fields += ((SESSION_TOKEN, session.get_secret_value().encode("latin-1")),)
     return reason
 
 
