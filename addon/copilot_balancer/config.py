@@ -210,6 +210,8 @@ class Loaded:
     """Name -> ``default``, the path of a file, or ``--set``."""
     warnings: tuple[str, ...] = ()
     """Sentences for the log."""
+    layers: tuple[tuple[str, Settings], ...] = ()
+    """Path of a file or ``--set`` -> its settings, of which ``model_fields_set`` count; in the order applied."""
 
 
 def load(config_dir: Path, project_dir: Path | None, overrides: Mapping[str, object]) -> Loaded:
@@ -233,7 +235,7 @@ def load(config_dir: Path, project_dir: Path | None, overrides: Mapping[str, obj
     for source, layer in layers:
         for name in layer.model_fields_set:
             values[name], sources[name] = getattr(layer, name), source
-    return Loaded(Settings().model_copy(update=values), sources, tuple(warnings))
+    return Loaded(Settings().model_copy(update=values), sources, tuple(warnings), tuple(layers))
 
 
 def policy(settings: Settings, decisions: Decisions) -> Policy:

@@ -1,11 +1,12 @@
-"""What the commands share: the outside world that they touch, and how they print.
+"""What the commands share: the outside world that they use (files, clock, network, terminal), and how they print.
 
 Laws of this file:
 
-1. Facts go to stdout, as a table, as lines, or as JSON; what the user should know besides goes to stderr as a note.
+1. Results go to stdout, as a table, as lines, or as JSON; hints and warnings go to stderr as notes.
 2. Lines are wrapped at 80 columns, so that output looks the same in a terminal, a pipe and a bug report. Only a log,
    one line an entry for programs, is folded to the width of a terminal.
-3. Nothing here is ever given a token. What is given to another program goes by its stdin, where ``ps`` does not look.
+3. Colours are for terminals: none in a pipe, none where ``NO_COLOR`` is set (no-color.org).
+4. Nothing here is ever given a token.
 """
 
 import json
@@ -49,7 +50,7 @@ def _columns() -> int | None:
 
 @dataclass(frozen=True)
 class Env:
-    """The outside world of the commands; the tests and the demo give their own."""
+    """The outside world of the commands; the tests and the demo pass their own."""
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     home: Path = field(default_factory=Path.home)
@@ -58,10 +59,10 @@ class Env:
     interactive: Callable[[], bool] = _stdin_is_terminal
     """Whether a person can be asked."""
     folder: Callable[[], Path] = Path.cwd
-    """Where the user stands: a project's settings are there."""
+    """The working directory: a project's settings are there."""
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
-    """Seconds that pass evenly."""
+    """Monotonic seconds."""
     open_page: Callable[[str], bool] = webbrowser.open
     """Show a page in the user's browser; whether that worked."""
     copy: Callable[[str], bool] = _copied
@@ -69,7 +70,7 @@ class Env:
     columns: Callable[[], int | None] = _columns
     """How wide the terminal is that is printed to; None: it is none."""
     zone: tzinfo | None = None
-    """Of the times of a log; None: this computer's."""
+    """The time zone of the times in a log; None: this computer's."""
 
     @property
     def paths(self) -> Paths:
@@ -99,24 +100,30 @@ port_option = click.option(
 
 
 def show_json(value: object) -> None:
-    """Print `value` for programs."""
+    """Print `value` as JSON."""
     click.echo(json.dumps(value, indent=2))
 
 
+def coloured(text: str, colour: str | None) -> str:
+    """`text` in a colour of click's; `click.echo` takes it out again where stdout is no terminal."""
+    return click.style(text, fg=colour) if colour and not os.environ.get("NO_COLOR") else text
+
+
 def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print `rows` under `head`, each column as wide as its widest cell."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    """Print `rows` under `head`, each column as wide as its widest cell; a cell may be `coloured`."""
+    widths = [max(len(click.unstyle(row[column])) for row in (head, *rows)) for column in range(len(head))]
     for row in (head, *rows):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = (cell + " " * (width - len(click.unstyle(cell))) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
 
 
 def show_facts(facts: Mapping[str, str]) -> None:
-    """Print names and values, indented, one a line."""
+    """Print names and values, indented, one pair a line."""
     width = max(map(len, facts))
     for name, value in facts.items():
         click.echo(f"  {name.ljust(width)}  {value}")
 
 
 def note(text: str) -> None:
-    """Tell the user what stdout, which a program may read, should not hold."""
+    """Print a hint or a warning to stderr, since a program may read stdout."""
     click.echo(wrapped(text, "note: "), err=True)

@@ -123,6 +123,19 @@ def _service(env: Env, port: int) -> Service:
     return make(env, [str(program), "run", "--port", str(port)], variables)
 
 
+def service_file(env: Env) -> Service | None:
+    """The service file that was written here; None: there is none.
+
+    Raises:
+        InvalidInput: a file stands there that is not ours.
+
+    """
+    if sys.platform not in _MAKERS:
+        return None
+    made = _service(env, PORT)
+    return made if _ours(made.path) is not None else None
+
+
 @click.group("service")
 def service() -> None:
     """Let systemd or launchd run the proxy for you."""

@@ -130,6 +130,9 @@ def test_path(cli):
         "accounts": str(state / "accounts.json"),
         "state": str(state / "state.json"),
         "config": str(config / "config.toml"),
+        "requests": str(state / "events.jsonl"),
+        "proxy logs": str(state / "logs"),
+        "CA": str(state / "mitmproxy"),
     }
     assert all(place in shown for place in told.values())
     assert not state.exists()
@@ -189,7 +192,7 @@ def test_remove_and_leave(three):
 
 def test_remove_without_anybody_to_ask(three):
     """From a pipe nothing is removed without --yes, whatever it says."""
-    assert "say --yes" in three.refused("accounts", "remove", "work", typed="work\n")
+    assert "not a terminal: pass --yes" in three.refused("accounts", "remove", "work", typed="work\n")
 
 
 def test_remove_unverified_and_last(cli):
@@ -311,7 +314,7 @@ def test_rename(three):
     learnt(three, served=3)
     three.env.store.merge_memory(Memory(conversations={"c": Affinity("github.com:1", three.now)}))
 
-    assert three.run("accounts", "rename", "work", " My Job ").stdout == "my-job is what work is called now.\n"
+    assert three.run("accounts", "rename", "work", " My Job ").stdout == "my-job is the new label of work.\n"
     assert three.labels == ["my-job", "personal", "acme"]
     assert "3 served" in three.run("accounts", "show", "my-job").stdout
     assert three.run("accounts", "rename", "my-job", "my-job").stderr == ""
@@ -327,8 +330,8 @@ def test_rename_to_a_taken_label(three):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('[[routes]]\nmodels = ["gpt*"]\naccounts = ["work"]\n', "routes in your settings still say work"),
-        ('[preseed]\nwork = ["gpt*"]\n', "preseed in your settings still say work"),
+        ('[[routes]]\nmodels = ["gpt*"]\naccounts = ["work"]\n', "routes in your settings still name work"),
+        ('[preseed]\nwork = ["gpt*"]\n', "preseed in your settings still name work"),
         ('[[routes]]\nmodels = ["gpt*"]\naccounts = ["personal"]\n', None),
         ("nonsense", None),
     ],
@@ -342,7 +345,7 @@ def test_rename_of_an_account_in_settings(three, text, said):
 
     result = three.run("accounts", "rename", "work", "job")
 
-    assert "job is what work is called now" in result.stdout
+    assert "job is the new label of work" in result.stdout
     assert result.stderr == "" if said is None else said in " ".join(result.stderr.split())
 
 

@@ -164,7 +164,7 @@ def test_verified_later(cli):
 
 
 def test_verified_later_with_a_broken_memory(cli):
-    """A memory that cannot be read does not hinder the account; that it is forgotten is said."""
+    """A memory that cannot be read does not hinder the account; that it was not stored is said."""
     cli.add("Work", "work", "--no-verify")
     state = cli.env.store.state_path
     state.write_text("{")
@@ -172,7 +172,7 @@ def test_verified_later_with_a_broken_memory(cli):
 
     result = cli.add("Work", "work")
 
-    assert "is forgotten" in result.stderr
+    assert "was not stored" in result.stderr
     assert cli.decisions.accounts[0].id == "github.com:1"
 
 
@@ -211,7 +211,7 @@ def test_two_logins_of_opencode(cli):
         pytest.param((), (), "auth.json holds no login", id="no login"),
         pytest.param(("Dog",), ("--host", "github.com"), "--host is for a token from stdin", id="host"),
         pytest.param(("Nobody", "Nobody"), (), "none of these logins can be used", id="both are refused"),
-        pytest.param(("Dog", "Work"), ("--label", "both"), "cannot all be called both", id="one label for two"),
+        pytest.param(("Dog", "Work"), ("--label", "both"), "cannot all have the label both", id="one label for two"),
         pytest.param(("Dog",), ("--no-verify",), "give it a --label", id="nobody asked for the login"),
     ],
 )

@@ -44,7 +44,7 @@ def test_login_becomes_an_account(cli):
     assert result.stderr == (
         "Open  https://github.com/login/device\n"
         "Type  ABCD-1234\n"
-        "Waiting for you, 15 minutes at most ...\n"
+        "Waiting for you to log in, 15 minutes at most ...\n"
         "Logged in as octocat on github.com (id 1, plan business).\n"
         "Store this account? [Y/n]: y\n"
     )
@@ -97,7 +97,7 @@ def test_help_says_whose_app_it_is(cli):
 @pytest.mark.parametrize(
     ("arguments", "copies", "said"),
     [
-        pytest.param(("--copy",), True, "Type  ABCD-1234  (it is in the clipboard)", id="copied"),
+        pytest.param(("--copy",), True, "Type  ABCD-1234  (copied to the clipboard)", id="copied"),
         pytest.param(("--copy",), False, "the code was not copied", id="no clipboard"),
         pytest.param((), True, "Type  ABCD-1234\n", id="not asked for"),
     ],
@@ -226,7 +226,7 @@ def test_nobody_to_ask(cli):
     """Where nobody can be asked who it is, --yes is needed before anything begins."""
     somebody(cli, "Work")
 
-    assert "say --yes" in cli.refused(*ADD)
+    assert "pass --yes" in cli.refused(*ADD)
     assert cli.asked == []
 
 
@@ -293,7 +293,7 @@ def test_unverified_account(cli):
     """Nobody can log in again for an account of which nobody knows whose it is."""
     cli.add("Work", "work", "--no-verify")
 
-    assert "nobody has verified whose account work is" in cli.refused("accounts", "login", "work")
+    assert "it was never verified whose account work is" in cli.refused("accounts", "login", "work")
 
 
 def test_removed_while_logging_in(cli, monkeypatch):

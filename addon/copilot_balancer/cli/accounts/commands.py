@@ -1,11 +1,10 @@
-"""``copilot-balancer accounts``: look at the accounts, decide about them.
+"""``copilot-balancer accounts``: list the accounts and change them.
 
 Laws of this file:
 
 1. Every change is one ``Store.edit_decisions``; a running proxy sees it within a second.
-2. What is decided elsewhere is only told here: who may come in (``cli_login``, ``cli_import``), who may serve (the
-   pool).
-3. No token goes out: a credential is shown by its fingerprint, and only in JSON.
+2. What is decided elsewhere is only shown here: who may be added (``login``, ``importing``), who may serve (the pool).
+3. No token is printed: a credential is shown by its fingerprint, and only in JSON.
 """
 
 from collections.abc import Callable
@@ -14,12 +13,15 @@ import click
 
 from copilot_balancer.cli.accounts.importing import adopt_command, import_command
 from copilot_balancer.cli.accounts.login import add_command, login_command
-from copilot_balancer.cli.env import Env, json_option, note, pass_world, show_facts, show_json, show_table
+from copilot_balancer.cli.clients.local_proxy import own_authority
+from copilot_balancer.cli.completion import fences, labels, models
+from copilot_balancer.cli.env import Env, coloured, json_option, note, pass_world, show_facts, show_json, show_table
 from copilot_balancer.cli.status import seen_by_the_pool, tell_limits
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules import edits
 from copilot_balancer.rules.accounts import Account, Decisions, normalise_label
 from copilot_balancer.rules.snapshot import AccountView
+from copilot_balancer.store.request_log import NAME as REQUEST_LOG
 from copilot_balancer.text import day, iso
 from copilot_balancer.views.status import quota_facts, quota_lines, row, serves, state, who
 
@@ -29,11 +31,12 @@ MAX_PRIORITY = 1000
 
 
 @click.group(invoke_without_command=True)
+@json_option
 @click.pass_context
-def accounts(context: click.Context) -> None:
-    """Bring in, list and change accounts. Alone: list them."""
+def accounts(context: click.Context, *, as_json: bool) -> None:
+    """Add, list and change accounts; alone: list them."""
     if context.invoked_subcommand is None:
-        context.invoke(list_command)
+        context.invoke(list_command, as_json=as_json)
 
 
 for _command in (add_command, login_command, import_command, adopt_command):
@@ -47,7 +50,7 @@ for _command in (add_command, login_command, import_command, adopt_command):
 @json_option
 @pass_world
 def list_command(env: Env, as_json: bool = False) -> None:
-    """List the accounts, oldest first. No token is shown."""
+    """List the accounts, oldest first; no token is shown."""
     decisions = env.store.read_decisions()
     if as_json:
         show_json([row(account, decisions) for account in decisions.accounts])
@@ -70,16 +73,16 @@ def _cells(account: Account, decisions: Decisions) -> tuple[str, ...]:
         account.api_host.removesuffix(".githubcopilot.com").removesuffix(f".{account.host}"),
         account.plan or "-",
         account.fence,
-        "on" if account.enabled else "off",
+        coloured("on", "green") if account.enabled else coloured("off", "red"),
     )
 
 
 @accounts.command("show")
-@click.argument("label")
+@click.argument("label", shell_complete=labels)
 @json_option
 @pass_world
 def show_command(env: Env, label: str, as_json: bool) -> None:
-    """Show one account: what you decided, and what the proxy learnt."""
+    """Show one account: your decisions and its state."""
     decisions = env.store.read_decisions()
     account = decisions.find(label)
     view = seen_by_the_pool(env, decisions)[account.id]
@@ -141,12 +144,15 @@ def _details(account: Account, view: AccountView) -> dict[str, object]:
 @json_option
 @pass_world
 def path_command(env: Env, as_json: bool) -> None:
-    """Print where accounts, memory and settings stand."""
+    """Print where accounts, state, settings and logs are stored."""
     store = env.store
     places = {
         "accounts": str(store.accounts_path),
         "state": str(store.state_path),
         "config": str(env.paths.config / "config.toml"),
+        "requests": str(env.paths.state / REQUEST_LOG),
+        "proxy logs": str(env.paths.state / "logs"),
+        "CA": str(own_authority(env.paths.state).folder),
     }
     if as_json:
         show_json(places)
@@ -158,49 +164,58 @@ def path_command(env: Env, as_json: bool) -> None:
 
 
 @accounts.command("use")
-@click.argument("label")
+@click.argument("label", shell_complete=labels)
 @json_option
 @pass_world
 def use_command(env: Env, label: str, as_json: bool) -> None:
-    """Make an account the home account. It answers /models, and serves alone while balancing is off."""
+    """Make an account the home account.
+
+    It answers /models, and serves alone while balancing is off.
+    """
     decisions = _edit(env, label, edits.made_home)
     _tell(decisions, label, "is the home account", as_json=as_json)
 
 
 @accounts.command("enable")
-@click.argument("label")
+@click.argument("label", shell_complete=labels)
 @json_option
 @pass_world
 def enable_command(env: Env, label: str, as_json: bool) -> None:
-    """Let an account serve. This also ends the rest of an account that GitHub blocked for abuse."""
+    """Let an account serve.
+
+    This also ends the cooldown of an account that GitHub blocked for abuse.
+    """
     decisions = _edit(env, label, lambda one: edits.turned_on(one, env.now()))
     _tell(decisions, label, "is on", as_json=as_json)
 
 
 @accounts.command("disable")
-@click.argument("label")
+@click.argument("label", shell_complete=labels)
 @json_option
 @pass_world
 def disable_command(env: Env, label: str, as_json: bool) -> None:
-    """Keep an account, but send nothing with it."""
+    """Keep an account stored, but send nothing with it."""
     decisions = _edit(env, label, edits.turned_off)
     _tell(decisions, label, "is off", as_json=as_json)
 
 
 @accounts.command("rename")
-@click.argument("label")
+@click.argument("label", shell_complete=labels)
 @click.argument("new")
 @json_option
 @pass_world
 def rename_command(env: Env, label: str, new: str, as_json: bool) -> None:
-    """Call an account NEW. Its history and its conversations stay with it."""
+    """Give an account the label NEW.
+
+    Its history and its conversations stay with it.
+    """
     wish = normalise_label(new)
     before = env.store.read_decisions().find(label)
 
     decisions = _edit(env, label, lambda one: edits.renamed(one, wish))
-    _tell(decisions, wish, f"is what {before.label} is called now", as_json=as_json)
+    _tell(decisions, wish, f"is the new label of {before.label}", as_json=as_json)
     if before.label != wish and (places := _named_in_settings(env, before.label)):
-        note(f"{' and '.join(places)} in your settings still say {before.label}: change it there, too")
+        note(f"{' and '.join(places)} in your settings still name {before.label}: change it there, too")
 
 
 def _named_in_settings(env: Env, label: str) -> list[str]:
@@ -214,23 +229,28 @@ def _named_in_settings(env: Env, label: str) -> list[str]:
 
 
 @accounts.command("priority")
-@click.argument("label")
+@click.argument("label", shell_complete=labels)
 @click.argument("number", type=click.IntRange(0, MAX_PRIORITY))
 @json_option
 @pass_world
 def priority_command(env: Env, label: str, number: int, as_json: bool) -> None:
-    """Set the priority of an account; lower is asked earlier. The strategies priority and sticky look at it."""
+    """Set the priority of an account; lower is used earlier.
+
+    Only the strategies priority and sticky use it.
+    """
     decisions = _edit(env, label, lambda one: edits.ranked(one, number))
     _tell(decisions, label, f"has priority {number}", as_json=as_json)
 
 
 @accounts.command("fence")
-@click.argument("label")
-@click.argument("name")
+@click.argument("label", shell_complete=labels)
+@click.argument("name", shell_complete=fences)
 @json_option
 @pass_world
 def fence_command(env: Env, label: str, name: str, as_json: bool) -> None:
-    """Put an account into the fence NAME. No request ever crosses from one fence into another.
+    """Put an account into the fence NAME.
+
+    No request is ever moved from one fence into another.
 
     A client chooses a fence by the proxy's user name: HTTPS_PROXY=http://NAME@127.0.0.1:8080. Requests that name none
     stay in the fence that the setting `fence` names, which is `default`.
@@ -241,14 +261,15 @@ def fence_command(env: Env, label: str, name: str, as_json: bool) -> None:
 
 
 @accounts.command("clear")
-@click.argument("label", required=False)
-@click.argument("model", required=False)
+@click.argument("label", required=False, shell_complete=labels)
+@click.argument("model", required=False, shell_complete=models)
 @json_option
 @pass_world
 def clear_command(env: Env, label: str | None, model: str | None, as_json: bool) -> None:
-    """End what keeps an account, or one MODEL on it, from serving. Without LABEL: of all accounts.
+    """End the cooldowns of an account, or of a MODEL on it.
 
-    A login that was refused is tried again. What GitHub blocked for abuse only `accounts enable` lets serve again.
+    Without LABEL: of all accounts. A login that was refused is tried again. An account that GitHub blocked for abuse
+    serves again only after `accounts enable`.
     """
     cleared: list[str] = []
 
@@ -290,12 +311,12 @@ def _tell(decisions: Decisions, label: str, what: str, *, as_json: bool) -> None
 
 
 @accounts.command("remove")
-@click.argument("label")
-@click.option("--yes", is_flag=True, help="Remove without being asked.")
+@click.argument("label", shell_complete=labels)
+@click.option("--yes", is_flag=True, help="Remove without confirmation.")
 @json_option
 @pass_world
 def remove_command(env: Env, label: str, yes: bool, as_json: bool) -> None:
-    """Delete an account and its token from this computer. Without --yes its label must be typed."""
+    """Delete an account and its token from this computer."""
     before = env.store.read_decisions()
     account = before.find(label)
     if not yes:
@@ -307,15 +328,15 @@ def remove_command(env: Env, label: str, yes: bool, as_json: bool) -> None:
     else:
         click.echo(f"Removed account {account.label}.")
     if account.login:
-        note(f"GitHub goes on accepting its token until you revoke it: https://{account.host}/settings/applications")
+        note(f"GitHub accepts its token until you revoke it: https://{account.host}/settings/applications")
     if account is before.home and home:
         note(f"{home} is the home account now")
 
 
 def _confirm_removal(env: Env, account: Account) -> None:
     if not env.interactive():
-        raise InvalidInput("nothing was removed: nobody can be asked here, so say --yes")
+        raise InvalidInput("not a terminal: pass --yes to remove the account without confirmation")
     click.echo(f"This deletes {account.label} ({who(account)}) and its token.", err=True)
     answer = click.prompt("Type its label to go on", default="", show_default=False, err=True)
     if answer.strip() != account.label:
-        raise InvalidInput("nothing was removed: that is not its label")
+        raise InvalidInput("nothing was removed: this is not its label")

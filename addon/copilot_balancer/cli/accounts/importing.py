@@ -1,9 +1,9 @@
-"""``accounts import`` and ``accounts adopt``: take over a login that exists already.
+"""``accounts import`` and ``accounts adopt``: store a login that exists already.
 
 Laws of this file:
 
-1. A token comes in by stdin, by a hidden prompt, or from where another program keeps it, when the user names that
-   program; never by an argument.
+1. A token is read from stdin, from a hidden prompt, or from the files of another program that the user names; never
+   from an argument.
 2. A credential that a client was seen with is stored by the proxy, after the user's consent, when it is seen again;
    here only its fingerprint is known.
 """
@@ -29,7 +29,7 @@ TOKEN_BYTES = 4096
 """The longest token that ``check_token`` takes."""
 
 _SHORTEST_HASH = 4
-"""So many digits of a fingerprint name it, when no other one begins like that."""
+"""The least digits of a fingerprint that name it, when no other one begins with them."""
 
 
 _PLACES = "\n".join(
@@ -47,9 +47,9 @@ _PLACES = "\n".join(
     "source",
     type=click.Choice(["stdin", *SOURCES]),
     required=True,
-    help="Where the token is: typed or piped in, or where that program keeps it.",
+    help="Read the token from stdin, or from that program's files.",
 )
-@click.option("--label", help="What to call the account; default is its login.")
+@click.option("--label", help="The account's label; default is its login.")
 @click.option("--host", help="The login host, for a token from stdin: github.com (default) or NAME.ghe.com.")
 @click.option("--no-verify", is_flag=True, help="Do not ask GitHub whose token it is.")
 @json_option
@@ -57,7 +57,10 @@ _PLACES = "\n".join(
 def import_command(
     env: Env, *, source: str, label: str | None, host: str | None, no_verify: bool, as_json: bool
 ) -> None:
-    """Bring in an account by its token. GitHub is asked whose it is; the same account again is refreshed."""
+    """Add an account by its token; GitHub says whose it is.
+
+    An account that is stored already gets the new token.
+    """
     if label is not None:
         label = normalise_label(label)
     found = _from_stdin(env, host) if source == "stdin" else _from_program(env, source, label, host)
@@ -66,7 +69,7 @@ def import_command(
     if no_verify:
         arrivals = [Arrival(one.token, one.host, label=label) for one in found]
     else:
-        arrivals = _verified(env, found, label)
+        arrivals = verified_logins(env, found, label)
     let_in(env, arrivals, as_json=as_json)
 
 
@@ -93,15 +96,15 @@ def _from_program(env: Env, source: str, label: str | None, host: str | None) ->
     found = find(source, env.environ, env.home)
     if label is not None and len(found) > 1:
         raise InvalidInput(
-            f"{source} holds {len(found)} logins, which cannot all be called {label}: leave --label away"
+            f"{source} holds {len(found)} logins, which cannot all have the label {label}: leave out --label"
         )
     for one in found:
         click.echo(f"Found a login in {one.where}", err=True)
     return found
 
 
-def _verified(env: Env, found: Sequence[Found], label: str | None) -> list[Arrival]:
-    """Those whose owner GitHub names; a login that is dead does not hinder the others."""
+def verified_logins(env: Env, found: Sequence[Found], label: str | None) -> list[Arrival]:
+    """The logins whose owner GitHub names; one that GitHub refuses does not stop the others."""
     arrivals: list[Arrival] = []
     for one in found:
         try:
@@ -120,13 +123,13 @@ def _verified(env: Env, found: Sequence[Found], label: str | None) -> list[Arriv
 
 @click.command("adopt")
 @click.argument("beginning", required=False, metavar="[HASH]")
-@click.option("--label", help="What to call the account.")
+@click.option("--label", help="The account's label.")
 @json_option
 @pass_world
 def adopt_command(env: Env, beginning: str | None, label: str | None, as_json: bool) -> None:
-    """Store the login that a client was seen with. Alone: list what the proxy noticed.
+    """Store a login that a client uses; alone: list them.
 
-    A running proxy notices a credential that a client uses and that no account has. It keeps its hash alone. With your
+    A running proxy notices a credential that a client uses and that no account has, and keeps its hash only. With your
     consent it stores the credential when the client uses it again.
     """
     decisions = env.store.read_decisions()
@@ -150,14 +153,14 @@ def adopt_command(env: Env, beginning: str | None, label: str | None, as_json: b
 
 
 def _noticed(env: Env, decisions: Decisions) -> dict[str, Sighting]:
-    """What the proxy noticed and no account has."""
+    """The credentials that the proxy noticed and that no account has."""
     stored = {account.fingerprint for account in decisions.accounts}
     sightings = env.store.read_memory().sightings
     return {mark: sighting for mark, sighting in sightings.items() if mark not in stored}
 
 
 def _named(noticed: dict[str, Sighting], beginning: str) -> str:
-    """The one fingerprint that begins like this."""
+    """The one fingerprint that begins with `beginning`."""
     wanted = beginning.strip().lower()
     found = [mark for mark in noticed if len(wanted) >= _SHORTEST_HASH and mark.startswith(wanted)]
     if len(found) == 1:

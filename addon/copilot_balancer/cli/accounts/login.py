@@ -1,11 +1,10 @@
-"""``accounts add`` and ``accounts login``: a person logs in at GitHub by a code, and the token stays here.
+"""``accounts add`` and ``accounts login``: GitHub's device flow, and how an account is stored.
 
 Laws of this file:
 
-1. No browser is opened, and nothing is put into the clipboard, unless the user asks for it.
-2. Nothing is stored before GitHub has said who logged in and the user has agreed; whoever leaves at any moment leaves
-   nothing behind here.
-3. ``login`` never makes an account another person's.
+1. No browser is opened, and nothing is put into the clipboard, unless an option asks for it.
+2. Nothing is stored before GitHub has said who logged in and the user has agreed; an interrupt stores nothing.
+3. ``login`` never gives an account to another GitHub user.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ import click
 from pydantic import SecretStr
 
 from copilot_balancer.cli.accounts.terms import ask
+from copilot_balancer.cli.completion import labels
 from copilot_balancer.cli.env import Env, json_option, note, pass_world, show_facts, show_json
 from copilot_balancer.cli.status import tell_limits
 from copilot_balancer.copilot.hosts import GITHUB, normalise_domain
@@ -28,10 +28,10 @@ from copilot_balancer.views.status import row, who
 
 
 def checked(token: SecretStr) -> SecretStr:
-    """`token`, before anybody is asked about it.
+    """`token`, checked before a request is made with it.
 
     Raises:
-        InvalidInput: by its looks alone it can be nobody's.
+        InvalidInput: by its form it cannot be a GitHub token.
 
     """
     if reason := unusable(token):
@@ -51,17 +51,19 @@ def let_in(
     *,
     as_json: bool,
     guard: Callable[[Decisions], object] | None = None,
+    last: bool = True,
 ) -> None:
-    """Store what arrives, remember what was learnt about it, and tell both.
+    """Store accounts and what GitHub said about them, and print both.
 
     Args:
-        world: the outside world.
-        arrivals: all or none of them come in.
-        as_json: tell it to a program; then nobody is asked about GitHub's terms.
-        guard: asked under the lock before anything changes; what it raises stops the change.
+        env: the outside world.
+        arrivals: all or none of them are stored.
+        as_json: print JSON; then nobody is asked about GitHub's terms.
+        guard: called under the lock before anything changes; what it raises stops the change.
+        last: False: the caller asks about GitHub's terms and says what comes next.
 
     Raises:
-        InvalidInput: one of them may not come in.
+        InvalidInput: one of them may not be stored.
 
     """
     model_ttl = env.settings().settings.model_ttl
@@ -87,7 +89,9 @@ def let_in(
             _tell(env, arrival, one)
         _tell_what_is_unknown(arrival, one)
     new = any(one.new for one in admitted)
-    tell_limits(decisions if as_json else _ask_for_terms(env, decisions, new=new))
+    if not last:
+        return
+    tell_limits(decisions if as_json else ask_for_terms(env, decisions, new=new))
     if not as_json and len(decisions.accounts) == 1 and new:
         click.echo("\nStart a client with the proxy:  copilot-balancer exec -- opencode")
         click.echo("Or the proxy alone:             copilot-balancer run")
@@ -103,7 +107,7 @@ def _tell(env: Env, arrival: Arrival, admitted: Admitted) -> None:
         "stored in": str(env.store.accounts_path),
     }
     if account.credential == "exchange":
-        facts["credential"] = "is exchanged for a short-lived one (the API does not take it is)"
+        facts["credential"] = "is exchanged for a short-lived one (the API does not take it as it is)"
     if arrival.access and arrival.access.models is not None:
         facts["models"] = str(len(arrival.access.models))
     show_facts(facts)
@@ -116,15 +120,15 @@ def _tell_what_is_unknown(arrival: Arrival, admitted: Admitted) -> None:
         note(arrival.access.warning)
     if arrival.identity is None and admitted.new:
         note(
-            "GitHub was not asked whose token this is, so nothing here notices when it is an account that you have "
-            "already, or a second one on Copilot Free"
+            "GitHub was not asked whose token this is, so it is not noticed when this account is stored already, or is "
+            "a second one on Copilot Free"
         )
     if arrival.label not in (None, admitted.account.label):
-        note(f"this account was here already and keeps its label, {admitted.account.label}")
+        note(f"this account is stored already and keeps its label, {admitted.account.label}")
 
 
 def remember(env: Env, arrival: Arrival, admitted: Admitted, model_ttl: float) -> None:
-    """What was learnt under an older id goes with the account to its real one, and what GitHub said now is added."""
+    """Store what GitHub said now; what was stored under an older id of the account is moved to its real one."""
     account, old_id = admitted.account, admitted.old_id
     try:
         before = env.store.read_memory()
@@ -136,7 +140,7 @@ def remember(env: Env, arrival: Arrival, admitted: Admitted, model_ttl: float) -
             kept = shelf(account, arrival.access.models, env.now())
             env.store.merge_catalogue(Catalogue({account.id: kept}))
     except StoreError as error:
-        note(f"what was learnt about this account is forgotten: {error}")
+        note(f"what GitHub said about this account was not stored: {error}")
 
 
 def _learnt(arrival: Arrival, account: Account, before: Memory, now: float, model_ttl: float) -> AccountState:
@@ -148,8 +152,8 @@ def _learnt(arrival: Arrival, account: Account, before: Memory, now: float, mode
     return state
 
 
-def _ask_for_terms(env: Env, decisions: Decisions, *, new: bool) -> Decisions:
-    """With a second account that is new: show the rules and ask, where somebody can be asked."""
+def ask_for_terms(env: Env, decisions: Decisions, *, new: bool) -> Decisions:
+    """With a new second account at a terminal: show GitHub's rules and ask; returns the decisions afterwards."""
     if decisions.terms_missing and new and env.interactive():
         click.echo()
         ask(env)
@@ -157,16 +161,16 @@ def _ask_for_terms(env: Env, decisions: Decisions, *, new: bool) -> Decisions:
     return decisions
 
 
-copy_option = click.option("--copy", is_flag=True, help="Put the code into the clipboard.")
+copy_option = click.option("--copy", is_flag=True, help="Copy the code to the clipboard.")
 open_option = click.option("--open", "open_page", is_flag=True, help="Open GitHub's page in your browser.")
 
 
 @click.command("add")
-@click.option("--label", help="What to call the account; default is its login.")
-@click.option("--host", default=GITHUB, help="Where to log in: github.com (default) or NAME.ghe.com.")
+@click.option("--label", help="The account's label; default is its login.")
+@click.option("--host", default=GITHUB, help="The login host: github.com (default) or NAME.ghe.com.")
 @copy_option
 @open_option
-@click.option("--yes", is_flag=True, help="Store whoever logs in without being asked.")
+@click.option("--yes", is_flag=True, help="Store the account without confirmation.")
 @json_option
 @pass_world
 def add_command(
@@ -174,10 +178,10 @@ def add_command(
 ) -> None:
     """Log in at GitHub with a code, and store the account.
 
-    You are shown a page of GitHub's and a code to type there. The login is one of the OAuth app that oauth_client_id in
-    config.toml names; by default that is opencode's public one, with the scope read:user. So GitHub's page names that
-    app, the token counts toward the ten that GitHub keeps for you and this app (an eleventh takes the oldest away), and
-    which models you are offered can depend on the app.
+    Shows the address of a page of GitHub's and a code to type there. The login belongs to the OAuth app that
+    oauth_client_id in config.toml names; by default that is opencode's public one, with the scope read:user. So
+    GitHub's page names that app, the token counts toward the ten that GitHub keeps for you and this app (an eleventh
+    revokes the oldest), and which models you are offered can depend on the app.
     """
     host = normalise_domain(host)
     if label is not None:
@@ -189,7 +193,27 @@ def add_command(
                 f"`copilot-balancer accounts login {label}`"
             )
     if not yes and not env.interactive():
-        raise InvalidInput("nobody can be asked here whether the right person logged in: say --yes")
+        raise InvalidInput("not a terminal: pass --yes to store the account without confirmation")
+    log_in_and_store(env, host, label=label, copy=copy, open_page=open_page, yes=yes, as_json=as_json)
+
+
+def log_in_and_store(
+    env: Env,
+    host: str,
+    *,
+    label: str | None = None,
+    copy: bool = False,
+    open_page: bool = False,
+    yes: bool = False,
+    as_json: bool = False,
+    last: bool = True,
+) -> None:
+    """Log in with a code, ask whether the right person did unless `yes`, and store the account; else as `let_in`.
+
+    Raises:
+        BalancerError: nothing was stored; which token GitHub knows now is said.
+
+    """
     token = log_in(env, host, copy=copy, open_page=open_page)
     identity = env.github.whoami(token, host)
     click.echo(f"Logged in as {_person(identity, host)}.", err=True)
@@ -197,25 +221,25 @@ def add_command(
         _tell_about_the_token(host)
         raise InvalidInput("nothing was stored")
     try:
-        let_in(env, [verified(env, token, host, label, identity)], as_json=as_json)
+        let_in(env, [verified(env, token, host, label, identity)], as_json=as_json, last=last)
     except BalancerError:
         _tell_about_the_token(host)
         raise
 
 
 @click.command("login")
-@click.argument("label")
+@click.argument("label", shell_complete=labels)
 @copy_option
 @open_option
 @json_option
 @pass_world
 def login_command(env: Env, label: str, copy: bool, open_page: bool, as_json: bool) -> None:
-    """Log in again with a code for an account that needs it. It must be the same person."""
+    """Log in again with a code, as the same GitHub user."""
     account = env.store.read_decisions().find(label)
     if account.login is None:
         raise InvalidInput(
-            f"nobody has verified whose account {account.label} is: bring it in with `copilot-balancer accounts add`, "
-            f"and remove {account.label}"
+            f"it was never verified whose account {account.label} is: add it with `copilot-balancer accounts add`, and "
+            f"remove {account.label}"
         )
     token = log_in(env, account.host, copy=copy, open_page=open_page)
     try:
@@ -233,23 +257,23 @@ def login_command(env: Env, label: str, copy: bool, open_page: bool, as_json: bo
 
 
 def log_in(env: Env, host: str, *, copy: bool, open_page: bool) -> SecretStr:
-    """Let a person log in at `host` by a code, and return the token.
+    """Run the device flow at `host` and return the token.
 
     Raises:
         InvalidInput: the settings cannot be used.
-        UpstreamError: nobody logged in, as one sentence.
+        UpstreamError: the login failed or timed out, as one sentence.
 
     """
 
     def show(prompt: Show) -> None:
         copied = copy and env.copy(prompt.user_code)
         click.echo(f"Open  {prompt.url}", err=True)
-        click.echo(f"Type  {prompt.user_code}{'  (it is in the clipboard)' if copied else ''}", err=True)
+        click.echo(f"Type  {prompt.user_code}{'  (copied to the clipboard)' if copied else ''}", err=True)
         if copy and not copied:
             note("the code was not copied: no clipboard program works here (Linux needs xclip, xsel or wl-copy)")
         if open_page and not env.open_page(prompt.url):
             note("no browser could be opened")
-        click.echo(f"Waiting for you, {prompt.seconds / 60:.0f} minutes at most ...", err=True)
+        click.echo(f"Waiting for you to log in, {prompt.seconds / 60:.0f} minutes at most ...", err=True)
 
     client_id = env.settings().settings.oauth_client_id
     return env.github.log_in(host, client_id, show=show, sleep=env.sleep, clock=env.clock)
@@ -261,4 +285,4 @@ def _person(identity: Identity, host: str) -> str:
 
 
 def _tell_about_the_token(host: str) -> None:
-    note(f"GitHub goes on knowing the new token until you revoke it: https://{host}/settings/applications")
+    note(f"GitHub accepts the new token until you revoke it: https://{host}/settings/applications")

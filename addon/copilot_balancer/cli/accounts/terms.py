@@ -1,9 +1,8 @@
-"""``copilot-balancer terms``: GitHub's rules about several accounts, shown in plain words and accepted once.
+"""``copilot-balancer terms``: show GitHub's rules about several accounts, and store that the user accepted them.
 
 Laws of this file:
 
-1. The rules are GitHub's; each names where it is said. They are retold in our words, but for what stands in quotation
-   marks.
+1. The rules are GitHub's; each names its source. They are in our words, except for what stands in quotation marks.
 2. Nothing accepts for the user: ``--yes`` is typed by a person, and until then only the first account serves.
 """
 
@@ -99,11 +98,14 @@ def accept(env: Env) -> None:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 @pass_world
 def terms(env: Env, context: click.Context, as_json: bool) -> None:
-    """Show GitHub's rules about several accounts. Until they are accepted, only the first account serves."""
+    """Show or accept GitHub's rules about several accounts.
+
+    Until they are accepted, only the first account serves.
+    """
     if context.invoked_subcommand is not None:
         return
     accepted = env.store.read_decisions().terms_accepted_at
@@ -120,7 +122,7 @@ def terms(env: Env, context: click.Context, as_json: bool) -> None:
 
 
 @terms.command("accept")
-@click.option("--yes", is_flag=True, help="Accept without being asked.")
+@click.option("--yes", is_flag=True, help="Accept without confirmation.")
 @pass_world
 def accept_command(env: Env, yes: bool) -> None:
     """Accept GitHub's rules, so that a second account may serve."""
@@ -130,6 +132,6 @@ def accept_command(env: Env, yes: bool) -> None:
     elif yes:
         accept(env)
     elif not env.interactive():
-        raise InvalidInput("nobody can be asked here: read `copilot-balancer terms`, then `terms accept --yes`")
+        raise InvalidInput("not a terminal: read `copilot-balancer terms`, then `copilot-balancer terms accept --yes`")
     elif not ask(env):
         raise InvalidInput("not accepted: only the first account serves")

@@ -134,6 +134,10 @@ def _no_placeholder(_environ: Mapping[str, str], _home: Path) -> bool:
     return False
 
 
+def _no_warning(_program: str, _environ: Mapping[str, str]) -> str | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Client:
     """A program, or programs that read the same variables. Registered in `registry`."""
@@ -150,6 +154,8 @@ class Client:
     """Further variables that it needs to use a proxy at all."""
     hint: str = ""
     """What it needs besides its environment."""
+    warning: Callable[[str, Mapping[str, str]], str | None] = _no_warning
+    """Given the program's path and the environment: why it would not use the proxy; None: it does."""
 
     login: Mapping[str, str] = field(default_factory=dict)
     """The variables that make it believe that it is logged in: the placeholder."""
