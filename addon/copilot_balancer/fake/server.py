@@ -325,6 +325,7 @@ class FakeCopilot:
             redacted=ok.redacted,
             compaction=ok.compaction,
             quota=self.quota_of(seen),
+            nano_aiu_per_token=account.nano_aiu_per_token if (account := self._whose(seen)) else None,
             socket=seen.socket,
         )
 

@@ -99,7 +99,7 @@ def _learn(exchange: Exchange, upstream: Upstream, passing: ResponseTap) -> str:
     """What the answer says beyond its head, and how it ended; the error that came inside it, for people."""
     live, flow, now, wall = exchange.live, exchange.flow, exchange.live.now(), time.time()
     account, attempt = upstream.account, upstream.attempt
-    marks, snapshots = passing.learnt()
+    marks, snapshots, _used = passing.learnt()
     live.ownership.learn(marks, account.id, wall)
     if snapshots is not None:
         told = {"copilot_quota_snapshots": snapshots}
