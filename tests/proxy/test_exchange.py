@@ -53,6 +53,7 @@ class Rig:
             learn_host=self._learn_host,
             notice=lambda _token, _host: None,
             shelve=lambda _account, _seen: None,
+            spent=lambda _account, _model, _usage: None,
             catalogue=Catalogue(),
             ownership=Ownership(),
         )

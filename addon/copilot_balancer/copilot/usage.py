@@ -88,6 +88,12 @@ def usage_of(told: Mapping[str, int]) -> Usage | None:
     )
 
 
+def credits_text(nano_aiu: int) -> str:
+    """An amount of AI credits for people: ``0.0042``, ``1.25``, ``310``."""
+    amount = nano_aiu / NANO_PER_CREDIT
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"
+
+
 def _count(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None

@@ -14,16 +14,19 @@ Everything here blocks: callers keep it off the event loop.
 """
 
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from copilot_balancer.copilot.usage import Usage
 from copilot_balancer.errors import StoreError
 from copilot_balancer.text import printable
+
+if TYPE_CHECKING:  # a proxy starts without it; the first write, in a thread, loads it
+    import sqlite3
 
 NAME = "ledger.sqlite3"
 KEPT_DAYS = 396
@@ -130,6 +133,10 @@ def period_of(wall: float, resets_at: float | None) -> str:
     ).isoformat()
 
 
+class NewerFileError(Exception):
+    """The file has a newer schema than this version knows."""
+
+
 class Ledger:
     """The ledger in a state folder. Each call opens the file and closes it again.
 
@@ -184,7 +191,9 @@ class Ledger:
         return [Spent(*row) for row in rows]
 
     @contextmanager
-    def _open(self, *, write: bool) -> Iterator[sqlite3.Connection]:
+    def _open(self, *, write: bool) -> Iterator["sqlite3.Connection"]:
+        import sqlite3  # noqa: PLC0415 - see above
+
         try:
             if write:
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600))
@@ -206,7 +215,7 @@ class Ledger:
                     yield empty
             if write:
                 db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, NewerFileError) as error:
             raise self._failed(error) from None
         finally:
             db.close()  # an open transaction is rolled back
@@ -217,7 +226,9 @@ class Ledger:
 
 
 @contextmanager
-def _memory() -> Iterator[sqlite3.Connection]:
+def _memory() -> Iterator["sqlite3.Connection"]:
+    import sqlite3  # noqa: PLC0415 - see above
+
     db = sqlite3.connect(":memory:")
     try:
         db.executescript(_SCHEMA)
@@ -226,11 +237,11 @@ def _memory() -> Iterator[sqlite3.Connection]:
         db.close()
 
 
-def _is_ready(db: sqlite3.Connection, *, write: bool) -> bool:
-    """Whether the tables are there; a writer makes them. Raises sqlite3.Error for a file of a newer version."""
+def _is_ready(db: "sqlite3.Connection", *, write: bool) -> bool:
+    """Whether the tables are there; a writer makes them. Raises NewerFileError."""
     found = db.execute("PRAGMA user_version").fetchone()[0]
     if found > SCHEMA_VERSION:
-        raise sqlite3.DatabaseError("it was written by a newer version of copilot-balancer: upgrade this one")
+        raise NewerFileError("it was written by a newer version of copilot-balancer: upgrade this one")
     if found == 0 and write:
         for statement in _SCHEMA.split(";"):
             db.execute(statement)
@@ -239,7 +250,7 @@ def _is_ready(db: sqlite3.Connection, *, write: bool) -> bool:
     return bool(found)
 
 
-def _count(db: sqlite3.Connection, entry: Entry) -> None:
+def _count(db: "sqlite3.Connection", entry: Entry) -> None:
     usage, model = entry.usage or Usage(), printable(entry.model, 200)
     known = db.execute(
         "SELECT 1 FROM spent WHERE day = ? AND account = ? AND model = ?", (entry.day, entry.account_id, model)
