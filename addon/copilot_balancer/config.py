@@ -2,8 +2,8 @@
 
 Laws of this file:
 
-1. Each option stands once, with its type, bounds, default and one sentence; the table in docs/options.md and mitmproxy's help
-   are made from that.
+1. Each option stands once, with its type, bounds, default and one sentence; the table in docs/options.md and
+   mitmproxy's help are made from that.
 2. A value that is not allowed stops with one sentence that names where it stands, the key, and what is allowed. A
    wrong setting is never replaced by its default in silence.
 3. A project's file comes from a repository, which may be hostile: it sets only `PROJECT_KEYS`, is bounded in size, and

@@ -38,13 +38,16 @@ def test_usage(cli):
         "work  octocat on github.com, plan business\n"
         "  premium  [##############......]  68 %  204 of 300  resets 2026-09-22 14:13 UTC\n"
         "  chat     unlimited\n"
+        "  spent through this store's proxies since 22 Aug 14:13 UTC: nothing\n"
         "\n"
         "opencat  opencat on github.com, plan unknown\n"
         "  api.github.com tells nothing about quota (HTTP 404): this account has no\n"
         "  Copilot, or the token's app may not ask for it\n"
+        "  spent through this store's proxies since 1 Sep: nothing\n"
         "\n"
         "acme  jane_acme on acme.ghe.com, plan enterprise\n"
         "  GitHub names no quota\n"
+        "  spent through this store's proxies since 1 Sep: nothing\n"
     )
     assert sorted(cli.asked) == [
         "api.acme.ghe.com/copilot_internal/user",

@@ -82,7 +82,7 @@ def test_what_cannot_be_read_is_judged_by_nothing(api, more):
     told, _ = taken_up(b"data: x", api=api, **more)
     assert not told.watched
     assert (told.opened, told.refused, told.whole) == (True, False, True)
-    assert told.learnt() == ([], None)
+    assert told.learnt() == ([], None, {})
     assert told.error is None
 
 
@@ -93,7 +93,7 @@ def test_a_document_teaches(monkeypatch):
     assert told.learnt()[0] == [mark("opaque", "sealed")]
     monkeypatch.setattr(response_tap, "DOCUMENT_LIMIT", 30)
     told, _ = taken_up(document, kind="application/json")
-    assert told.learnt() == ([], None)
+    assert told.learnt() == ([], None, {})
 
 
 def test_what_is_kept_is_bounded():
@@ -122,4 +122,4 @@ def test_what_is_over_holds_no_bytes():
     assert told.kept
     told.let_go()
     assert not told.kept
-    assert told.learnt() == ([], None)
+    assert told.learnt() == ([], None, {})

@@ -51,6 +51,7 @@ def runtime(*accounts, github=None, select=None, settings=None, **decided):
         learn_host=learn_host,
         notice=lambda _token, _host: None,
         shelve=lambda _account, _seen: None,
+        spent=lambda _account, _model, _usage: None,
         catalogue=Catalogue(),
         ownership=Ownership(),
         select=select,

@@ -40,7 +40,7 @@ def stream(reply: Reply) -> Streamed:
         output += [
             chunk({"tool_calls": [{"index": number, "function": {"arguments": piece}}]}) for piece in call.pieces
         ]
-    output.append(chunk({}, _finish(reply), usage=_usage(reply)))
+    output.append(chunk({}, _finish(reply), usage=_usage(reply), **reply.price))
     return Streamed((chunk({"role": "assistant", "content": ""}),), tuple(output), (b"[DONE]",))
 
 
@@ -58,6 +58,7 @@ def document(reply: Reply) -> Json:
         "model": reply.model,
         "choices": [{"index": 0, "message": message, "finish_reason": _finish(reply)}],
         "usage": _usage(reply),
+        **reply.price,
     }
 
 

@@ -90,7 +90,7 @@ def _response(reply: Reply, status: str, output: list[Json], error: Json | None 
 
 def document(reply: Reply) -> Json:
     """``response``, completed."""
-    return _response(reply, "completed", _output(reply))
+    return {**_response(reply, "completed", _output(reply)), **reply.price}
 
 
 def _events(reply: Reply, item: Json, index: int, items: int, variants: Iterator[int]) -> Iterator[Json]:
@@ -134,7 +134,8 @@ def _events(reply: Reply, item: Json, index: int, items: int, variants: Iterator
 def stream(reply: Reply) -> Streamed:
     """``response.created`` ... ``response.output_text.delta`` ... ``response.completed`` with the whole response."""
     variants = itertools.count(_LAST + 1)
-    completed: Json = {"type": "response.completed", "response": document(reply)}
+    response = _response(reply, "completed", _output(reply))
+    completed: Json = {"type": "response.completed", "response": response, **reply.price}
     if reply.quota:
         completed["copilot_quota_snapshots"] = quota_snapshots(reply.quota)
     begun = [{"type": f"response.{word}", "response": _response(reply, "in_progress", [])} for word in _BEGINNINGS]

@@ -18,6 +18,7 @@ import ssl
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -114,6 +115,8 @@ class FakeCopilot:
         """Which of the two texts says that thinking is another account's."""
         self.session_seconds = 1800
         """How long a token of ``/models/session`` or ``/auto`` says that it lives; it is accepted for ever."""
+        self.billed: Counter[str] = Counter()
+        """Account -> nano AIU of all that it answered, whether or not the client got it whole."""
         self.connections = 0
         """How many connections were accepted."""
         self.port = port
@@ -333,7 +336,7 @@ class FakeCopilot:
         # a model whose thinking is enabled thinks before it calls a tool: its client must send that back
         reasoning = ok.reasoning or ("A tool will tell." if thinks and ok.tool_calls and not ok.redacted else "")
         silent = not ok.text and (reasoning or ok.tool_calls)
-        return Reply(
+        reply = Reply(
             id=f"{seen.account}-{next(self._numbers):04}",
             model=seen.model or DEFAULT_MODELS[0],
             pieces=() if silent else cut(ok.text, ok.events),
@@ -345,8 +348,12 @@ class FakeCopilot:
             redacted=ok.redacted,
             compaction=ok.compaction,
             quota=self.quota_of(seen),
+            nano_aiu_per_token=account.nano_aiu_per_token if (account := self._whose(seen)) else None,
             socket=seen.socket,
         )
+        if reply.nano_aiu is not None:
+            self.billed[reply.account] += reply.nano_aiu
+        return reply
 
     def quota_of(self, seen: Seen) -> Mapping[str, Quota]:
         """The quotas of the account that is asked."""

@@ -12,6 +12,7 @@ from mitmproxy import http
 
 from copilot_balancer.copilot import quota
 from copilot_balancer.copilot.encoding import inflated
+from copilot_balancer.copilot.usage import Usage, usage_of
 from copilot_balancer.proxy.auto_mode import SelectionTap
 from copilot_balancer.proxy.exchange import Exchange
 from copilot_balancer.proxy.guard import credential_guard
@@ -24,19 +25,22 @@ from copilot_balancer.store.request_record import RequestRecord, finished
 from copilot_balancer.text import duration
 from copilot_balancer.views import requests
 
+_USED = ("tokens_in", "cached", "tokens_out", "reasoning", "nano_aiu")
+"""Fields that a record takes over from the usage that an answer told."""
+
 
 def ended(exchange: Exchange) -> RequestRecord:
     """The request is over: the flow gets its comment, marker and metadata; the pool is told."""
     flow, response, live, body = exchange.flow, exchange.flow.response, exchange.live, exchange.body
     live.pool.finish(flow.id, live.now())
-    error = ""
+    error, usage = "", None
     upstream = exchange.upstream
     if upstream is not None and not exchange.local and response is not None:
         if response.status_code == 200 and exchange.lists_models:
             learn_models(exchange.live, exchange.request, upstream.account, response)
         if exchange.passing is not None:
             _keep(exchange, exchange.passing, response)
-            error = _learn(exchange, upstream, exchange.passing)
+            error, usage = _learn(exchange, upstream, exchange.passing)
     served = exchange.served and not exchange.local
     record = finished(
         tuple(exchange.tries),
@@ -53,7 +57,12 @@ def ended(exchange: Exchange) -> RequestRecord:
         conversation=exchange.request.conversation or "",
         model=(body.other_model if served else "") or None,
         moved=f"sent without {body.left_out}, which only their maker takes back" if body.left_out else "",
+        first_ms=None if exchange.first_at is None else (exchange.first_at - exchange.began) * 1000,
+        client=exchange.headers.get("user-agent", "").partition(" ")[0],
+        **({name: getattr(usage, name) for name in _USED} if usage else {}),
     )
+    if upstream is not None and record.account is not None and exchange.costs:
+        live.spent(upstream.account.id, record.model or record.what, usage)
     flow.comment = requests.comment(record)
     if upstream is not None or exchange.local:
         flow.marked = requests.MARKERS[record.verdict]
@@ -91,25 +100,26 @@ def _keep(exchange: Exchange, passing: ResponseTap, response: http.Response) -> 
         credential_guard.redact(response, exchange.live.decisions.accounts, exchange.live.mint.secrets())
 
 
-def _learn(exchange: Exchange, upstream: Upstream, passing: ResponseTap) -> str:
-    """What the answer says beyond its head, and how it ended; the error that came inside it, for people."""
+def _learn(exchange: Exchange, upstream: Upstream, passing: ResponseTap) -> tuple[str, Usage | None]:
+    """What the answer says beyond its head, and how it ended: the error that came inside it, for people; its usage."""
     live, flow, now, wall = exchange.live, exchange.flow, exchange.live.now(), time.time()
     account, attempt = upstream.account, upstream.attempt
-    marks, snapshots = passing.learnt()
+    marks, snapshots, used = passing.learnt()
+    usage = usage_of(used)
     live.ownership.learn(marks, account.id, wall)
     if snapshots is not None:
         told = {"copilot_quota_snapshots": snapshots}
         live.pool.learn_quota(account.id, quota.read_snapshots(told, wall=wall, now=now))
     if not exchange.served:
-        return ""
+        return "", usage
     if passing.error is not None:
         late = classify_event(passing.error.code, passing.error.message, wall=wall)
     elif flow.error is not None and _ended_by(exchange) == "upstream":
         late = classify_error(flow.error.msg, sent=True)
     else:
-        return ""
+        return "", usage
     live.pool.record(attempt, late, now)
     rest = live.pool.cooldown_left(account.id, attempt.model, now)
     if passing.error is None:
-        return ""
-    return f"{late.reason}{f' (rests {duration(rest)})' if rest else ''}: {late.text or late.code}"
+        return "", usage
+    return f"{late.reason}{f' (rests {duration(rest)})' if rest else ''}: {late.text or late.code}", usage

@@ -73,6 +73,8 @@ class Exchange:
         self.kind = kind_of(request.method, request.path, websocket=self.websocket)
         self.lists_models = self.kind is Kind.HOME and request.path.partition("?")[0] == "/models"
         self.began = live.now()
+        self.first_at: float | None = None
+        """When the first byte of an account's answer went to the client; None: none has."""
         self.proxy_user = proxy_user
         """The user name in the client's proxy URL: a fence, or an account, for all that the client sends."""
         self.request = PoolRequest(id=flow.id, model=None, began=self.began)
@@ -98,6 +100,12 @@ class Exchange:
         self.note = ""
         self.passing: ResponseTap | None = None
         """The response that is streamed, once its head has come."""
+
+    @property
+    def costs(self) -> bool:
+        """Whether an account pays for it: inference does, lists and counted tokens do not."""
+        path = self.flow.request.path.partition("?")[0]
+        return self.kind is Kind.BALANCED and not self.websocket and not path.endswith("/count_tokens")
 
     def time_left(self) -> float:
         """Seconds within which the client must see the first byte."""
@@ -348,6 +356,7 @@ class Exchange:
 
     def _serves(self, upstream: Upstream, response: http.Response) -> None:
         """The account serves the request: the client gets its answer from now on."""
+        self.first_at = self.live.now()
         account, attempt = upstream.account, upstream.attempt
         self._tried(account, attempt, SERVED, host=upstream.bearer.host, status=response.status_code)
         if self.kind is not Kind.BALANCED:

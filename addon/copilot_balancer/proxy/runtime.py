@@ -9,6 +9,7 @@ from mitmproxy.options import Options
 from pydantic import SecretStr
 
 from copilot_balancer.config import Settings
+from copilot_balancer.copilot.usage import Usage
 from copilot_balancer.github.https import Response
 from copilot_balancer.github.tokens import Bearer, TokenCache
 from copilot_balancer.rules.accounts import Account, Decisions
@@ -47,6 +48,8 @@ class Runtime:
     """A client was seen with this credential, at this API host."""
     shelve: Callable[[Account, Shelf], None]
     """An account's own list of models has passed."""
+    spent: Callable[[str, str, Usage | None], None]
+    """An account (id) has answered a request for a model, and the answer told this usage."""
     catalogue: Catalogue
     ownership: Ownership
     """Whose is what requests carry."""

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from datetime import date
 from functools import partial
 
 from mitmproxy.options import Options
@@ -21,6 +22,7 @@ from pydantic import SecretStr
 from copilot_balancer import config
 from copilot_balancer.config import Settings
 from copilot_balancer.copilot.hosts import copilot_hosts, login_host_of, plain_host
+from copilot_balancer.copilot.usage import Usage
 from copilot_balancer.errors import StoreError
 from copilot_balancer.github.https import Response
 from copilot_balancer.github.tokens import Asks, Bearer, TokenCache
@@ -34,6 +36,7 @@ from copilot_balancer.rules.sessions import Kept
 from copilot_balancer.rules.state import MAX_SIGHTINGS, Memory, Sighting, restored, shifted
 from copilot_balancer.store.decision_file import DecisionFile
 from copilot_balancer.store.decision_log import RecordedPool
+from copilot_balancer.store.ledger import Entry, Ledger, day_of, period_of
 from copilot_balancer.store.request_log import RequestLog
 from copilot_balancer.store.running_proxies import RunningProxy, RunningProxyFile
 from copilot_balancer.store.store import Paths, Store
@@ -50,6 +53,10 @@ OWNERS_EVERY = 20
 """Looks between two writes of owners.json, which is long."""
 
 
+MAX_UNCOUNTED = 10_000
+"""Finished requests that wait for the ledger at most, while its file cannot be written."""
+
+
 class Sync:
     """The proxy's side of the files on disk.
 
@@ -63,6 +70,8 @@ class Sync:
     def __init__(self, where: Paths, changed: Callable[[], None], this_proxy: Callable[[], RunningProxy]) -> None:
         self.store = Store(where.state)
         self.recording = DecisionFile(where.state)
+        self._ledger = Ledger(where.state)
+        self._to_count: list[Entry] = []
         self.journal = Journal(RequestLog(where.state))
         self._live_file = RunningProxyFile(where.state)
         self._this_proxy = this_proxy
@@ -103,6 +112,7 @@ class Sync:
             self._learn_host,
             self._notice,
             self._shelve,
+            self._spent,
             self._read_catalogue(),
             self._read_owners(),
             _select,
@@ -134,6 +144,7 @@ class Sync:
                     await self._reload()
                 if looks % SAVE_EVERY == 0:
                     await self._save()
+                    await self._count_spent()
                 await self._exchange_catalogues()
                 if looks % OWNERS_EVERY == 0:
                     await self._exchange_owners()
@@ -154,6 +165,8 @@ class Sync:
             lasts.append(partial(self.store.merge_memory, self._learnt(self.live.now(), time.time())))
         if (news := self.live.ownership.since(self._owners_saved)).marks:
             lasts.append(partial(self.store.merge_owners, news))
+        if self._to_count:
+            lasts.append(partial(self._ledger.add, self._to_count, date.today()))  # noqa: DTZ011 - the user's own day
         for last in lasts:
             try:
                 last()
@@ -230,6 +243,25 @@ class Sync:
         merged = self.store.merge_memory(mine)
         self._stamps["state"] = self.store.memory_stamp()
         return merged
+
+    def _spent(self, account_id: str, model: str, usage: Usage | None) -> None:
+        now, wall = self.live.now(), time.time()
+        resets_at = self.live.pool.resets_at(account_id)
+        period = period_of(wall, None if resets_at is None else resets_at - now + wall)
+        if len(self._to_count) < MAX_UNCOUNTED:
+            self._to_count.append(Entry(day_of(wall, None), period, account_id, model, usage))
+
+    async def _count_spent(self) -> None:
+        """Write the requests of the last moments into the ledger; after a fault they wait for the next time."""
+        entries = self._to_count
+        if not entries:
+            return
+        self._to_count = []
+        try:
+            await asyncio.to_thread(self._ledger.add, entries, date.today())  # noqa: DTZ011 - the user's own day
+        except StoreError as error:
+            self._to_count = [*entries, *self._to_count][:MAX_UNCOUNTED]
+            self._complain(error)
 
     def _read_catalogue(self) -> Catalogue:
         self._stamps["models"] = self.store.catalogue_stamp()

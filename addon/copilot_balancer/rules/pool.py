@@ -269,6 +269,12 @@ class Pool:
 
     # --- what the user decided --------------------------------------------------------------------------------------
 
+    def resets_at(self, account_id: str) -> float | None:
+        """When the account's billing period ends, as GitHub named it; None: it did not, or the account is gone."""
+        member = self._board.members.get(account_id)
+        window = member.state.quota.get("premium") if member else None
+        return window.resets_at if window else None
+
     def set_policy(self, policy: Policy) -> None:
         """Go on with another policy.
 

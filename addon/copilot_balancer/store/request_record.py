@@ -41,6 +41,10 @@ def _milliseconds(ms: float) -> float:
     return round(ms, 1)
 
 
+def _optional_milliseconds(ms: float | None) -> float | None:
+    return None if ms is None else round(ms, 1)
+
+
 _TEXT_200, _TEXT_100, _TEXT_64 = _text(200), _text(100), _text(64)
 
 
@@ -104,6 +108,17 @@ class RequestRecord:
     """What was done to the request so that another account could take it; empty: nothing."""
     error: Annotated[str, *_TEXT_200] = ""
     """The error that came inside the answer after some of it had been passed on."""
+    first_ms: Annotated[float | None, PlainSerializer(_optional_milliseconds)] = None
+    """Milliseconds from the request's last byte to the first of the answer that the client got."""
+    tokens_in: int = 0
+    """Input tokens as the answer told them, cached ones included; see `copilot.usage.Usage` for all of these."""
+    cached: int = 0
+    tokens_out: int = 0
+    reasoning: int = 0
+    nano_aiu: int | None = None
+    """The price that the answer named, in nano AIU; None: it named none."""
+    client: Annotated[str, *_TEXT_64] = ""
+    """The first product of the request's User-Agent: ``opencode/1.18.33``."""
 
     @property
     def served(self) -> AttemptRecord | None:

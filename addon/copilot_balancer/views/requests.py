@@ -11,6 +11,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
+from copilot_balancer.copilot.usage import credits_text
 from copilot_balancer.store.request_record import AttemptRecord, RequestRecord
 from copilot_balancer.text import duration, printable
 
@@ -56,6 +57,8 @@ def summary(record: RequestRecord) -> str:
         head += f" -> {printable(record.model, 80)} (another model, by your route)"
     before = "; ".join(_refused(attempt) for attempt in record.refused)
     ended = f"{ending(record)} in {record.ms:.0f} ms"
+    if record.nano_aiu is not None:
+        ended += f", {credits_text(record.nano_aiu)} credits"
     if last := record.served:
         parts = [f"{head} <- {_account(last)} ({printable(last.host, 100)}) {ended}"]
         parts[0] += f", {printable(last.why, 100)}" if last.why else ""
