@@ -9,8 +9,11 @@ Laws of this file:
 import click
 
 from copilot_balancer.cli.env import Env, json_option, note, pass_world, show_json
+from copilot_balancer.errors import StoreError
 from copilot_balancer.rules.accounts import Decisions
 from copilot_balancer.rules.snapshot import AccountView
+from copilot_balancer.store.ledger import Ledger, Spent, day_of
+from copilot_balancer.views.metrics import prometheus, status_line
 from copilot_balancer.views.overview import look
 from copilot_balancer.views.status import limits, status_facts, status_text
 
@@ -28,14 +31,35 @@ def seen_by_the_pool(env: Env, decisions: Decisions) -> dict[str, AccountView]:
 
 
 @click.command()
+@click.option("--line", "form", flag_value="line", help="One line for a status bar (tmux, starship).")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "line", "json", "prometheus")),
+    help="How to print it. prometheus: metrics for a textfile collector.  [default: text]",
+)
 @json_option
 @pass_world
 @click.pass_context
-def status(context: click.Context, env: Env, as_json: bool) -> None:
+def status(context: click.Context, env: Env, *, form: str | None, as_json: bool) -> None:
     """Show accounts, quota, rests and running proxies. Exit code 1: nothing can serve now."""
     seen = look(env.paths, env.now(), env.folder())
-    if as_json:
+    if as_json or form == "json":
         show_json(status_facts(seen))
+    elif form == "line":
+        click.echo(status_line(seen))
+    elif form == "prometheus":
+        click.echo(prometheus(seen, _spent_today(env)), nl=False)
     else:
         click.echo(status_text(seen))
     context.exit(int(not seen.serves))
+
+
+def _spent_today(env: Env) -> list[Spent]:
+    """What the ledger counted since midnight; a ledger that cannot be read is a note, and the rest is printed."""
+    today = day_of(env.now(), env.zone)
+    try:
+        return [row for _, row in Ledger(env.paths.state).days(today, today)]
+    except StoreError as error:
+        note(str(error))
+        return []

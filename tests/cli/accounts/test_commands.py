@@ -358,6 +358,48 @@ def test_priority_and_fence(three):
     assert (acme["priority"], acme["fence"]) == (5, "work-only")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name", "value", "default"),
+    [
+        (("--weight", "2.5"), "weight", 2.5, 1.0),
+        (("--reserve", "20"), "reserve", 20.0, 0.0),
+        (("--allow", "gpt-*", "--allow", "o9"), "allow", ("gpt-*", "o9"), ()),
+        (("--block", "claude-*"), "block", ("claude-*",), ()),
+    ],
+    ids=["weight", "reserve", "allow", "block"],
+)
+def test_set(three, arguments, name, value, default):
+    """Each setting is set alone, shown, kept when another is set, and put back by --reset."""
+    assert three.run("accounts", "set", "acme", *arguments).stdout == f"acme has new settings: {name}.\n"
+    three.run("accounts", "set", "acme", "--weight", "3") if name != "weight" else None
+    assert getattr(three.decisions.find("acme"), name) == value
+    three.run("accounts", "set", "acme", "--reset", name)
+    assert getattr(three.decisions.find("acme"), name) == default
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--weight", "0"), 1),
+        (("--weight", "nan"), 1),
+        (("--weight", "1001"), 1),
+        (("--reserve", "-1"), 1),
+        (("--reserve", "101"), 1),
+        (("--allow", "two words"), 1),
+        (("--block", "x" * 201), 1),
+        (("--weight", "many"), 2),
+        (("--weight", "2", "--reset", "weight"), 2),
+        ((), 2),
+    ],
+    ids=lambda one: " ".join(one)[:30] if isinstance(one, tuple) else None,
+)
+def test_set_refuses(three, arguments, code):
+    """A value that is not allowed is one sentence, and nothing of the account changes."""
+    before = three.decisions.find("acme")
+    three.run("accounts", "set", "acme", *arguments, exit_code=code)
+    assert three.decisions.find("acme") == before
+
+
 @pytest.mark.parametrize("number", ["-1", "1001", "x"])
 def test_priority_out_of_bounds(three, number):
     """A priority is a number from 0 to 1000."""

@@ -242,6 +242,46 @@ def priority_command(env: Env, label: str, number: int, as_json: bool) -> None:
     _tell(decisions, label, f"has priority {number}", as_json=as_json)
 
 
+@accounts.command("set")
+@click.argument("label", shell_complete=labels)
+@click.option("--weight", type=float, help="Share among equal accounts: above 0, up to 1000.  [default: 1]")
+@click.option("--reserve", type=float, help="Percent of the quota to keep for when no other account can serve.")
+@click.option("--allow", multiple=True, metavar="PATTERN", help="Send only these models here; may be repeated.")
+@click.option("--block", multiple=True, metavar="PATTERN", help="Never send these models here; may be repeated.")
+@click.option(
+    "--reset",
+    multiple=True,
+    type=click.Choice(("weight", "reserve", "allow", "block")),
+    help="Put a setting back to its default; may be repeated.",
+)
+@json_option
+@pass_world
+def set_command(
+    env: Env,
+    *,
+    label: str,
+    weight: float | None,
+    reserve: float | None,
+    allow: tuple[str, ...],
+    block: tuple[str, ...],
+    reset: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Set weight, reserve and model patterns of an account.
+
+    What is not named stays as it is. A pattern is a model's name with * and ? as wildcards, such as 'claude-*'.
+    """
+    given: dict[str, object] = {"weight": weight, "reserve": reserve, "allow": allow or None, "block": block or None}
+    wishes = {name: wish for name, wish in given.items() if wish is not None}
+    if both := sorted(set(reset) & set(wishes)):
+        raise click.UsageError(f"{both[0]} is set and reset at once")
+    wishes |= dict.fromkeys(reset)
+    if not wishes:
+        raise click.UsageError("nothing to set: name --weight, --reserve, --allow, --block or --reset")
+    decisions = _edit(env, label, lambda one: edits.tuned(one, **wishes))
+    _tell(decisions, label, f"has new settings: {', '.join(sorted(wishes))}", as_json=as_json)
+
+
 @accounts.command("fence")
 @click.argument("label", shell_complete=labels)
 @click.argument("name", shell_complete=fences)
