@@ -218,7 +218,8 @@ def test_nobody_else_reads_a_token():
         "rules/accounts",
         "proxy/sync",
         "github/admission",
-        "cli/importing",
+        "cli/accounts/importing",
+        "cli/start",
         "github/api",
     }  # to compare, to check, to name by its hash
     sending = {"proxy/guard/credential_guard", "github/https", "github/device_flow"}
