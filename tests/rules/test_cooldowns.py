@@ -534,7 +534,7 @@ def test_a_hint_at_the_terms_stops_by_two_models_alone(answers, stopped, resting
         if said == "served":
             taught(SERVED, state, at=now, model="haiku")
         else:
-            taught(FORBIDDEN, state, at=now, model=said[0], repair=said[1])
+            taught(FORBIDDEN, state, at=now, model=said[0], repair=said[1], renews=not said[1])
     assert blocked(state, 0.0) == stopped
     assert {rest.model for rest in state.cooldowns} == set(resting)
     assert all(rest.until - rest.began == HOUR for rest in state.cooldowns)

@@ -113,7 +113,7 @@ def _given(
         why = whys.get(one.attempt.account_id)
         fits = one.outcome.reason in WAITING_HELPS if kind is NobodyKind.LIMITED else why and why.bar in counted
         if kind is NobodyKind.LIMITED and one.outcome.reason is Reason.QUOTA:
-            # a client shows a 402 to its user and stops (docs/clients.md#after-a-refusal): only when nobody frees sooner
+            # a client shows a 402 and stops (docs/clients.md#after-a-refusal): only when nobody frees sooner
             ours = why.free_at if why else None
             fits = ours is not None and all(
                 ours <= (other.free_at or ours) for other in whys.values() if other.bar in counted
