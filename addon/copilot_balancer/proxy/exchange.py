@@ -448,12 +448,13 @@ class Exchange:
         return pool.assign(self.request, self.live.now())
 
     def _outcome(self, refusal: Refusal, response: http.Response | None) -> Outcome:
+        bound, own = bool(self.body.bound), self.live.settings.outcomes
         if response is None:
             return classify_error(refusal.error or "no answer", sent=refusal.sent)
         if self.passing is not None and (error := self.passing.error) is not None:
-            return classify_event(error.code, error.message, wall=time.time(), bound=bool(self.body.bound))
+            return classify_event(error.code, error.message, wall=time.time(), bound=bound, own=own)
         headers, body = _lower(response.headers), response.raw_content or b""
-        return classify(response.status_code, headers, body, wall=time.time(), bound=bool(self.body.bound))
+        return classify(response.status_code, headers, body, wall=time.time(), bound=bound, own=own)
 
     def _nobody(self, nobody: Nobody) -> Answer:
         """Nobody (else) can serve: give back a refusal that was given, or say so ourselves."""

@@ -24,6 +24,7 @@ from copilot_balancer.rules.outcome_table import (
     Rule,
 )
 from copilot_balancer.rules.types import SERVED, Action, CooldownKind, CooldownRule, Outcome, Reason, Scope
+from copilot_balancer.rules.user_rules import OutcomeRule
 from copilot_balancer.text import printable
 
 __all__ = [
@@ -49,6 +50,8 @@ CODE_LENGTH = 80
 TEXT_LENGTH = 200
 
 
+USER_RULE = "your rule"
+"""What ``Outcome.rule`` begins with where a rule of the user's spoke; its number in config.toml follows."""
 CERTIFICATE_RULE, CONNECTION_RULE, NO_RULE = "certificate", "connection", "none"
 """``Outcome.rule`` where no row of a table spoke."""
 
@@ -56,7 +59,15 @@ CERTIFICATE_RULE, CONNECTION_RULE, NO_RULE = "certificate", "connection", "none"
 # --- asking the table -------------------------------------------------------------------------------------------------
 
 
-def classify(status: int, headers: Mapping[str, str], body: bytes, *, wall: float, bound: bool = False) -> Outcome:
+def classify(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    wall: float,
+    bound: bool = False,
+    own: Sequence[OutcomeRule] = (),
+) -> Outcome:
     """What an answer means for the account that gave it and for the request.
 
     Args:
@@ -65,14 +76,19 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, wall: floa
         body: as received, compressed or not; no more than 64 KB of it are looked at.
         wall: seconds since the epoch now, on the wall clock.
         bound: whether the request carries state that another account may own (`BoundState`).
+        own: the user's rules.
 
     """
     if status == 101 or 200 <= status < 300:
         return SERVED
-    return _outcome(RULES, UNKNOWN, status, read(headers, body, wall=wall), bound=bound)
+    error = read(headers, body, wall=wall)
+    found = _outcome(RULES, UNKNOWN, status, error, bound=bound)
+    return _by_user(found, status, headers, error, own)
 
 
-def classify_event(code: object, message: str, *, wall: float, bound: bool = False) -> Outcome:
+def classify_event(
+    code: object, message: str, *, wall: float, bound: bool = False, own: Sequence[OutcomeRule] = ()
+) -> Outcome:
     """What an error inside a 200 stream or a WebSocket frame means: as its code.
 
     Args:
@@ -80,12 +96,14 @@ def classify_event(code: object, message: str, *, wall: float, bound: bool = Fal
         message: the error's message.
         wall: seconds since the epoch now, on the wall clock.
         bound: whether the request carries state that another account may own (`BoundState`).
+        own: the user's rules.
 
     """
     body = read_json({"error": {"code": code, "message": message[:BODY_LIMIT]}}, "", {}, wall=wall)
     status = STREAM_STATUS.get(before_colon(body.code))
     body = replace(body, provider=body.provider or body.word == "rate_limit_error")  # Anthropic's word
-    return replace(_outcome(RULES, UNKNOWN, status, body, bound=bound), status=None)
+    found = _by_user(_outcome(RULES, UNKNOWN, status, body, bound=bound), None, {}, body, own)
+    return replace(found, status=None)
 
 
 def classify_error(message: str, *, sent: bool) -> Outcome:
@@ -124,6 +142,25 @@ def clean(text: str, length: int) -> str:
     White space becomes one space, and what looks like a credential ``[token]``: a service may quote the one it refused.
     """
     return printable(_CREDENTIAL.sub("[token]", " ".join(text[: 16 * length].split())), length)
+
+
+_PROTECTED = frozenset({Reason.BLOCKED, Reason.FORBIDDEN, Reason.CONVERSATION, Reason.PREFIX})
+"""What no rule of the user's is asked about: an abuse block, or a hint at one; bound state; the prefix."""
+
+
+def _by_user(
+    table: Outcome, status: int | None, headers: Mapping[str, str], body: ErrorBody, own: Sequence[OutcomeRule]
+) -> Outcome:
+    """What the first of the user's rules that matches says instead of the table."""
+    if table.reason in _PROTECTED:
+        return table
+    for number, rule in enumerate(own, 1):
+        if rule.matches(status, headers, body):
+            found = _made(rule.meaning, f"{USER_RULE} {number}", status, body)
+            if found.retry_after is not None and isinstance(rule.rest, float):
+                found = replace(found, retry_after=max(found.retry_after, rule.rest))
+            return found
+    return table
 
 
 _CREDENTIAL = re.compile(

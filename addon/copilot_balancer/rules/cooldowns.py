@@ -155,8 +155,7 @@ def learn(
         return _forbidden(state, attempt, outcome, now, enabled_at)
     if outcome.reason in _REPAIRABLE:
         return _rest(state, attempt, outcome, None, now)
-    asked = outcome.reason is Reason.UNKNOWN and outcome.retry_after is not None and attempt.model is not None
-    if kind is CooldownKind.NONE and not asked:
+    if kind is CooldownKind.NONE or (kind is CooldownKind.SERVER and outcome.retry_after is None):
         return None
     if outcome.scope in (Scope.ACCOUNT_MODEL, Scope.CREDENTIAL_MODEL, Scope.NOBODY):
         return _rest(state, attempt, outcome, attempt.model, now)

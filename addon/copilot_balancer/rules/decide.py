@@ -13,6 +13,7 @@ import zlib
 from dataclasses import replace
 from itertools import pairwise
 
+from copilot_balancer.rules.classify import USER_RULE
 from copilot_balancer.rules.eligibility import PoolAccount, repairable, settled, unproved
 from copilot_balancer.rules.give_up import FAULTS, LIMITS, WAITING_HELPS, give_up
 from copilot_balancer.rules.outcome_table import BY_STATUS
@@ -236,6 +237,8 @@ def _why_passed(outcome: Outcome) -> str:
     """Why a refusal goes to the client at once: no more than is known."""
     if outcome.reason is Reason.UNKNOWN:
         return "nothing is known about this refusal"
+    if outcome.rule.startswith(USER_RULE):
+        return f"{outcome.rule} says so"
     if outcome.rule == BY_STATUS:
         return "its status says that it is about the request"
     return "another account would answer the same"

@@ -209,7 +209,7 @@ def probed(member: PoolAccount, keys: list[str], request_id: str, now: float) ->
 
 def learnt(member: PoolAccount, request: PoolRequest, now: float) -> Exclusion | None:
     """What past answers have against it."""
-    model, client = request.model, request.client
+    model = request.model
     if lacks(member, model, now) is not None:
         return Exclusion.MODEL
     if member.state.cooldowns and (rest := cooling(member.state, request, now)) is not None:

@@ -73,9 +73,9 @@ _LADDER = CooldownRule(CooldownKind.LADDER)
 _HOUR = CooldownRule(CooldownKind.SECONDS, 3600.0)
 
 UNKNOWN = Meaning(Reason.UNKNOWN, Scope.NOBODY, Action.PASS)
-UNKNOWN_FORBIDDEN = Meaning(Reason.UNKNOWN, Scope.NOBODY, Action.SAME_ONCE)
+UNKNOWN_FORBIDDEN = Meaning(Reason.UNKNOWN, Scope.NOBODY, Action.SAME_ONCE, CooldownRule(CooldownKind.SERVER))
 """Perhaps the exchanged token has ended, or the account lives on another host: renewed once, then one other account."""
-UNKNOWN_LIMIT = Meaning(Reason.UNKNOWN, Scope.NOBODY, Action.NEXT_ONCE)
+UNKNOWN_LIMIT = Meaning(Reason.UNKNOWN, Scope.NOBODY, Action.NEXT_ONCE, CooldownRule(CooldownKind.SERVER))
 LIMIT = Meaning(Reason.LIMIT, Scope.ACCOUNT, Action.NEXT, _LADDER)
 SESSION_LIMIT = Meaning(
     Reason.SESSION_LIMIT, Scope.ACCOUNT, Action.NEXT, CooldownRule(CooldownKind.RESET, window="session")

@@ -103,6 +103,8 @@ class CooldownKind(StrEnum):
     """How long whoever is concerned rests when the server gave no hint (``Outcome.retry_after`` is the hint)."""
 
     NONE = "none"
+    SERVER = "server"
+    """Only as long as the server says."""
     LADDER = "ladder"
     """60 s doubling to 15 min."""
     SECONDS = "seconds"
