@@ -27,6 +27,7 @@ from copilot_balancer.copilot.hosts import GITHUB, normalise_domain
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules.accounts import Decisions, ModelPattern, Name, RouteTable, Strategy
 from copilot_balancer.rules.types import Policy, Route
+from copilot_balancer.rules.user_rules import MAX_RULES, OutcomeRule
 from copilot_balancer.text import printable
 
 CONFIG_FILE = "config.toml"
@@ -169,9 +170,17 @@ class Settings(BaseModel):
         "a table of LABEL = a list of model patterns",
         "Which models an account has, before anything was learnt.",
     )
+    outcomes: tuple[OutcomeRule, ...] = _option(
+        (),
+        "tables",
+        "at most 50 tables of status (a list of 400 to 599 or 'stream'), code, text, header (NAME = pattern), "
+        "reason, action (pass, next, next-once or same), rest ('server', 'none' or 1 to 86400 seconds)",
+        "What a refusal means that the built-in table does not know; patterns are text with * for anything.",
+        max_length=MAX_RULES,
+    )
 
 
-FILE_ONLY = ("routes", "oauth_client_id", "preseed")
+FILE_ONLY = ("routes", "oauth_client_id", "preseed", "outcomes")
 """Settings that only config.toml (and, for routes, a project's file) can hold."""
 
 

@@ -445,3 +445,54 @@ def test_replay_of_nothing(cli, tmp_path):
     (cli.env.store.folder / NAME).mkdir()
     assert cli.refused("events", "replay").endswith("decisions.jsonl cannot be read: Is a directory")
     assert "does not exist" in cli.run("events", "replay", "nowhere", exit_code=2).stderr
+
+
+# --- explain-answer ---------------------------------------------------------------------------------------------------
+
+GATED = "HTTP/2 403 \r\nContent-Type: application/json\r\n\r\n" + json.dumps(
+    {"error": {"code": "surprise_me", "message": "gated for a moment gho_abcdefghij1234567890"}}
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "rule", "follows"),
+    [
+        ("HTTP/1.1 429 Too Many Requests\nRetry-After: 30\n\n", (), "limit without a code", "rests 30 s, as the server asked"),
+        (GATED, (), "unknown 403", "then one other, once"),
+        ('HTTP/1.1 404\r\n\r\n{"error":{"code":"not_found","message":""}}', ("--bound",), "conversation not found", "owns"),
+        ("HTTP/1.1 404\n\nno", (), "request", "The client gets it as it is"),
+        ('HTTP/1.1 403 no\n\n{"code":"spammy_user"}', (), "blocked", "until you enable it"),
+    ],
+    ids=["limit", "unknown", "bound state", "request", "abuse"],
+)  # fmt: skip
+def test_which_rule_judges_an_answer(cli, answer, options, rule, follows):
+    """The rule, what it concerns and what follows, in words; a credential that the answer quotes is not printed."""
+    told = cli.run("explain-answer", *options, typed=answer).output
+    assert f"rule      {rule}\n" in told
+    assert follows in " ".join(told.split())
+    assert "gho_" not in told
+    assert json.loads(cli.run("explain-answer", "--json", *options, typed=answer).output)["rule"] == rule
+
+
+def test_a_rule_of_the_users_judges_an_answer(cli):
+    """The rules of config.toml are asked as the proxy asks them."""
+    folder = cli.env.paths.config
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.toml").write_text(
+        '[[outcomes]]\ncode = "surprise*"\nreason = "limit"\naction = "next"\nrest = 90\n'
+    )
+    told = cli.run("explain-answer", typed=GATED).output
+    assert "rule      your rule 1\n" in told
+    assert "It rests 90 s." in told
+
+
+def test_what_is_no_answer(cli):
+    """Without a status line it is said what one looks like."""
+    assert "status line" in cli.refused("explain-answer", typed="403 no")
+
+
+def test_an_answer_that_serves(cli):
+    """A 200 is no refusal."""
+    assert cli.run("explain-answer", typed="HTTP/1.1 200 OK\n\n{}").output == (
+        "This is no refusal: the answer reaches the client.\n"
+    )

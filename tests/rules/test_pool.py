@@ -955,7 +955,7 @@ def test_the_same_calls_give_the_same_decisions():
         pytest.param((NO_ACCESS, NO_ACCESS), NobodyKind.NO_ACCESS, False, id="no access"),
         pytest.param((LIMIT, SESSION), NobodyKind.LIMITED, True, id="limited"),
         pytest.param((REQUEST,), NobodyKind.NOT_RETRIED, False, id="request"),
-        pytest.param((EXPIRED, EXPIRED), NobodyKind.NEEDS_LOGIN, False, id="a direct token expired"),
+        pytest.param((EXPIRED, EXPIRED, EXPIRED), NobodyKind.NEEDS_LOGIN, False, id="a direct token expired"),
     ],
 )
 def test_words_that_make_clients_ask_again_stand_only_where_waiting_helps(outcomes, kind, status_words):

@@ -113,14 +113,14 @@ def test_requests_under_way_stand_in_a_line(pool):
         pytest.param(
             [field.name for field in dataclasses.fields(PoolAccount)],
             {
-                "state", "probes",  # in the line
+                "state", "probes", "renewed_at",  # in the line
                 "account", "position", "fingerprint", "home", "serving", "has",  # follow from decisions
             },
             id="member",
         ),
         pytest.param(
             [field.name for field in dataclasses.fields(Flight)],
-            {"attempt", "serving", "resent", "marks"},
+            {"attempt", "serving", "resent", "marks", "unknown"},
             id="flight",
         ),
         pytest.param(
@@ -136,7 +136,7 @@ def test_requests_under_way_stand_in_a_line(pool):
         ),
         pytest.param(
             [name for name, what in vars(Pool).items() if callable(what) and not name.startswith("_")],
-            {*CALLS, "explain", "snapshot", "rest_left", "may_have"},  # the latter only ask
+            {*CALLS, "explain", "snapshot", "cooldown_left", "may_have"},  # the latter only ask
             id="calls",
         ),
     ],
@@ -160,7 +160,7 @@ def test_a_run_begins_with_the_whole_pool(pool, tape):
     first, *lines = tape.read
 
     assert (first["begin"], first["program"], first["continues"]) == (1, __version__, False)
-    assert set(first["pool"]) == {field.name for field in dataclasses.fields(RecordedState)}
+    assert set(first["pool"]) == {field.name for field in dataclasses.fields(RecordedState)} - {"renewed"}
     assert first["pool"]["memory"]["accounts"]["github.com:a"] == {"credential": decisions("a").accounts[0].fingerprint}
     assert tape.begins == [0]
     assert lines[0] == {

@@ -1,4 +1,5 @@
-"""``copilot-balancer explain`` and ``events replay``: why an account is chosen, and whether it would be chosen again.
+"""``copilot-balancer explain``, ``explain-answer`` and ``events replay``: why an account is chosen, what an answer
+means, and whether a recorded decision would be made again.
 
 Laws of this file:
 
@@ -8,6 +9,8 @@ Laws of this file:
 4. Names that come from requests and foreign files are printed without what could break a terminal.
 """
 
+import re
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -20,13 +23,14 @@ from copilot_balancer.cli.env import Env, json_option, note, pass_world, show_js
 from copilot_balancer.copilot.conversation import conversation_of
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules.accounts import normalise_label
+from copilot_balancer.rules.classify import classify
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.state import restored
 from copilot_balancer.rules.types import Nobody
 from copilot_balancer.store.decision_file import NAME, WAITING_BYTES
 from copilot_balancer.store.decision_replay import Difference, Replay, replay
 from copilot_balancer.text import duration, iso, printable
-from copilot_balancer.views.explanation import explain_text, explained, filled
+from copilot_balancer.views.explanation import explain_text, explained, filled, judged_text
 
 _SHOWN_PARTS = 8
 """So many differing parts of one decision are printed."""
@@ -80,6 +84,40 @@ def _say_how_old(written: float | None, now: float) -> None:
         f"this is what was written down {duration(max(now - written, 0.0))} ago; what a proxy serves at this moment, "
         "and options that it was given with --set, are not seen here"
     )
+
+
+# ── explain-answer ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+_STATUS_LINE = re.compile(rb"HTTP/[0-9.]{1,3} ([0-9]{3})(?: [^\r\n]*)?\r?\n?")
+_MOST = 256 * 1024
+"""Bytes of an answer that are read; more of one is never looked at."""
+
+
+@click.command("explain-answer")
+@click.option("--bound", is_flag=True, help="As the answer to a request that carries reasoning, ids or signatures.")
+@json_option
+@pass_world
+def explain_answer(env: Env, *, bound: bool, as_json: bool) -> None:
+    """Say which rule judges an answer, and what follows.
+
+    The answer is read from standard input as `curl -i` prints it: status line, headers, an empty line, body.
+    """
+    raw = sys.stdin.buffer.read(_MOST)
+    found = _STATUS_LINE.match(raw)
+    if found is None:
+        raise InvalidInput("this does not begin with a status line like `HTTP/1.1 429 Too Many Requests`")
+    head, _, body = raw[found.end() :].replace(b"\r\n", b"\n").partition(b"\n\n")
+    if raw[found.end() :][:1] in (b"\r", b"\n"):  # no header at all
+        head, body = b"", raw[found.end() :].lstrip(b"\r\n")
+    pairs = (line.partition(":") for line in head.decode("latin-1").split("\n"))
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs if name.strip()}
+    own = env.settings(with_project=True).settings.outcomes
+    outcome = classify(int(found[1]), headers, body, wall=env.now(), bound=bound, own=own)
+    if as_json:
+        facts = {name: value for name, value in asdict(outcome).items() if name not in ("rest", "sent")}
+        show_json({**facts, "rest": {name: value for name, value in asdict(outcome.rest).items() if value is not None}})
+    else:
+        click.echo(judged_text(outcome))
 
 
 # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────────

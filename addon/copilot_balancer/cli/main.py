@@ -21,7 +21,7 @@ from copilot_balancer.cli.dashboard.command import dashboard
 from copilot_balancer.cli.doctor import doctor
 from copilot_balancer.cli.env import Env, json_option, pass_world, show_json
 from copilot_balancer.cli.events import events
-from copilot_balancer.cli.explain import explain, replay_command
+from copilot_balancer.cli.explain import explain, explain_answer, replay_command
 from copilot_balancer.cli.models import models
 from copilot_balancer.cli.routes import routes, strategy
 from copilot_balancer.cli.run import console, env_command, exec_command, run, web
@@ -136,6 +136,7 @@ for _command in (
     events,
     exec_command,
     explain,
+    explain_answer,
     models,
     routes,
     run,
@@ -155,7 +156,7 @@ events.add_command(replay_command)
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Start here": ("start", "accounts", "terms", "exec", "setup", "doctor"),
     "The proxy": ("run", "web", "console", "env", "service", "addon-path"),
-    "What happens": ("status", "dashboard", "events", "explain", "models", "usage"),
+    "What happens": ("status", "dashboard", "events", "explain", "explain-answer", "models", "usage"),
     "What you decide": ("balancing", "strategy", "routes", "config"),
     "More": ("demo", "completion", "help", "uninstall"),
 }

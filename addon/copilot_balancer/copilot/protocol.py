@@ -12,6 +12,7 @@ Laws of this file:
 
 import json
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum, StrEnum
 
@@ -20,6 +21,7 @@ from copilot_balancer.copilot.jsontext.incremental import finish
 from copilot_balancer.copilot.jsontext.lenient import loads
 from copilot_balancer.copilot.jsontext.spans import UNREADABLE
 from copilot_balancer.copilot.request_digest import abridged
+from copilot_balancer.text import printable
 
 PLACEHOLDER = "ghu_" + "a" * 36
 """What a client may hold in the place of a credential. It has the shape that the Copilot CLI accepts.
@@ -29,6 +31,9 @@ Source: github/gh-aw-firewall/docs/api-proxy-sidecar.md.
 
 PARSE_LIMIT = 32 * 1024 * 1024
 """Bytes of a body that we are willing to parse; a longer one goes on unread."""
+
+CLIENT_LENGTH = 80
+"""Characters of a client program's identity that are compared."""
 
 MODEL_LENGTH = 200
 """Characters of the longest model name that is one."""
@@ -92,6 +97,21 @@ def kind_of(method: str, path: str, *, websocket: bool = False) -> Kind:
     if (method == "POST" and bare in _SELECTIONS) or (method == "GET" and bare in _SESSIONS):
         return Kind.SELECTION
     return Kind.OTHER
+
+
+def client_identity(headers: Mapping[str, str]) -> str:
+    """The identity by which the service tells client programs apart: "vscode-chat vscode/1.104.0"; may be empty.
+
+    Some refusals hold for one kind of credential with one such identity alone, like ``Personal Access Tokens are not
+    supported``. Source: microsoft/vscode-copilot-chat sends both headers; an exchanged token without ``Editor-Version``
+    is refused with 400 "missing Editor-Version header for IDE auth" (BerriAI/litellm#18475).
+
+    Args:
+        headers: the request's, by lower-case name.
+
+    """
+    words = (headers.get(name, "").strip() for name in ("copilot-integration-id", "editor-version"))
+    return printable(" ".join(word for word in words if word), CLIENT_LENGTH)
 
 
 def read_body(body: bytes) -> dict[str, object] | None:

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from copilot_balancer.copilot import quota
 from copilot_balancer.copilot.hosts import plain_host
-from copilot_balancer.copilot.protocol import PLACEHOLDER, Kind, kind_of
+from copilot_balancer.copilot.protocol import PLACEHOLDER, Kind, client_identity, kind_of
 from copilot_balancer.errors import InvalidInput, UpstreamError
 from copilot_balancer.github.tokens import ExchangeRefused
 from copilot_balancer.proxy.auto_mode import AutoSession, SelectionTap
@@ -173,6 +173,7 @@ class Exchange:
                 conversation=self.body.conversation,
                 owner=owner,
                 bound=held,
+                client=client_identity(self.headers),
             ),
             send.hidden,
         )
@@ -225,11 +226,9 @@ class Exchange:
         account = self.live.account(attempt.account_id)
         if account is None:  # removed this very moment; the pool does not choose it again
             return self._assign()
-        last = self.request.tried[-1].outcome.reason if attempt.repair and self.request.tried else None
-        ended = last in (Reason.CREDENTIAL, Reason.FORBIDDEN)
-        again = self.upstream.bearer.token if ended and self.upstream else None
+        again = self.upstream.bearer.token if attempt.renew and self.upstream else None
         try:
-            if last in (Reason.WRONG_HOST, Reason.FORBIDDEN) and account.credential == "direct":
+            if attempt.renew and account.credential == "direct":
                 account = await self.live.learn_host(account)
             wall = time.time()
             known = self.live.mint.known(account, wall=wall, refused=again)
@@ -444,16 +443,18 @@ class Exchange:
         if outcome.reason is Reason.PREFIX:
             key = (account.fingerprint, host)
             self.live.prefixes[key] = "token" if self.live.prefixes.get(key, "Bearer") == "Bearer" else "Bearer"
-        rest = pool.cooldown_left(attempt.account_id, attempt.model, now)
+        rest = pool.cooldown_left(attempt.account_id, attempt.model, now, self.request.client)
         self._tried(account, attempt, outcome, host=host, status=status, body=body, rest=rest)
         return pool.assign(self.request, self.live.now())
 
     def _outcome(self, refusal: Refusal, response: http.Response | None) -> Outcome:
+        bound, own = bool(self.body.bound), self.live.settings.outcomes
         if response is None:
             return classify_error(refusal.error or "no answer", sent=refusal.sent)
         if self.passing is not None and (error := self.passing.error) is not None:
-            return classify_event(error.code, error.message, wall=time.time())
-        return classify(response.status_code, _lower(response.headers), response.raw_content or b"", wall=time.time())
+            return classify_event(error.code, error.message, wall=time.time(), bound=bound, own=own)
+        headers, body = _lower(response.headers), response.raw_content or b""
+        return classify(response.status_code, headers, body, wall=time.time(), bound=bound, own=own)
 
     def _nobody(self, nobody: Nobody) -> Answer:
         """Nobody (else) can serve: give back a refusal that was given, or say so ourselves."""

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 KEPT = 100
 """Frames of an open WebSocket that stay on its flow."""
 
-_MOVES = (Action.NEXT, Action.NEXT_ONCE, Action.OWNER, Action.STOP)
+_MOVES = (Action.NEXT, Action.NEXT_ONCE, Action.SAME_ONCE, Action.OWNER, Action.STOP)
 """After an error that means one of these the socket is of no more use."""
 
 

@@ -18,9 +18,18 @@ from dataclasses import dataclass, field, replace
 
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.rules.accounts import Account, Decisions
-from copilot_balancer.rules.cooldowns import Mark, clear, learn, listed, prune, take_back
+from copilot_balancer.rules.cooldowns import Mark, clear, distrust, forget_clients, learn, listed, prune, take_back
 from copilot_balancer.rules.decide import decide, is_nobodys_fault
-from copilot_balancer.rules.eligibility import PROBE_LEASE, PoolAccount, cooling, lacks, scarce, settled, unproved
+from copilot_balancer.rules.eligibility import (
+    PROBE_LEASE,
+    PoolAccount,
+    cooling,
+    lacks,
+    repairable,
+    scarce,
+    settled,
+    unproved,
+)
 from copilot_balancer.rules.ranking import PoolState, affinity_keys, bar, strategy
 from copilot_balancer.rules.snapshot import AccountView, Explanation, PoolSnapshot, explain, snapshot
 from copilot_balancer.rules.state import (
@@ -82,6 +91,8 @@ class Flight:
     """It was sent again and has no answer yet."""
     marks: list[Mark] = field(default_factory=list)
     """What its attempts changed, to be taken back when nobody is to blame."""
+    unknown: list[Attempt] = field(default_factory=list)
+    """Its attempts that were refused for a reason that no rule knows."""
 
 
 class Pool:
@@ -149,13 +160,28 @@ class Pool:
             direct=member.direct,
             model_ttl=self._board.policy.model_ttl,
             enabled_at=member.account.enabled_at,
+            renews=not attempt.repair and repairable(member, outcome, now),
         )
-        if mark is not None and flight is not None:
-            flight.marks.append(mark)
+        if flight is not None:
+            if mark is not None:
+                flight.marks.append(mark)
+            self._compare(flight, attempt, outcome, now)
         after = member.state.models.get(attempt.model or "")
         if outcome.models or _in_use(before) != _in_use(after):
             self._weigh_models()
         self.version += 1
+
+    def _compare(self, flight: Flight, attempt: Attempt, outcome: Outcome, now: float) -> None:
+        """A refusal that nobody understands counts once another account has served the same request."""
+        if outcome.reason is Reason.UNKNOWN:
+            flight.unknown.append(attempt)
+        elif outcome.reason is Reason.SERVED:
+            for earlier in flight.unknown:
+                member = self._board.members.get(earlier.account_id)
+                same = member is not None and member.fingerprint == earlier.credential
+                if member is not None and same and earlier.account_id != attempt.account_id:
+                    distrust(member.state, earlier, now)
+            flight.unknown = []
 
     def finish(self, request_id: str, now: float) -> None:  # noqa: ARG002 - each transaction has its moment
         """The client's request is over, however it ended; may be called again."""
@@ -184,7 +210,9 @@ class Pool:
         if attempt.number > 1:
             flight.resent = True
             board.resent += 1
-        for key in unproved(member, attempt.model, now) if attempt.probe else ():
+        if attempt.renew:
+            member.renewed_at = now
+        for key in unproved(member, attempt, now) if attempt.probe else ():
             member.probes[key] = (request.id, now + PROBE_LEASE)
         if turn is not None:
             member.state.turn = turn + 1.0 / member.account.weight
@@ -306,6 +334,7 @@ class Pool:
                 serving=account.id in serving,
                 has=self._board.policy.preseed.get(account.label),
                 probes=known.probes if known else {},
+                renewed_at=known.renewed_at if known else -math.inf,
             )
             for model, stamp in account.cleared.items():
                 self._note_clearing(account.id, model, stamp, now, known=known is not None)
@@ -329,6 +358,7 @@ class Pool:
             if state.credential != member.fingerprint:
                 state.credential = member.fingerprint
                 state.rejected_at, state.models, state.listed_at = None, {}, None
+                forget_clients(state)
             for model in member.account.cleared:
                 clear(state, model, self._stamps[member.account.id, model][1])
         self._weigh_models()
@@ -413,12 +443,12 @@ class Pool:
         member = self._board.members.get(account_id)
         return member is not None and member.account.takes(model) is None and lacks(member, model, now) is None
 
-    def cooldown_left(self, account_id: str, model: str | None, now: float) -> float | None:
+    def cooldown_left(self, account_id: str, model: str | None, now: float, client: str = "") -> float | None:
         """Seconds for which this account is not asked for `model`: it rests, or is known to lack it; None: it is."""
         member = self._board.members.get(account_id)
         if member is None:
             return None
-        rest, gone = cooling(member.state, model, now), lacks(member, model, now)
+        rest, gone = cooling(member.state, PoolRequest("", model, now, client=client), now), lacks(member, model, now)
         until = max((rest.until if rest else now), gone if gone is not None and gone != math.inf else now)
         return until - now if until > now else None
 

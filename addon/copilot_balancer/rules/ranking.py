@@ -12,7 +12,7 @@ Laws of this file:
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules.accounts import matches
@@ -248,7 +248,7 @@ def bar(
     fence = request.fence or board.policy.fence
     found = settled(member, request, fence, route, balancing=board.balancing)
     if found is None and board.balancing:
-        return learnt(member, request.model, request.id, now, auto=request.auto)
+        return learnt(member, request, now)
     return found
 
 
@@ -257,7 +257,7 @@ def why_not(
 ) -> WhyNot | None:
     """The same for people: in words, and when it ends by itself."""
     found = bar(board, member, request, route, now)
-    return None if found is None else why(member, found, request.model, request.id, now)
+    return None if found is None else why(member, found, request, now)
 
 
 def select(
@@ -275,7 +275,7 @@ def select(
         else:
             barred[key] = against
     if request.auto:  # those with a weekly limit come last
-        limited = [member for member in ready if cooling(member.state, request.model, now) is not None]
+        limited = [member for member in ready if cooling(member.state, replace(request, auto=False), now) is not None]
         if 0 < len(limited) < len(ready):
             barred |= {member.account.id: Exclusion.COOLDOWN for member in limited}
             ready = [member for member in ready if member.account.id not in barred]
@@ -288,11 +288,7 @@ def select(
 
 def whys(board: PoolState, request: PoolRequest, now: float, barred: Mapping[str, Exclusion]) -> dict[str, WhyNot]:
     """Why each of these does not serve `request`, for people; in the user's order."""
-    return {
-        key: why(member, barred[key], request.model, request.id, now)
-        for key, member in board.members.items()
-        if key in barred
-    }
+    return {key: why(member, barred[key], request, now) for key, member in board.members.items() if key in barred}
 
 
 def best(board: PoolState, request: PoolRequest, now: float, route: Route | None, ready: list[PoolAccount]) -> Ranked:

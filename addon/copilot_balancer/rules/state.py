@@ -36,6 +36,10 @@ LONGEST_DATE = 35 * 24 * 3600.0
 """A date further away than a month and some days is no quota reset."""
 PAID = "$paid"
 """The key of ``healed`` for a quota cooldown: a success with a model that costs nothing does not end it."""
+CLIENT_KEY = "$client "
+"""The beginning of the key for a cooldown that holds for one client program."""
+MAX_CLIENT_COOLDOWNS = 8
+"""How many cooldowns that hold for one client program are remembered: what it is called is the client's choice."""
 QUOTA_REASON = "quota"
 """``outcomes.Reason.QUOTA``: such a cooldown of a whole account leaves the models that cost nothing alone."""
 WINDOW_REASONS = {"premium": QUOTA_REASON, "session": "session limit", "weekly": "weekly limit"}
@@ -64,10 +68,14 @@ class Cooldown:
     """The server's own deadline, when it lies beyond our cap: shown, and re-checked earlier."""
     auto: bool = False
     """A request of Auto mode was refused: it keeps such requests away as well, which a weekly limit else does not."""
+    client: str | None = None
+    """None: whoever asks; else only for clients with this identity (``PoolRequest.client``)."""
 
     @property
     def key(self) -> str:
         """Where ``AccountState.healed`` says when a success last ended such a cooldown."""
+        if self.client is not None:
+            return f"{CLIENT_KEY}{self.client}"
         return self.model or (PAID if self.reason == QUOTA_REASON else "")
 
 
@@ -169,14 +177,16 @@ def undominated(cooldowns: Iterable[Cooldown]) -> list[Cooldown]:
 
     So a shorter rest never replaces a longer one, and a success can still end each by when it began.
     """
-    kept: dict[tuple[str, str, bool], list[Cooldown]] = {}
+    kept: dict[tuple[str, str, bool, str | None], list[Cooldown]] = {}
     latest_first = sorted(cooldowns, key=lambda c: (c.until, c.began, c.told_until or 0.0, c.source), reverse=True)
     for rest in latest_first:
-        longer = kept.setdefault((rest.model or "", rest.reason, rest.auto), [])
+        longer = kept.setdefault((rest.model or "", rest.reason, rest.auto, rest.client), [])
         if all(other.began < rest.began for other in longer):
             longer.append(rest)
     found = sorted((rest for group in kept.values() for rest in group), key=lambda c: c.until, reverse=True)
-    return sorted(found[:MAX_COOLDOWNS], key=lambda c: (c.model or "", c.reason, c.began, c.until))
+    of_clients = [rest for rest in found if rest.client is not None][:MAX_CLIENT_COOLDOWNS]
+    of_all = [rest for rest in found if rest.client is None][:MAX_COOLDOWNS]
+    return sorted([*of_all, *of_clients], key=lambda c: (c.model or "", c.reason, c.client or "", c.began, c.until))
 
 
 def refilled(state: AccountState, name: str, before: QuotaWindow | None, window: QuotaWindow) -> None:

@@ -50,11 +50,17 @@ class Reason(StrEnum):
     FORBIDDEN = "forbidden"
     """403 with a hint at the Terms of Service and no code: another plan's host, a gated model, an ended token, or a
     stop of the account. Only the second model that is refused so tells the last from the others."""
+    POLICY = "policy"
+    """The account's organisation or plan does not allow something that this request uses, like images; the account
+    serves other requests."""
+    CLIENT_REFUSED = "client refused"
+    """This kind of credential is not taken from this client program; the account serves other clients."""
     BLOCKED = "blocked"
     """GitHub stopped the account; it stays off until the user turns it on."""
     WRONG_HOST = "wrong host"
     TRANSIENT = "transient"
     UNKNOWN = "unknown"
+    """No row of the table is about it. It is held against nobody before another account has served the request."""
 
 
 class Scope(StrEnum):
@@ -67,6 +73,8 @@ class Scope(StrEnum):
     """This credential on this host."""
     CREDENTIAL = "credential"
     CREDENTIAL_MODEL = "credential and model"
+    CREDENTIAL_CLIENT = "credential and client"
+    """This credential, for clients with this identity (`PoolRequest.client`)."""
     ACCOUNT = "account"
     ACCOUNT_MODEL = "account and model"
     ACCOUNT_PAID_MODELS = "account, models that cost"
@@ -82,7 +90,9 @@ class Action(StrEnum):
     NEXT_ONCE = "next once"
     """Ask one other account, once; then pass."""
     SAME = "same"
-    """Ask the same account after one repair: mint, flip the prefix, learn the host."""
+    """Ask the same account after one repair (mint again, learn the host, flip the prefix); then another account."""
+    SAME_ONCE = "same once"
+    """As SAME, then one other account, once; then pass."""
     OWNER = "owner"
     """Ask the account that owns the conversation, else once stripped of what is bound."""
     STOP = "stop"
@@ -93,6 +103,8 @@ class CooldownKind(StrEnum):
     """How long whoever is concerned rests when the server gave no hint (``Outcome.retry_after`` is the hint)."""
 
     NONE = "none"
+    SERVER = "server"
+    """Only as long as the server says."""
     LADDER = "ladder"
     """60 s doubling to 15 min."""
     SECONDS = "seconds"
@@ -215,6 +227,8 @@ class PoolRequest:
     """The login host whose accounts alone may serve it; None: any."""
     carries: bool = False
     """What only its maker takes back can be left out: worth one more try with an account that has refused it."""
+    client: str = ""
+    """Which program asks (`protocol.client_identity`): one credential may be refused for one program alone."""
     tried: "tuple[Tried, ...]" = ()
     """What was tried so far, oldest first."""
 
@@ -242,6 +256,11 @@ class Attempt:
     """Everything that only its maker takes back is to be left out: this account has just refused it."""
     auto: bool = False
     """Of a request of Auto mode."""
+    renew: bool = False
+    """What the account is sent with is to be got anew first: an exchanged token is minted again, the API host of a
+    direct account is learnt again."""
+    client: str = ""
+    """``PoolRequest.client``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,11 +293,15 @@ class Exclusion(StrEnum):
     LOGIN = "needs a login"
     ACCESS = "has no access"
     """Its seat or a policy refuses it; asked again after an hour."""
+    CLIENT = "is not taken from this client program"
+    """Its kind of credential, for this client; asked again after an hour."""
     CREDENTIAL = "cannot prove who it is"
     """Its credential was refused even after a repair; asked again soon."""
     PATTERN = "does not take the model"
     ROUTE = "is not in the route"
     TRIED = "was already asked"
+    REFUSED = "refused it"
+    """For a reason of which nothing is known."""
     MODEL = "does not have the model"
     COOLDOWN = "rests"
     PROBED = "is being tried by another request"

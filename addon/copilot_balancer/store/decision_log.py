@@ -16,10 +16,11 @@ is left out, so a default that changes is a new `FORMAT`.
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Self
 
@@ -182,6 +183,8 @@ class RecordedState:
     stamps: tuple[tuple[str, str, float, float], ...]
     """Account id, what, the user's stamp, the moment on the pool's clock."""
     scarce: dict[str, dict[str, float]]
+    renewed: dict[str, float] = field(default_factory=dict)
+    """Account id -> ``PoolAccount.renewed_at``, where it ever was."""
 
 
 DECIDING = ("assign", "home")
@@ -343,6 +346,7 @@ class RecordedPool(Pool):
             probes={key: member.probes for key, member in self._board.members.items() if member.probes},
             stamps=tuple((*key, *moments) for key, moments in self._stamps.items()),
             scarce={key: dict(models) for key, models in self._board.scarce.items()},
+            renewed={k: m.renewed_at for k, m in self._board.members.items() if math.isfinite(m.renewed_at)},
         )
 
     def _resume(self, state: RecordedState) -> None:
@@ -352,6 +356,7 @@ class RecordedPool(Pool):
         for key, member in self._board.members.items():
             member.state = self._states[key]
             member.probes = state.probes.get(key, {})
+            member.renewed_at = state.renewed.get(key, -math.inf)
         self._conversations.clear()
         self._conversations.update(state.memory.conversations)
         self._flights = state.flights

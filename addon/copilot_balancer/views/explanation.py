@@ -13,7 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from copilot_balancer.rules.snapshot import CandidateView, Explanation
-from copilot_balancer.rules.types import Attempt, Hold, NobodyKind, WhyNot
+from copilot_balancer.rules.types import (
+    Action,
+    Attempt,
+    CooldownKind,
+    Hold,
+    NobodyKind,
+    Outcome,
+    Reason,
+    WhyNot,
+)
 from copilot_balancer.text import WIDTH, duration, iso, printable
 
 _SHORT = 24
@@ -135,6 +144,44 @@ def _line(one: WhyNot, named: int, now: float, width: int) -> str:
 def filled(text: str, first: str = "", width: int = WIDTH) -> str:
     """`text` in lines of at most `width` columns, hanging from `first`, whatever long names stand in it."""
     return textwrap.fill(text, width, initial_indent=first, subsequent_indent=" " * len(first))
+
+
+_ACTIONS = {
+    Action.PASS: "The client gets it as it is.",
+    Action.NEXT: "Every other account that can serve is asked in turn.",
+    Action.NEXT_ONCE: "One other account is asked, once.",
+    Action.SAME: "Token or host are got anew and the same account is asked once more; then every other account.",
+    Action.SAME_ONCE: "Token or host are got anew and the same account is asked once more; then one other, once.",
+    Action.OWNER: "The account that owns the conversation is asked; else once more without what is bound to it.",
+    Action.STOP: "The client gets it, and the account is off until you enable it.",
+}
+_COOLDOWNS = {
+    CooldownKind.NONE: "Nothing rests.",
+    CooldownKind.SERVER: "Nothing rests unless the server names a wait.",
+    CooldownKind.LADDER: "It rests 60 s, doubled each time up to 15 min.",
+    CooldownKind.RESET: "It rests until the quota resets.",
+    CooldownKind.UNTIL_LOGIN: "The account is not used before a new login.",
+    CooldownKind.UNTIL_USER: "The account is not used before you enable it.",
+}
+
+
+def judged_text(outcome: Outcome) -> str:
+    """What a refusal means and what follows, for people."""
+    rest = _COOLDOWNS.get(outcome.rest.kind, f"It rests {duration(outcome.rest.seconds or 0.0)}.")
+    if outcome.retry_after is not None and outcome.rest.kind is not CooldownKind.NONE:
+        rest = f"It rests {duration(outcome.retry_after)}, as the server asked."
+    if outcome.reason is Reason.SERVED:
+        return "This is no refusal: the answer reaches the client."
+    rows = {
+        "rule": outcome.rule,
+        "reason": outcome.reason,
+        "concerns": outcome.scope,
+        "code": outcome.code,
+        "text": outcome.text,
+        "then": _ACTIONS[outcome.action],
+        "cooldown": rest,
+    }
+    return "\n".join(filled(printable(str(text), 300), f"{name:9} ") for name, text in rows.items() if text)
 
 
 def explained(explanation: Explanation, now: float) -> dict[str, Any]:
