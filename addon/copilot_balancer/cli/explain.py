@@ -23,8 +23,8 @@ from copilot_balancer.rules.accounts import normalise_label
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.state import restored
 from copilot_balancer.rules.types import Nobody
-from copilot_balancer.text import duration, iso, printable
-from copilot_balancer.views.explanation import explain_text, explained, filled
+from copilot_balancer.text import duration, iso, printable, wrapped
+from copilot_balancer.views.explanation import explain_text, explained
 
 if TYPE_CHECKING:
     from copilot_balancer.store.decision_replay import Difference, Replay
@@ -148,7 +148,7 @@ def _differing(difference: "Difference") -> str:
     for place, expected, got in parts[:_SHOWN_PARTS]:
         lines += ["", f"  {printable(place, 76)}"]
         for name, value in (("recorded", expected), ("now", got)):
-            lines.append(filled(printable(str(value), 300), f"    {name:8}  "))
+            lines.append(wrapped(printable(str(value), 300), f"    {name:8}  ", long_words=False))
     if len(parts) > _SHOWN_PARTS:
         lines += ["", f"  and {len(parts) - _SHOWN_PARTS} more"]
     return "\n".join(lines)

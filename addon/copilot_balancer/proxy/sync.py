@@ -215,8 +215,7 @@ class Sync:
 
     def _know_hosts(self) -> None:
         live = self.live
-        domains = {account.host for account in live.decisions.accounts if account.host.endswith(".ghe.com")}
-        live.hosts = copilot_hosts({*domains, *live.settings.hosts})
+        live.hosts = copilot_hosts({*live.decisions.domains, *live.settings.hosts})
 
     # --- what was learnt ---------------------------------------------------------------------------------------------
 
