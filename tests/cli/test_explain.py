@@ -11,10 +11,10 @@ from hypothesis import given, strategies
 
 from copilot_balancer.copilot.conversation import conversation_of
 from copilot_balancer.copilot.quota import QuotaWindow
+from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.ranking import STRATEGIES, Strategy
 from copilot_balancer.rules.types import SERVED, Attempt, Policy, PoolRequest, Route
-from copilot_balancer.store.decision_file import BEFORE, NAME, DecisionFile
-from copilot_balancer.store.decision_log import RecordedPool
+from copilot_balancer.store.decision_log import DecisionLog, Recorder
 from copilot_balancer.views.explanation import PARTS, TERMS, explain_text, explained
 from support.command_line import CommandLine
 from support.pools import (
@@ -314,7 +314,7 @@ def test_the_others_are_told_one_by_one():
     bench.refuse(MISSING, only="github.com:missing")
     text = text_of(bench)
 
-    assert text.startswith("Nobody can serve gpt now (limited); the first is free in 24 h.\n\nWhy not:\n")
+    assert text.startswith("Nobody can serve gpt now (limited); the first is free in 3 days.\n\nWhy not:\n")
     assert "\n  one      rests after a weekly limit, free again in 24 h\n" in text
     assert f"\n  {long}\n           is turned off\n" in text
     assert "\n  blocked  was blocked by GitHub (no\\x1b[31m more" in text
@@ -346,15 +346,14 @@ def test_no_name_breaks_the_text(labels, model, strategy, outcomes):
 @pytest.fixture
 def recorded(cli) -> bytes:
     """The proxy of this command line recorded some requests; the lines of its file."""
-    file = DecisionFile(cli.env.store.folder)
-    pool = RecordedPool(Policy(), cli.decisions, START)
-    pool.record_to(file.put)
+    file = DecisionLog(cli.env.store.folder)
+    pool = Recorder(Pool(Policy(), cli.decisions, START), file)
     for number, outcome in enumerate((SERVED, LIMIT, SERVED, FAULT)):
         request = PoolRequest(f"r{number}", "gpt", START + number, f"talk{number}")
         pool.record(pool.assign(request, START + number), outcome, START + number)
         pool.finish(request.id, START + number)
     file.close()
-    return (cli.env.store.folder / NAME).read_bytes()
+    return (cli.env.store.folder / DecisionLog.NAME).read_bytes()
 
 
 def test_replay(cli, recorded):
@@ -365,7 +364,7 @@ def test_replay(cli, recorded):
 
 def test_replay_another_file(cli, recorded, tmp_path):
     """A file of one's own choice, like the one before."""
-    path = tmp_path / BEFORE
+    path = tmp_path / DecisionLog.BEFORE
     path.write_bytes(recorded.replace(b'"program":"0', b'"program":"9'))
     result = cli.run("events", "replay", str(path))
     assert result.stdout.startswith("All the same")
@@ -377,11 +376,11 @@ def test_replay_another_file(cli, recorded, tmp_path):
 
 def test_replay_finds_a_difference(cli, recorded):
     """The first difference is told with its line, and what was recorded and what comes out now; exit code 1."""
-    path = cli.env.store.folder / NAME
+    path = cli.env.store.folder / DecisionLog.NAME
     path.write_bytes(recorded.replace(b'"why":"first by hybrid"', b'"why":"by luck"', 1))
     result = cli.run("events", "replay", exit_code=1)
     assert result.stdout == (
-        "Line 2: Another assign.\n"
+        "Line 2: another result of assign.\n"
         "\n"
         "  result.attempt.why\n"
         "    recorded  by luck\n"
@@ -391,32 +390,31 @@ def test_replay_finds_a_difference(cli, recorded):
     )
 
 
-def test_replay_finds_another_pool(cli, recorded):
-    """Of a pool that is not what was recorded only the first parts are printed."""
-    first, *_ = recorded.splitlines()
-    line = json.loads(first)
-    line["continues"] = True
-    line["pool"]["policy"] = dict.fromkeys(line["pool"]["policy"], "\x1b" * 200)
-    (cli.env.store.folder / NAME).write_bytes(first + b"\n" + json.dumps(line).encode())
+def test_a_large_difference_is_shortened(cli, recorded):
+    """Of a decision that differs in many places only the first are printed, without what could break a terminal."""
+    first, second, *_ = recorded.splitlines()
+    line = json.loads(second)
+    line["result"]["attempt"] |= {f"new{number}": "\x1b" * 200 for number in range(9)}
+    (cli.env.store.folder / DecisionLog.NAME).write_bytes(first + b"\n" + json.dumps(line).encode())
     lines = cli.run("events", "replay", exit_code=1).stdout.splitlines()
-    assert lines[0] == "Line 2: The pool is not what was recorded."
-    assert "  and 4 more" in lines
+    assert lines[0] == "Line 2: another result of assign."
+    assert "  and 1 more" in lines
     assert all(len(line) <= 80 and line.isprintable() for line in lines)
 
 
 def test_replay_of_a_cut_file(cli, recorded):
-    """What a killed proxy left is said; damage is no success."""
-    path = cli.env.store.folder / NAME
+    """What a killed proxy left, or somebody damaged, is said, and the rest is replayed."""
+    path = cli.env.store.folder / DecisionLog.NAME
     path.write_bytes(recorded[:-5])
     result = cli.run("events", "replay")
-    assert result.stdout == "All the same: 4 decisions, 11 calls, 1 run.\n"
-    assert result.stderr == "note: line 13: this line is cut\n"
+    assert result.stdout == "The same as far as it can be read: 4 decisions, 11 calls, 1 run.\n"
+    assert result.stderr == "note: line 13 is cut or was changed: KeyError: 'call'\n"
     lines = recorded.splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:2], b"{\n", *lines[3:]]))
-    result = cli.run("events", "replay", exit_code=1)
+    result = cli.run("events", "replay")
     assert result.stdout == "The same as far as it can be read: 1 decision, 1 call, 1 run.\n"
     assert result.stderr == (
-        "note: line 3: this line is cut\n"
+        "note: line 3 is cut or was changed: KeyError: 'call'\n"
         "note: 10 lines could not be replayed: they belong to no run that is whole\n"
     )  # fmt: skip
 
@@ -424,12 +422,14 @@ def test_replay_of_a_cut_file(cli, recorded):
 def test_replay_for_programs(cli, recorded):
     """The same as JSON."""
     found = json.loads(cli.run("events", "replay", "--json").stdout)
-    assert found.pop("file").endswith(NAME)
+    assert found.pop("file").endswith(DecisionLog.NAME)
     assert found.pop("programs")
     assert found == {
-        "same": True, "runs": 1, "calls": 12, "decisions": 4, "skipped": 0, "stops": [], "difference": None,
+        "same": True, "runs": 1, "calls": 12, "decisions": 4, "skipped": 0, "broken": [], "difference": None,
     }  # fmt: skip
-    (cli.env.store.folder / NAME).write_bytes(recorded.replace(b'"why":"first by hybrid"', b'"why":"by luck"', 1))
+    (cli.env.store.folder / DecisionLog.NAME).write_bytes(
+        recorded.replace(b'"why":"first by hybrid"', b'"why":"by luck"', 1)
+    )
     found = json.loads(cli.run("events", "replay", "--json", exit_code=1).stdout)
     assert (found["same"], found["difference"]["line"], found["difference"]["call"]) == (False, 2, "assign")
 
@@ -441,8 +441,8 @@ def test_replay_of_nothing(cli, tmp_path):
     assert told.endswith("decisions.jsonl; set copilot_record_decisions")
     other = tmp_path / "other"
     other.write_text("hello\n")
-    assert cli.refused("events", "replay", str(other)) == f"{other}: line 1 is not the beginning of a decision log"
-    (cli.env.store.folder / NAME).mkdir()
+    assert cli.refused("events", "replay", str(other)) == f"{other}: this is no decision log"
+    (cli.env.store.folder / DecisionLog.NAME).mkdir()
     assert cli.refused("events", "replay").endswith("decisions.jsonl cannot be read: Is a directory")
     assert "does not exist" in cli.run("events", "replay", "nowhere", exit_code=2).stderr
 

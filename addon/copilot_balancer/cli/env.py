@@ -26,7 +26,7 @@ from copilot_balancer import config
 from copilot_balancer.cli.clients.client import PORT
 from copilot_balancer.github.api import GitHub
 from copilot_balancer.store.store import Paths, Store, paths
-from copilot_balancer.text import wrapped
+from copilot_balancer.text import table, wrapped
 
 
 def _copied(text: str) -> bool:
@@ -111,10 +111,8 @@ def coloured(text: str, colour: str | None) -> str:
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print `rows` under `head`, each column as wide as its widest cell; a cell may be `coloured`."""
-    widths = [max(len(click.unstyle(row[column])) for row in (head, *rows)) for column in range(len(head))]
-    for row in (head, *rows):
-        cells = (cell + " " * (width - len(click.unstyle(cell))) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+    for line in table([head, *rows], measure=lambda cell: len(click.unstyle(cell))):
+        click.echo(line)
 
 
 def show_facts(facts: Mapping[str, str]) -> None:

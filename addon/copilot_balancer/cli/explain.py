@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -27,10 +27,11 @@ from copilot_balancer.rules.classify import classify
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.state import restored
 from copilot_balancer.rules.types import Nobody
-from copilot_balancer.store.decision_file import NAME, WAITING_BYTES
-from copilot_balancer.store.decision_replay import Difference, Replay, replay
-from copilot_balancer.text import duration, iso, printable
-from copilot_balancer.views.explanation import explain_text, explained, filled, judged_text
+from copilot_balancer.text import duration, iso, printable, wrapped
+from copilot_balancer.views.explanation import explain_text, explained, judged_text
+
+if TYPE_CHECKING:
+    from copilot_balancer.store.decision_replay import Difference, Replay
 
 _SHOWN_PARTS = 8
 """So many differing parts of one decision are printed."""
@@ -133,11 +134,15 @@ def replay_command(context: click.Context, env: Env, file: Path | None, as_json:
 
     The proxy records them while copilot_record_decisions is on. FILE is by default the newest of its two files.
     """
-    path = file or env.paths.state / NAME
+    # every other command would start later for what these know of the pool's nouns
+    from copilot_balancer.store.decision_log import DecisionLog  # noqa: PLC0415
+    from copilot_balancer.store.decision_replay import replay  # noqa: PLC0415
+
+    path = file or env.paths.state / DecisionLog.NAME
     place = printable(str(path), 4096)
     try:
         with path.open("rb") as opened:
-            done = replay(_lines(opened))
+            done = replay(_lines(opened, 2 * DecisionLog.WAITING_BYTES))
     except FileNotFoundError:
         raise InvalidInput(f"nothing is recorded yet: there is no {place}; set copilot_record_decisions") from None
     except OSError as error:
@@ -145,28 +150,28 @@ def replay_command(context: click.Context, env: Env, file: Path | None, as_json:
     except InvalidInput as error:
         raise InvalidInput(f"{place}: {error}") from None
     if as_json:
-        show_json({"file": str(path), "same": done.same, **asdict(done)})
+        show_json({"file": str(path), "same": done.difference is None, **asdict(done)})
     else:
         _tell(done)
-    context.exit(int(not done.same))
+    context.exit(int(done.difference is not None))
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
+def _lines(file: BinaryIO, limit: int) -> Iterator[bytes]:
     """Its lines; one that is longer than any of ours comes in pieces, which are none."""
-    while raw := file.readline(2 * WAITING_BYTES):
+    while raw := file.readline(limit):
         yield raw
 
 
-def _tell(done: Replay) -> None:
+def _tell(done: "Replay") -> None:
     numbers = {"decision": done.decisions, "call": done.calls, "run": done.runs}
     counted = ", ".join(f"{number} {name}{'' if number == 1 else 's'}" for name, number in numbers.items())
     if done.difference is not None:
         click.echo(_differing(done.difference))
         click.echo(f"\nUp to there the same: {counted}.")
     else:
-        click.echo(f"{'All the same' if done.same else 'The same as far as it can be read'}: {counted}.")
-    for stop in done.stops:
-        note(f"line {stop.line}: {printable(stop.why, 400)}")
+        click.echo(f"{'The same as far as it can be read' if done.broken else 'All the same'}: {counted}.")
+    for why in done.broken:
+        note(printable(why, 400))
     if done.skipped:
         note(f"{done.skipped} lines could not be replayed: they belong to no run that is whole")
     others = [program for program in done.programs if program != __version__]
@@ -175,14 +180,25 @@ def _tell(done: Replay) -> None:
         note(f"recorded by copilot-balancer {made}; this is {__version__}, which may decide otherwise on purpose")
 
 
-def _differing(difference: Difference) -> str:
-    what = "The pool is not what was recorded" if difference.call == "begin" else f"Another {difference.call}"
-    lines = [f"Line {difference.line}: {what}."]
-    parts = difference.parts()
+def _differing(difference: "Difference") -> str:
+    lines = [f"Line {difference.line}: another result of {difference.call}."]
+    parts = list(differing_parts("", difference.expected, difference.got))
     for place, expected, got in parts[:_SHOWN_PARTS]:
         lines += ["", f"  {printable(place, 76)}"]
         for name, value in (("recorded", expected), ("now", got)):
-            lines.append(filled(printable(str(value), 300), f"    {name:8}  "))
+            lines.append(wrapped(printable(str(value), 300), f"    {name:8}  ", long_words=False))
     if len(parts) > _SHOWN_PARTS:
         lines += ["", f"  and {len(parts) - _SHOWN_PARTS} more"]
     return "\n".join(lines)
+
+
+def differing_parts(place: str, expected: Any, got: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Each place that differs, with what was recorded and what came out; a missing part is None."""
+    if isinstance(expected, dict) and isinstance(got, dict):
+        for key in dict.fromkeys([*expected, *got]):
+            yield from differing_parts(f"{place}.{key}".lstrip("."), expected.get(key), got.get(key))
+    elif isinstance(expected, list) and isinstance(got, list) and len(expected) == len(got):
+        for index, pair in enumerate(zip(expected, got, strict=True)):
+            yield from differing_parts(f"{place}[{index}]", *pair)
+    elif expected != got:
+        yield place, expected, got

@@ -257,8 +257,7 @@ def _way(env: Env, authority: Authority, port: int, user: str | None) -> Way:
 
 
 def _hosts(env: Env, decisions: Decisions) -> frozenset[str]:
-    domains = {account.host for account in decisions.accounts if account.host.endswith(".ghe.com")}
-    return copilot_hosts({*domains, *env.settings(with_project=True).settings.hosts})
+    return copilot_hosts({*decisions.domains, *env.settings(with_project=True).settings.hosts})
 
 
 def _check_user(decisions: Decisions, user: str | None) -> None:

@@ -19,6 +19,7 @@ import click
 from copilot_balancer.cli.clients.client import PORT
 from copilot_balancer.cli.env import Env, note, pass_world
 from copilot_balancer.errors import BalancerError, InvalidInput
+from copilot_balancer.store.folder import replace_file
 from copilot_balancer.text import wrapped
 
 NAME = "copilot-balancer"
@@ -199,10 +200,7 @@ def _ours(path: Path) -> str | None:
 
 
 def _write(path: Path, content: str) -> None:
-    beside = path.with_name(f"{path.name}.new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(content)
-        beside.replace(path)
+        replace_file(path, content.encode(), 0o644)
     except OSError as error:
         raise BalancerError(f"{path} cannot be written: {error.strerror}") from None

@@ -138,10 +138,19 @@ def tells(api: Api, data: bytes) -> bool:
     return api is Api.CHAT and data.count(b'"finish_reason"') != data.count(b'"finish_reason":null')
 
 
+def event_fields(block: bytes) -> tuple[bytes, str]:
+    """The lines of one server-sent event, ended by LF -> its data and its name, each empty where there is none.
+
+    Source: WHATWG HTML, 9.2.6 (interpreting an event stream).
+    """
+    block = block.removeprefix(b"\xef\xbb\xbf")
+    names = _NAME.findall(block)
+    return b"\n".join(_DATA.findall(block)).strip(), names[-1].decode("utf-8", "replace") if names else ""
+
+
 def read_event(api: Api, block: bytes) -> ResponseEvent:
     """The lines of one event -> what it says; one without data is none (a comment, an id)."""
-    block = block.removeprefix(b"\xef\xbb\xbf")
-    data = b"\n".join(_DATA.findall(block)).strip()
+    data, name = event_fields(block)
     if not data:
         return ResponseEvent(opens=False)
     if api is Api.CHAT and data == b"[DONE]":
@@ -149,8 +158,7 @@ def read_event(api: Api, block: bytes) -> ResponseEvent:
     found = parsed(data.decode("utf-8", "replace"))
     if found is None:
         return _UNTOLD
-    names = _NAME.findall(block)
-    return _with_usage(_READ[api](found, names[-1].decode("utf-8", "replace") if names else ""), found)
+    return _with_usage(_READ[api](found, name), found)
 
 
 def read_frame(text: str) -> ResponseEvent:

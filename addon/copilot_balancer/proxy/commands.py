@@ -30,7 +30,7 @@ from copilot_balancer.rules.accounts import Account, Decisions
 from copilot_balancer.rules.snapshot import AccountView
 from copilot_balancer.store.running_proxies import RunningProxy
 from copilot_balancer.store.store import Store
-from copilot_balancer.text import duration, printable
+from copilot_balancer.text import duration, printable, table
 from copilot_balancer.views.overview import overview
 
 logger = logging.getLogger(__name__)
@@ -271,5 +271,4 @@ def _table(rows: Sequence[Sequence[str]], kept: int) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     while len(widths) > kept and sum(widths) + 2 * (len(widths) - 1) > _columns():
         widths.pop()
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows)
-    return "\n".join(lines)
+    return "\n".join(table([row[: len(widths)] for row in rows]))

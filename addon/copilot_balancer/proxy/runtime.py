@@ -15,8 +15,8 @@ from copilot_balancer.github.tokens import Bearer, TokenCache
 from copilot_balancer.rules.accounts import Account, Decisions
 from copilot_balancer.rules.catalogue import Catalogue, Shelf
 from copilot_balancer.rules.ownership import Ownership
+from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.sessions import Kept, Selections
-from copilot_balancer.store.decision_log import RecordedPool
 
 
 class Select(Protocol):
@@ -36,7 +36,7 @@ class Select(Protocol):
 class Runtime:
     """What all requests of a running proxy share. The addon keeps it up to date."""
 
-    pool: RecordedPool
+    pool: Pool
     decisions: Decisions
     settings: Settings
     options: Options

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from datetime import date
 from functools import partial
+from typing import cast
 
 from mitmproxy.options import Options
 from pydantic import SecretStr
@@ -32,11 +33,11 @@ from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.rules.accounts import Account, Decisions, fingerprint
 from copilot_balancer.rules.catalogue import Catalogue, Shelf
 from copilot_balancer.rules.ownership import Ownership, newest
+from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.sessions import Kept
 from copilot_balancer.rules.state import MAX_SIGHTINGS, Memory, Sighting, restored, shifted
-from copilot_balancer.store.decision_file import DecisionFile
-from copilot_balancer.store.decision_log import RecordedPool
 from copilot_balancer.store.ledger import Entry, Ledger, day_of, period_of
+from copilot_balancer.store.line_log import LineLog
 from copilot_balancer.store.request_log import RequestLog
 from copilot_balancer.store.running_proxies import RunningProxy, RunningProxyFile
 from copilot_balancer.store.store import Paths, Store
@@ -69,7 +70,6 @@ class Sync:
 
     def __init__(self, where: Paths, changed: Callable[[], None], this_proxy: Callable[[], RunningProxy]) -> None:
         self.store = Store(where.state)
-        self.recording = DecisionFile(where.state)
         self._ledger = Ledger(where.state)
         self._to_count: list[Entry] = []
         self.journal = Journal(RequestLog(where.state))
@@ -79,7 +79,10 @@ class Sync:
         """Fingerprint -> a credential that a client uses and no account has."""
         self._changed = changed
         self._live: Runtime | None = None
-        self._records = False
+        self._recording: LineLog | None = None
+        """Takes the pool's decisions, once the user has asked for it."""
+        self._unrecorded: Pool | None = None
+        """The pool that a recorder stands around at this moment."""
         self._adoption: asyncio.Task[None] | None = None
         self._new_shelves: dict[str, Shelf] = {}
         self._stamps: dict[str, tuple[int, int, int] | None] = {}
@@ -101,7 +104,7 @@ class Sync:
 
         """
         decisions, wall = self._read_decisions(), time.time()
-        pool = RecordedPool(config.policy(settings, decisions), decisions, wall)
+        pool = Pool(config.policy(settings, decisions), decisions, wall)
         live = self._live = Runtime(
             pool,
             decisions,
@@ -129,9 +132,20 @@ class Sync:
         self.journal.noise = settings.log
         live.pool.set_policy(config.policy(settings, live.decisions))
         self._know_hosts()
-        if settings.record_decisions != self._records:
-            self._records = settings.record_decisions
-            live.pool.record_to(self.recording.put if self._records else None)
+        if settings.record_decisions != (self._unrecorded is not None):
+            self._record(on=settings.record_decisions)
+
+    def _record(self, *, on: bool) -> None:
+        """Put a recorder around the pool, or take it away."""
+        if not on:
+            assert self._unrecorded is not None
+            self.live.pool, self._unrecorded = self._unrecorded, None
+            return
+        from copilot_balancer.store.decision_log import DecisionLog, Recorder  # noqa: PLC0415 - for debugging alone
+
+        log = self._recording if isinstance(self._recording, DecisionLog) else DecisionLog(self.store.folder)
+        self._recording, self._unrecorded = log, self.live.pool
+        self.live.pool = cast("Pool", Recorder(self.live.pool, log))
 
     async def watch(self) -> None:
         """Look at the files again and again, until cancelled."""
@@ -152,15 +166,17 @@ class Sync:
                 await self._write(partial(self._live_file.write, self._this_proxy()))
                 if self.journal.events.waits:
                     await self._write(self.journal.events.drain)
-                if self.recording.waits:
-                    await self._write(self.recording.drain)
+                if self._recording is not None and self._recording.waits:
+                    await self._write(self._recording.drain)
             except Exception as error:  # noqa: BLE001 - the watch must outlive any fault in it
                 log_incident("the store's watch", error)
 
     def end(self) -> None:
         """Write down what was learnt; blocks, since mitmproxy waits for nobody when it ends or reads a script again."""
         self.journal.close()
-        lasts: list[Callable[[], object]] = [self.recording.close, self.journal.events.close, self._live_file.close]
+        lasts: list[Callable[[], object]] = [self.journal.events.close, self._live_file.close]
+        if self._recording is not None:
+            lasts.append(self._recording.close)
         if self._version() != self._saved_version:
             lasts.append(partial(self.store.merge_memory, self._learnt(self.live.now(), time.time())))
         if (news := self.live.ownership.since(self._owners_saved)).marks:
@@ -199,8 +215,7 @@ class Sync:
 
     def _know_hosts(self) -> None:
         live = self.live
-        domains = {account.host for account in live.decisions.accounts if account.host.endswith(".ghe.com")}
-        live.hosts = copilot_hosts({*domains, *live.settings.hosts})
+        live.hosts = copilot_hosts({*live.decisions.domains, *live.settings.hosts})
 
     # --- what was learnt ---------------------------------------------------------------------------------------------
 

@@ -202,6 +202,11 @@ class Decisions(BaseModel):
         return self
 
     @property
+    def domains(self) -> frozenset[str]:
+        """The GitHub Enterprise domains (``NAME.ghe.com``) of the accounts, for `copilot.hosts.copilot_hosts`."""
+        return frozenset(account.host for account in self.accounts if account.host != GITHUB)
+
+    @property
     def home(self) -> Account | None:
         """The home account: what ``accounts use`` chose, else the first one."""
         chosen = (account for account in self.accounts if account.id == self.home_id)

@@ -8,7 +8,6 @@ Laws of this file:
 """
 
 import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ from copilot_balancer.rules.types import (
     Reason,
     WhyNot,
 )
-from copilot_balancer.text import WIDTH, duration, iso, printable
+from copilot_balancer.text import WIDTH, duration, iso, printable, table, wrapped
 
 _SHORT = 24
 """A label that is longer has a line of its own."""
@@ -64,7 +63,7 @@ TERMS: Mapping[str, tuple[str, str, Cell]] = {
 
 def explain_text(explanation: Explanation, now: float, width: int = WIDTH) -> str:
     """An explanation for people, in lines of at most `width` columns; `now` is what it was made for."""
-    parts = [filled(headline(explanation, now), width=width)]
+    parts = [wrapped(headline(explanation, now), width=width, long_words=False)]
     if explanation.candidates:
         parts.append(_candidates(explanation, now, width))
     if explanation.why_not:
@@ -104,7 +103,7 @@ def _candidates(explanation: Explanation, now: float, width: int) -> str:
         rows.append([str(place), one.label + (" *" if one.stays else ""), *values, *cells])
     preferred = f"{explanation.strategy} prefers {', then '.join(words for _, words, _ in shown)}"
     order = preferred if _is_by_terms(explanation.candidates) else "a route of yours gives the order"
-    lines = [filled(f"Who can serve it, best first; {order}:", width=width), *_table(rows, width)]
+    lines = [wrapped(f"Who can serve it, best first; {order}:", width=width, long_words=False), *_table(rows, width)]
     if parts:
         lines.append(f"  SCORE = {' + '.join(parts)}")
     if any(one.stays for one in explanation.candidates):
@@ -119,16 +118,11 @@ def _is_by_terms(candidates: Sequence[CandidateView]) -> bool:
 
 
 def _table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Columns as wide as their widest cell, numbers to the right; the names are cut where `width` is too little."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    room = width - 2 - sum(widths) - 2 * (len(widths) - 1) + widths[1]
-    widths[1] = min(widths[1], room)
-    lines = []
-    for place, name, *cells in rows:
-        told = name if len(name) <= room else f"{name[: room - 1]}…"
-        numbers = (cell.rjust(size) for cell, size in zip(cells, widths[2:], strict=True))
-        lines.append("  ".join(["", place.rjust(widths[0]), told.ljust(widths[1]), *numbers]).rstrip())
-    return lines
+    """The rows, with numbers to the right; the names are cut where `width` is too little."""
+    others = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    room = width - 2 - sum(others) - 2 * (len(others) - 1) + others[1]
+    cut = [[place, name if len(name) <= room else f"{name[: room - 1]}…", *cells] for place, name, *cells in rows]
+    return [f"  {line}" for line in table(cut, right=[column for column in range(len(others)) if column != 1])]
 
 
 def _line(one: WhyNot, named: int, now: float, width: int) -> str:
@@ -137,13 +131,8 @@ def _line(one: WhyNot, named: int, now: float, width: int) -> str:
     if len(one.label) > named:
         first = f"  {one.label}\n  {' ' * named}  "
     hanging = " " * (named + 4)
-    told = filled(f"{printable(one.reason, 300)}{free}", hanging, width)
+    told = wrapped(f"{printable(one.reason, 300)}{free}", hanging, width, long_words=False)
     return first + told.removeprefix(hanging)
-
-
-def filled(text: str, first: str = "", width: int = WIDTH) -> str:
-    """`text` in lines of at most `width` columns, hanging from `first`, whatever long names stand in it."""
-    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=" " * len(first))
 
 
 _ACTIONS = {
@@ -181,7 +170,7 @@ def judged_text(outcome: Outcome) -> str:
         "then": _ACTIONS[outcome.action],
         "cooldown": rest,
     }
-    return "\n".join(filled(printable(str(text), 300), f"{name:9} ") for name, text in rows.items() if text)
+    return "\n".join(wrapped(printable(str(text), 300), f"{name:9} ") for name, text in rows.items() if text)
 
 
 def explained(explanation: Explanation, now: float) -> dict[str, Any]:

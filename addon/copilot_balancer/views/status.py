@@ -6,7 +6,6 @@ Laws of this file:
 2. Who may serve is the pool's rule; what is shown of the past is what a proxy last wrote down.
 """
 
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -213,7 +212,7 @@ def _rest(rest: CooldownView) -> str:
 
 
 def _filled(text: str, width: int, first: str = "") -> str:
-    return textwrap.fill(text, width, initial_indent=first, subsequent_indent="  " + " " * len(first))
+    return wrapped(text, first, width, hanging=len(first) + 2, long_words=False)
 
 
 def status_facts(seen: Overview) -> dict[str, Any]:

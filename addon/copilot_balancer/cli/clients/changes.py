@@ -20,7 +20,7 @@ from pathlib import Path
 from copilot_balancer.cli.clients.client import Record
 from copilot_balancer.cli.clients.files import read, shown
 from copilot_balancer.errors import BalancerError
-from copilot_balancer.store.folder import Refusal, make, opened
+from copilot_balancer.store.folder import Refusal, make, opened, replace_file
 
 
 def is_written(record: Record, content: bytes | None) -> bool:
@@ -152,17 +152,4 @@ def _replace(path: Path, content: bytes) -> None:
         mode = stat.S_IMODE(facts.st_mode)
         if hasattr(os, "geteuid") and facts.st_uid != os.geteuid():
             raise PermissionError(errno.EPERM, "it belongs to another user")
-    path.parent.mkdir(0o700, parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.copilot-balancer")  # one name: a killed writer leaves one file at most
-    beside.unlink(missing_ok=True)
-    try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.chmod(mode)
-        beside.replace(path)
-    except OSError:
-        with suppress(OSError):
-            beside.unlink()
-        raise
+    replace_file(path, content, mode)

@@ -102,8 +102,7 @@ def _points_here(values: set[str], port: int) -> bool:
 def traps(case: Case) -> Found:
     """Variables that lead clients past the proxy, or make TLS worth nothing."""
     environ = case.env.environ
-    domains = {account.host for account in case.decisions().accounts if account.host.endswith(".ghe.com")}
-    through = bypasses(environ, copilot_hosts(domains))
+    through = bypasses(environ, copilot_hosts(case.decisions().domains))
     if through:
         here = _points_here({environ.get(name, "") for name in PROXY_VARIABLES}, case.port)
         yield Finding(

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from copilot_balancer.cli.clients.companion import ALIVE, VERBOSE
 from copilot_balancer.errors import BalancerError
-from copilot_balancer.store.folder import Refusal, make, opened
+from copilot_balancer.store.folder import Refusal, make, opened, replace_file
 from copilot_balancer.text import printable
 
 SCRIPT = Path(__file__).parents[2] / "script.py"
@@ -189,10 +189,7 @@ def _joined(authority: Authority, name: str, others: Path) -> Path:
     content = others.read_bytes().rstrip(b"\n") + b"\n" + authority.certificate.read_bytes()
     path = authority.folder / name
     if not path.is_file() or path.read_bytes() != content:
-        handle, beside = tempfile.mkstemp(dir=authority.folder)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(beside).replace(path)
+        replace_file(path, content)
     return path
 
 

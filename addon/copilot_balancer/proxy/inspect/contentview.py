@@ -12,7 +12,7 @@ import re
 from mitmproxy import contentviews, http
 from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
 
-from copilot_balancer.copilot.hosts import copilot_hosts, plain_host
+from copilot_balancer.copilot.hosts import login_host_of, plain_host
 from copilot_balancer.copilot.protocol import api_of
 from copilot_balancer.proxy.inspect.page import FACT, SHOWN, Page, arguments
 from copilot_balancer.proxy.inspect.transcript import Answer, read, usage
@@ -108,13 +108,9 @@ def _is_ours(metadata: Metadata) -> bool:
         return True
     if api_of(flow.request.path) is None:
         return False
-    host = plain_host(flow.request.host)
-    if "copilot" not in flow.metadata and host not in copilot_hosts() and not _GHE_HOST.fullmatch(host):
+    if "copilot" not in flow.metadata and login_host_of(plain_host(flow.request.host)) is None:
         return False
     return (metadata.content_type or "").lower() in ("text/event-stream", "application/json")
-
-
-_GHE_HOST = re.compile(r"copilot-api\.[a-z0-9-]+\.ghe\.com")
 
 
 def register() -> None:
