@@ -339,7 +339,7 @@ RULES: tuple[Rule, ...] = (
              r"(?:invalid|image|unsupported|empty|failed_to|context|content|string|array|token_limit|model_max)_"
              r"(?!api_key|token$|auth)|prompt|missing_required", body.word) is not None),
     Rule(BY_STATUS, REQUEST, "docs/copilot-protocol.md#faulty-requests", statuses={400, 404, 413, 422, 424, 466, 499}),
-    Rule("unknown in a stream", UNKNOWN_LIMIT, "nothing has reached the client yet", in_stream=True),
+    Rule("unknown in a stream", UNKNOWN_LIMIT, "docs/copilot-protocol.md#errors-inside-a-200", in_stream=True),
 )
 """What a refusal of a client's request means; the first row that matches."""
 # fmt: on
