@@ -288,7 +288,7 @@ RULES: tuple[Rule, ...] = (
     Rule("limit without a code", LIMIT, "docs/copilot-protocol.md#limits", statuses={429}, when=_without_code),
     Rule("limit with a new code", LIMIT, "docs/copilot-protocol.md#limits: the text where the code says nothing",
          statuses={403, 429}, when=_speaks_of_a_limit),
-    Rule("limit with a wait", LIMIT, "a new code, but the server names a wait", statuses={429}, when=_names_a_wait),
+    Rule("limit with a wait", LIMIT, "docs/copilot-protocol.md#limits", statuses={429}, when=_names_a_wait),
     Rule("limit in a stream", OVERLOADED, "cockpit-tools#1651: OpenAI's codes say nothing of Copilot's account",
          in_stream=True, codes={"rate_limit_exceeded", "too_many_requests", "insufficient_quota"}),
     Rule("overloaded in a stream, by text", OVERLOADED, "cockpit-tools#1651: an error without a code",
