@@ -288,7 +288,7 @@ RULES: tuple[Rule, ...] = (
     Rule("limit without a code", LIMIT, "docs/copilot-protocol.md#limits", statuses={429}, when=_without_code),
     Rule("limit with a new code", LIMIT, "docs/copilot-protocol.md#limits: the text where the code says nothing",
          statuses={403, 429}, when=_speaks_of_a_limit),
-    Rule("limit with a wait", LIMIT, "a new code, but the server names a wait", statuses={429}, when=_names_a_wait),
+    Rule("limit with a wait", LIMIT, "docs/copilot-protocol.md#limits", statuses={429}, when=_names_a_wait),
     Rule("limit in a stream", OVERLOADED, "cockpit-tools#1651: OpenAI's codes say nothing of Copilot's account",
          in_stream=True, codes={"rate_limit_exceeded", "too_many_requests", "insufficient_quota"}),
     Rule("overloaded in a stream, by text", OVERLOADED, "cockpit-tools#1651: an error without a code",
@@ -339,7 +339,7 @@ RULES: tuple[Rule, ...] = (
              r"(?:invalid|image|unsupported|empty|failed_to|context|content|string|array|token_limit|model_max)_"
              r"(?!api_key|token$|auth)|prompt|missing_required", body.word) is not None),
     Rule(BY_STATUS, REQUEST, "docs/copilot-protocol.md#faulty-requests", statuses={400, 404, 413, 422, 424, 466, 499}),
-    Rule("unknown in a stream", UNKNOWN_LIMIT, "nothing has reached the client yet", in_stream=True),
+    Rule("unknown in a stream", UNKNOWN_LIMIT, "docs/copilot-protocol.md#errors-inside-a-200", in_stream=True),
 )
 """What a refusal of a client's request means; the first row that matches."""
 # fmt: on
