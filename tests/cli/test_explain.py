@@ -103,6 +103,11 @@ def test_explain_when_nobody_can(cli):
         "Why not:\n"
         "  work     rests after a rate limit, free again in 10 min\n"
         "  private  rests after a rate limit, free again in 60 min\n"
+        "\n"
+        "Retry-After: 10 min for clients that print a wait or bound their sleep (openai\n"
+        "library for Python (litellm, llm), Copilot CLI, copilot-language-server, VS\n"
+        "Code); 60 s for all others, which may sleep as long as they are told; none with\n"
+        "a used-up quota (402).\n"
     )
 
 
@@ -314,8 +319,8 @@ def test_the_others_are_told_one_by_one():
     bench.refuse(MISSING, only="github.com:missing")
     text = text_of(bench)
 
-    assert text.startswith("Nobody can serve gpt now (limited); the first is free in 24 h.\n\nWhy not:\n")
-    assert "\n  one      rests after a weekly limit, free again in 24 h\n" in text
+    assert text.startswith("Nobody can serve gpt now (limited); the first is free in 3 days.\n\nWhy not:\n")
+    assert "\n  one      rests after a weekly limit, free again in 3 days\n" in text
     assert f"\n  {long}\n           is turned off\n" in text
     assert "\n  blocked  was blocked by GitHub (no\\x1b[31m more" in text
     assert "\n  missing  does not have the model gpt (asked again in 30 s)" in text

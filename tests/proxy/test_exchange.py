@@ -11,7 +11,7 @@ from copilot_balancer.github.tokens import ExchangeRefused
 from copilot_balancer.proxy.failover.hooks import Send
 from copilot_balancer.proxy.steps import Again, Answer, Outgoing, PassOn
 from copilot_balancer.rules.classify import classify_exchange
-from support.exchanges import CHAT, Asked, Rig
+from support.exchanges import CHAT, Asked, Rig, runtime
 from support.pools import account
 
 
@@ -144,5 +144,86 @@ def test_plan_changes_nothing_in_the_flow():
         assert isinstance(step, Outgoing)
         assert (send.host, send.authorize, rig.flow.response) == (None, None, None)
         assert rig.flow.request.headers["authorization"] == "Bearer [client]"
+
+    play(run)
+
+
+LIMIT = (429, "user_global_rate_limited:pro", "limit", [("retry-after", "18000")])
+QUOTA = (402, "quota_exceeded", "You have no quota")
+CLI, OPENCODE = "copilot/1.0.102 (linux) client/github/cli", "opencode/1.18.33"
+
+
+@pytest.mark.parametrize(
+    ("refusals", "agent", "expected"),
+    [
+        pytest.param([LIMIT, LIMIT], CLI, (429, "user_global_rate_limited:pro", "18000"), id="limits, printed"),
+        pytest.param([LIMIT, LIMIT], OPENCODE, (429, "user_global_rate_limited:pro", "60"), id="limits, slept"),
+        pytest.param([QUOTA, QUOTA], CLI, (402, "quota_exceeded", None), id="quota, printed"),
+        pytest.param([QUOTA, QUOTA], OPENCODE, (402, "quota_exceeded", None), id="quota, slept"),
+    ],
+)
+@pytest.mark.parametrize("later", [False, True], ids=["refused now", "rests since"])
+def test_all_are_limited(refusals, agent, expected, later):
+    """What a client is told keeps status, code and meaning, with the wait it needs; so do later requests of ours."""
+
+    async def run():
+        live = runtime(*TWO)
+        rig = Rig(live=live, headers=[("user-agent", agent)])
+        for refused in refusals:
+            await rig.send()
+            refusal = rig.arrives(*refused)
+            await rig.exchange.judge(refusal)
+            if refusal.again:
+                rig.flow.response = None
+        if later:
+            rig = Rig(live=live, headers=[("user-agent", agent)])
+            await rig.send()
+        answer = rig.flow.response
+        code = answer.json()["error"]["code"].partition(":")[0]
+        status, known, wait = expected
+        assert (answer.status_code, code) == (status, known.partition(":")[0])
+        told = answer.headers.get("retry-after")
+        assert told is None if wait is None else int(wait) - 5 <= int(told) <= int(wait)
+
+    play(run)
+
+
+def test_nobody_serves_is_said_alike():
+    """All accounts are limited: header, comment, record and note agree that nobody served, and whose refusal it is."""
+
+    async def run():
+        rig = Rig(*TWO)
+        for seconds in ("300", "20"):
+            await rig.send()
+            refusal = rig.arrives(429, "rate_limited", "limit", [("retry-after", seconds)])
+            await rig.exchange.judge(refusal)
+            if refusal.again:
+                rig.flow.response = None
+        headers = rig.flow.response.headers
+        assert "x-copilot-account" not in headers
+        assert headers["x-copilot-refused-by"] == "home"
+        record = rig.ends()
+        assert (bool(record.served), record.verdict) == (False, "refused")
+        assert "the answer is home's" in record.note
+        assert rig.flow.comment.startswith("nobody after work 429, home 429")
+        assert "copilot_account" not in rig.flow.metadata
+
+    play(run)
+
+
+def test_a_refused_exchange_is_told_once():
+    """The only account's token is not exchanged: 403 with the cause; while it rests GitHub is not asked again."""
+
+    async def run():
+        body = json.dumps({"error_details": {"notification_id": "not_signed_up", "message": "No seat."}}).encode()
+        error = ExchangeRefused("no", classify_exchange(403, {}, body, wall=0.0))
+        github = Asked(error)
+        live = runtime(account("work", credential="exchange"), github=github)
+        first = Rig(live=live)
+        assert await first.send() == 403
+        assert first.flow.response.json()["error"]["code"] == "not_signed_up"
+        assert "No seat." in first.flow.response.text
+        github.error = AssertionError("asked again")
+        assert await Rig(live=live).send() == 403
 
     play(run)

@@ -19,6 +19,7 @@ from mitmproxy.connection import Server
 from pydantic import SecretStr
 
 from copilot_balancer.copilot import quota
+from copilot_balancer.copilot.clients import told_wait, wait_rule
 from copilot_balancer.copilot.hosts import plain_host
 from copilot_balancer.copilot.protocol import PLACEHOLDER, Kind, client_identity, kind_of
 from copilot_balancer.errors import InvalidInput, UpstreamError
@@ -463,13 +464,15 @@ class Exchange:
         note = "; ".join(one for one in (note, self.auto.note) if one)
         given = self.answers[nobody.give] if nobody.give is not None else None
         if given is not None:
-            step = Answer(given, note, self.tries[nobody.give or 0].account)
+            label = self.tries[nobody.give or 0].account
+            step = Answer(given, f"{note}; the answer is {label}'s", label)
         elif nobody.give is not None:
             step = Answer(no_answer(path, self.request.tried[nobody.give].outcome), note)
         else:
             step = Answer(nobody_serves(path, nobody, now), note)
-        if nobody.retry_after is not None:
-            step.response.headers["retry-after"] = str(nobody.retry_after)
+        if nobody.free_at is not None and step.response.status_code != 402:
+            told = told_wait(wait_rule(self.headers), nobody.free_at - now, self.live.settings.retry_after_cap)
+            step.response.headers["retry-after"] = str(told)
             step.response.headers.pop("retry-after-ms", None)
         return step
 
@@ -484,7 +487,7 @@ class Exchange:
         """Do what an `Answer` says."""
         self.local, self.note = True, step.note
         self.flow.response = step.response
-        requests.put_headers(step.response, step.account, len(self.tries))
+        requests.put_headers(step.response, None, len(self.tries), refused_by=step.account)
 
     def fault(self, where: str, error: Exception) -> None:
         """An exception of ours: the client gets a 502 with its id, and nothing else is done with this request."""

@@ -12,12 +12,14 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from copilot_balancer.copilot.clients import WAIT_RULES, Wait
 from copilot_balancer.rules.snapshot import CandidateView, Explanation
 from copilot_balancer.rules.types import (
     Action,
     Attempt,
     CooldownKind,
     Hold,
+    Nobody,
     NobodyKind,
     Outcome,
     Reason,
@@ -71,6 +73,8 @@ def explain_text(explanation: Explanation, now: float, width: int = WIDTH) -> st
         head = "The others:" if explanation.candidates else "Why not:"
         named = max((len(one.label) for one in explanation.why_not if len(one.label) <= _SHORT), default=_SHORT)
         parts.append("\n".join([head, *(_line(one, named, now, width) for one in explanation.why_not)]))
+    if (told := waits(explanation, now)) is not None:
+        parts.append(filled(told, width=width))
     return "\n\n".join(parts)
 
 
@@ -89,6 +93,19 @@ def headline(explanation: Explanation, now: float) -> str:
         free = "" if decision.free_at is None else f"; the first is free in {duration(decision.free_at - now)}"
         told = f"Nobody can serve {model} now ({decision.kind}){free}."
     return told
+
+
+def waits(explanation: Explanation, now: float) -> str | None:
+    """Which wait clients are told, as a sentence; None: somebody serves it, or no wait is known."""
+    decision = explanation.decision
+    if not isinstance(decision, Nobody) or decision.retry_after is None or decision.free_at is None:
+        return None
+    true = dict.fromkeys(rule.client for rule in WAIT_RULES if rule.wait is Wait.TRUE)
+    return (
+        f"Retry-After: {duration(decision.free_at - now)} for clients that print a wait or bound their sleep "
+        f"({', '.join(true)}); {decision.retry_after} s for all others, which may sleep as long as they are told; "
+        "none with a used-up quota (402)."
+    )
 
 
 def _candidates(explanation: Explanation, now: float, width: int) -> str:
