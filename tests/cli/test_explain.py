@@ -305,7 +305,7 @@ def test_a_route_gives_the_order():
     """Where the strategy alone would order otherwise, the text does not say that it did."""
     bench = Bench("a", "b", policy=Policy(routes=(Route(("gpt*",), ("b", "a")),)))
     bench.pool.learn_quota("github.com:b", {"premium": QuotaWindow(42.0)})
-    assert "best first; a route of yours gives the order:" in text_of(bench)
+    assert "best first; a route, or a doubt, gives the order:" in text_of(bench)
     assert "best first; hybrid prefers" in text_of(bench, "o9")
 
 

@@ -4,12 +4,15 @@ import asyncio
 import json
 
 import pytest
+from pydantic import SecretStr
 
+from copilot_balancer.copilot.hosts import copilot_hosts
 from copilot_balancer.copilot.protocol import PLACEHOLDER
 from copilot_balancer.errors import UpstreamError
 from copilot_balancer.github.tokens import ExchangeRefused
 from copilot_balancer.proxy.failover.hooks import Send
 from copilot_balancer.proxy.steps import Again, Answer, Outgoing, PassOn
+from copilot_balancer.rules.accounts import Account
 from copilot_balancer.rules.classify import classify_exchange
 from support.exchanges import CHAT, Asked, Rig, runtime
 from support.pools import account
@@ -225,5 +228,75 @@ def test_a_refused_exchange_is_told_once():
         assert "No seat." in first.flow.response.text
         github.error = AssertionError("asked again")
         assert await Rig(live=live).send() == 403
+
+    play(run)
+
+
+TENANT = "copilot-api.acme.ghe.com"
+
+
+def tenant(label="acme"):
+    token = SecretStr(f"gho_{label}-canary")
+    return Account(id=f"acme.ghe.com:{label}", label=label, host="acme.ghe.com", api_host=TENANT, token=token)
+
+
+@pytest.mark.parametrize(
+    ("accounts", "host", "user", "expected"),
+    [
+        pytest.param(["work", tenant()], TENANT, "", "acme", id="a tenant's host: its own account"),
+        pytest.param(["work", tenant(), tenant("other")], TENANT, "work", "work", id="the user named another account"),
+        pytest.param(["work", tenant()], "api.githubcopilot.com", "", "work", id="github.com: any account"),
+        pytest.param(["work"], TENANT, "", f"client's own at {TENANT}", id="no account of the tenant's"),
+    ],
+)
+@pytest.mark.parametrize("path", [CHAT, "/models"])
+def test_tenants(accounts, host, user, expected, path):
+    """What is addressed to an enterprise's own API host stays with its accounts, unless the user names another one."""
+
+    async def run():
+        live = runtime(*accounts)
+        live.hosts = copilot_hosts(["acme.ghe.com"])
+        method = "GET" if path == "/models" else "POST"
+        assert await Rig(live=live, host=host, proxy_user=user, path=path, method=method).send() == expected
+
+    play(run)
+
+
+def test_a_tenants_request_does_not_fail_over_to_others():
+    """A limited account of an enterprise gives its refusal to the client; no account of another host is asked."""
+
+    async def run():
+        live = runtime("work", tenant())
+        live.hosts = copilot_hosts(["acme.ghe.com"])
+        rig = Rig(live=live, host=TENANT)
+        assert await rig.send() == "acme"
+        refusal = rig.arrives(429, "rate_limited", "limit", [("retry-after", "300")])
+        await rig.exchange.judge(refusal)
+        assert (refusal.again, rig.flow.response.status_code) == (False, 429)
+        later = Rig(live=live, host=TENANT)
+        assert await later.send() == 429
+        assert "work: belongs to another GitHub host" in later.flow.response.text
+
+    play(run)
+
+
+def test_a_disabled_model_is_shown_as_another_account_has_it():
+    """The home account's entry is disabled: the client's list shows the other's whole entry, which serves the model."""
+
+    async def run():
+        live = runtime(*TWO)
+        shelves = live.catalogue.accounts
+        live.shelve = lambda one, seen: shelves.update({one.id: seen})
+        off, on = ({"id": "gpt-4.1", "policy": {"state": state}, "from": state} for state in ("disabled", "enabled"))
+        for label, entry in (("home", on), ("work", off)):
+            live.decisions = live.decisions.model_copy(update={"home_id": f"github.com:{label}"})
+            live.pool.replace(live.decisions, live.now())
+            rig = Rig(live=live, path="/models", method="GET")
+            assert await rig.send() == label
+            rig.answers({"data": [entry], "object": "list"})
+            rig.flow.response.content = json.dumps({"data": [entry], "object": "list"}).encode()
+            rig.ends()
+        assert rig.flow.response.json()["data"] == [on]
+        assert await Rig(live=live).send() == "home"
 
     play(run)

@@ -232,11 +232,18 @@ class RecordedPool(Pool):
         with self._noted("finish", request_id=request_id, now=now):
             super().finish(request_id, now)
 
-    def learn_models(self, account_id: str, models: Iterable[str], now: float, included: Iterable[str] = ()) -> None:
+    def learn_models(
+        self,
+        account_id: str,
+        models: Iterable[str],
+        now: float,
+        included: Iterable[str] = (),
+        disabled: Iterable[str] = (),
+    ) -> None:
         """As ``Pool.learn_models``."""
-        models, included = tuple(models), tuple(included)
-        with self._noted("learn_models", account_id=account_id, models=models, now=now, included=included):
-            super().learn_models(account_id, models, now, included)
+        given = {"models": tuple(models), "included": tuple(included), "disabled": tuple(disabled)}
+        with self._noted("learn_models", account_id=account_id, now=now, **given):
+            super().learn_models(account_id, now=now, **given)
 
     def learn_quota(self, account_id: str, windows: Mapping[str, QuotaWindow]) -> None:
         """As ``Pool.learn_quota``."""

@@ -120,7 +120,7 @@ def _candidates(explanation: Explanation, now: float, width: int) -> str:
         values = (f"{one.parts[name]:.2f}" for name in summands)
         rows.append([str(place), one.label + (" *" if one.stays else ""), *values, *cells])
     preferred = f"{explanation.strategy} prefers {', then '.join(words for _, words, _ in shown)}"
-    order = preferred if _is_by_terms(explanation.candidates) else "a route of yours gives the order"
+    order = preferred if _is_by_terms(explanation.candidates) else "a route, or a doubt, gives the order"
     lines = [filled(f"Who can serve it, best first; {order}:", width=width), *_table(rows, width)]
     if parts:
         lines.append(f"  SCORE = {' + '.join(parts)}")
