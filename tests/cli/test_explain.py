@@ -103,6 +103,11 @@ def test_explain_when_nobody_can(cli):
         "Why not:\n"
         "  work     rests after a rate limit, free again in 10 min\n"
         "  private  rests after a rate limit, free again in 60 min\n"
+        "\n"
+        "Retry-After: 10 min for clients that print a wait or bound their sleep (openai\n"
+        "library for Python (litellm, llm), Copilot CLI, copilot-language-server, VS\n"
+        "Code); 60 s for all others, which may sleep as long as they are told; none with\n"
+        "a used-up quota (402).\n"
     )
 
 
@@ -300,7 +305,7 @@ def test_a_route_gives_the_order():
     """Where the strategy alone would order otherwise, the text does not say that it did."""
     bench = Bench("a", "b", policy=Policy(routes=(Route(("gpt*",), ("b", "a")),)))
     bench.pool.learn_quota("github.com:b", {"premium": QuotaWindow(42.0)})
-    assert "best first; a route of yours gives the order:" in text_of(bench)
+    assert "best first; a route, or a doubt, gives the order:" in text_of(bench)
     assert "best first; hybrid prefers" in text_of(bench, "o9")
 
 
@@ -315,7 +320,7 @@ def test_the_others_are_told_one_by_one():
     text = text_of(bench)
 
     assert text.startswith("Nobody can serve gpt now (limited); the first is free in 3 days.\n\nWhy not:\n")
-    assert "\n  one      rests after a weekly limit, free again in 24 h\n" in text
+    assert "\n  one      rests after a weekly limit, free again in 3 days\n" in text
     assert f"\n  {long}\n           is turned off\n" in text
     assert "\n  blocked  was blocked by GitHub (no\\x1b[31m more" in text
     assert "\n  missing  does not have the model gpt (asked again in 30 s)" in text

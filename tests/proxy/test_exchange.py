@@ -4,14 +4,17 @@ import asyncio
 import json
 
 import pytest
+from pydantic import SecretStr
 
+from copilot_balancer.copilot.hosts import copilot_hosts
 from copilot_balancer.copilot.protocol import PLACEHOLDER
 from copilot_balancer.errors import UpstreamError
 from copilot_balancer.github.tokens import ExchangeRefused
 from copilot_balancer.proxy.failover.hooks import Send
 from copilot_balancer.proxy.steps import Again, Answer, Outgoing, PassOn
+from copilot_balancer.rules.accounts import Account
 from copilot_balancer.rules.classify import classify_exchange
-from support.exchanges import CHAT, Asked, Rig
+from support.exchanges import CHAT, Asked, Rig, runtime
 from support.pools import account
 
 
@@ -144,5 +147,156 @@ def test_plan_changes_nothing_in_the_flow():
         assert isinstance(step, Outgoing)
         assert (send.host, send.authorize, rig.flow.response) == (None, None, None)
         assert rig.flow.request.headers["authorization"] == "Bearer [client]"
+
+    play(run)
+
+
+LIMIT = (429, "user_global_rate_limited:pro", "limit", [("retry-after", "18000")])
+QUOTA = (402, "quota_exceeded", "You have no quota")
+CLI, OPENCODE = "copilot/1.0.102 (linux) client/github/cli", "opencode/1.18.33"
+
+
+@pytest.mark.parametrize(
+    ("refusals", "agent", "expected"),
+    [
+        pytest.param([LIMIT, LIMIT], CLI, (429, "user_global_rate_limited:pro", "18000"), id="limits, printed"),
+        pytest.param([LIMIT, LIMIT], OPENCODE, (429, "user_global_rate_limited:pro", "60"), id="limits, slept"),
+        pytest.param([QUOTA, QUOTA], CLI, (402, "quota_exceeded", None), id="quota, printed"),
+        pytest.param([QUOTA, QUOTA], OPENCODE, (402, "quota_exceeded", None), id="quota, slept"),
+    ],
+)
+@pytest.mark.parametrize("later", [False, True], ids=["refused now", "rests since"])
+def test_all_are_limited(refusals, agent, expected, later):
+    """What a client is told keeps status, code and meaning, with the wait it needs; so do later requests of ours."""
+
+    async def run():
+        live = runtime(*TWO)
+        rig = Rig(live=live, headers=[("user-agent", agent)])
+        for refused in refusals:
+            await rig.send()
+            refusal = rig.arrives(*refused)
+            await rig.exchange.judge(refusal)
+            if refusal.again:
+                rig.flow.response = None
+        if later:
+            rig = Rig(live=live, headers=[("user-agent", agent)])
+            await rig.send()
+        answer = rig.flow.response
+        code = answer.json()["error"]["code"].partition(":")[0]
+        status, known, wait = expected
+        assert (answer.status_code, code) == (status, known.partition(":")[0])
+        told = answer.headers.get("retry-after")
+        assert told is None if wait is None else int(wait) - 5 <= int(told) <= int(wait)
+
+    play(run)
+
+
+def test_nobody_serves_is_said_alike():
+    """All accounts are limited: header, comment, record and note agree that nobody served, and whose refusal it is."""
+
+    async def run():
+        rig = Rig(*TWO)
+        for seconds in ("300", "20"):
+            await rig.send()
+            refusal = rig.arrives(429, "rate_limited", "limit", [("retry-after", seconds)])
+            await rig.exchange.judge(refusal)
+            if refusal.again:
+                rig.flow.response = None
+        headers = rig.flow.response.headers
+        assert "x-copilot-account" not in headers
+        assert headers["x-copilot-refused-by"] == "home"
+        record = rig.ends()
+        assert (bool(record.served), record.verdict) == (False, "refused")
+        assert "the answer is home's" in record.note
+        assert rig.flow.comment.startswith("nobody after work 429, home 429")
+        assert "copilot_account" not in rig.flow.metadata
+
+    play(run)
+
+
+def test_a_refused_exchange_is_told_once():
+    """The only account's token is not exchanged: 403 with the cause; while it rests GitHub is not asked again."""
+
+    async def run():
+        body = json.dumps({"error_details": {"notification_id": "not_signed_up", "message": "No seat."}}).encode()
+        error = ExchangeRefused("no", classify_exchange(403, {}, body, wall=0.0))
+        github = Asked(error)
+        live = runtime(account("work", credential="exchange"), github=github)
+        first = Rig(live=live)
+        assert await first.send() == 403
+        assert first.flow.response.json()["error"]["code"] == "not_signed_up"
+        assert "No seat." in first.flow.response.text
+        github.error = AssertionError("asked again")
+        assert await Rig(live=live).send() == 403
+
+    play(run)
+
+
+TENANT = "copilot-api.acme.ghe.com"
+
+
+def tenant(label="acme"):
+    token = SecretStr(f"gho_{label}-canary")
+    return Account(id=f"acme.ghe.com:{label}", label=label, host="acme.ghe.com", api_host=TENANT, token=token)
+
+
+@pytest.mark.parametrize(
+    ("accounts", "host", "user", "expected"),
+    [
+        pytest.param(["work", tenant()], TENANT, "", "acme", id="a tenant's host: its own account"),
+        pytest.param(["work", tenant(), tenant("other")], TENANT, "work", "work", id="the user named another account"),
+        pytest.param(["work", tenant()], "api.githubcopilot.com", "", "work", id="github.com: any account"),
+        pytest.param(["work"], TENANT, "", f"client's own at {TENANT}", id="no account of the tenant's"),
+    ],
+)
+@pytest.mark.parametrize("path", [CHAT, "/models"])
+def test_tenants(accounts, host, user, expected, path):
+    """What is addressed to an enterprise's own API host stays with its accounts, unless the user names another one."""
+
+    async def run():
+        live = runtime(*accounts)
+        live.hosts = copilot_hosts(["acme.ghe.com"])
+        method = "GET" if path == "/models" else "POST"
+        assert await Rig(live=live, host=host, proxy_user=user, path=path, method=method).send() == expected
+
+    play(run)
+
+
+def test_a_tenants_request_does_not_fail_over_to_others():
+    """A limited account of an enterprise gives its refusal to the client; no account of another host is asked."""
+
+    async def run():
+        live = runtime("work", tenant())
+        live.hosts = copilot_hosts(["acme.ghe.com"])
+        rig = Rig(live=live, host=TENANT)
+        assert await rig.send() == "acme"
+        refusal = rig.arrives(429, "rate_limited", "limit", [("retry-after", "300")])
+        await rig.exchange.judge(refusal)
+        assert (refusal.again, rig.flow.response.status_code) == (False, 429)
+        later = Rig(live=live, host=TENANT)
+        assert await later.send() == 429
+        assert "work: belongs to another GitHub host" in later.flow.response.text
+
+    play(run)
+
+
+def test_a_disabled_model_is_shown_as_another_account_has_it():
+    """The home account's entry is disabled: the client's list shows the other's whole entry, which serves the model."""
+
+    async def run():
+        live = runtime(*TWO)
+        shelves = live.catalogue.accounts
+        live.shelve = lambda one, seen: shelves.update({one.id: seen})
+        off, on = ({"id": "gpt-4.1", "policy": {"state": state}, "from": state} for state in ("disabled", "enabled"))
+        for label, entry in (("home", on), ("work", off)):
+            live.decisions = live.decisions.model_copy(update={"home_id": f"github.com:{label}"})
+            live.pool.replace(live.decisions, live.now())
+            rig = Rig(live=live, path="/models", method="GET")
+            assert await rig.send() == label
+            rig.answers({"data": [entry], "object": "list"})
+            rig.flow.response.content = json.dumps({"data": [entry], "object": "list"}).encode()
+            rig.ends()
+        assert rig.flow.response.json()["data"] == [on]
+        assert await Rig(live=live).send() == "home"
 
     play(run)

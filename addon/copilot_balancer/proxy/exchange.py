@@ -19,7 +19,8 @@ from mitmproxy.connection import Server
 from pydantic import SecretStr
 
 from copilot_balancer.copilot import quota
-from copilot_balancer.copilot.hosts import plain_host
+from copilot_balancer.copilot.clients import told_wait, wait_rule
+from copilot_balancer.copilot.hosts import GITHUB, login_host_of, plain_host
 from copilot_balancer.copilot.protocol import PLACEHOLDER, Kind, client_identity, kind_of
 from copilot_balancer.errors import InvalidInput, UpstreamError
 from copilot_balancer.github.tokens import ExchangeRefused
@@ -72,6 +73,9 @@ class Exchange:
         self.websocket = self.headers.get("upgrade", "").lower() == "websocket"
         self.kind = kind_of(request.method, request.path, websocket=self.websocket)
         self.lists_models = self.kind is Kind.HOME and request.path.partition("?")[0] == "/models"
+        login_host = login_host_of(plain_host(request.host))
+        self.tenant = login_host if login_host != GITHUB else None
+        """The enterprise whose own API host the client addressed: only its accounts serve."""
         self.began = live.now()
         self.first_at: float | None = None
         """When the first byte of an account's answer went to the client; None: none has."""
@@ -141,6 +145,8 @@ class Exchange:
             return self._client_itself(send, held, why=why)
         if self.live.off is not None:
             return self._client_itself(send, held, why=f"accounts are switched off: {self.live.off}")
+        if self.tenant is not None and not self._has_tenant_account():
+            return self._client_itself(send, held, why=f"no account is on {self.tenant}")
         if self.auto.foreign:
             return self._client_itself(send, held, why="its session token was not fetched through this proxy")
         return await self._an_account(send)
@@ -161,6 +167,8 @@ class Exchange:
         request, bearer = self.flow.request, send.hidden.bearer
         if bearer and bearer != PLACEHOLDER:
             self.live.notice(SecretStr(bearer), request.host)
+        if not self.proxy_user:  # who names a fence or an account decides by that
+            self.request = replace(self.request, host=self.tenant)
         if self.kind not in (Kind.BALANCED, Kind.SELECTION):
             return
         await self.body.read(self.headers)
@@ -174,9 +182,14 @@ class Exchange:
                 owner=owner,
                 bound=held,
                 client=client_identity(self.headers),
+                host=self.request.host,
             ),
             send.hidden,
         )
+
+    def _has_tenant_account(self) -> bool:
+        accounts = self.live.decisions.accounts
+        return self.request.host is None or any(account.host == self.request.host for account in accounts)
 
     def _client_itself(self, send: Send, held: bool, *, why: str) -> Outgoing | Answer:
         """Send the client's own credential, unless it is the placeholder (`held`) or the host is no Copilot host."""
@@ -271,7 +284,7 @@ class Exchange:
             return None
         named = self.live.account(self.request.only) if self.request.only else None
         now, asked = self.live.now(), self.home_asked
-        home = named if named and not asked else self.live.pool.home(now, self.request.fence, asked)
+        home = named if named and not asked else self.live.pool.home(now, self.request.fence, asked, self.request.host)
         if home is None or (named and asked):
             return None
         why = "in place of the home account" if asked else "home account"
@@ -463,13 +476,15 @@ class Exchange:
         note = "; ".join(one for one in (note, self.auto.note) if one)
         given = self.answers[nobody.give] if nobody.give is not None else None
         if given is not None:
-            step = Answer(given, note, self.tries[nobody.give or 0].account)
+            label = self.tries[nobody.give or 0].account
+            step = Answer(given, f"{note}; the answer is {label}'s", label)
         elif nobody.give is not None:
             step = Answer(no_answer(path, self.request.tried[nobody.give].outcome), note)
         else:
             step = Answer(nobody_serves(path, nobody, now), note)
-        if nobody.retry_after is not None:
-            step.response.headers["retry-after"] = str(nobody.retry_after)
+        if nobody.free_at is not None and step.response.status_code != 402:
+            told = told_wait(wait_rule(self.headers), nobody.free_at - now, self.live.settings.retry_after_cap)
+            step.response.headers["retry-after"] = str(told)
             step.response.headers.pop("retry-after-ms", None)
         return step
 
@@ -484,7 +499,7 @@ class Exchange:
         """Do what an `Answer` says."""
         self.local, self.note = True, step.note
         self.flow.response = step.response
-        requests.put_headers(step.response, step.account, len(self.tries))
+        requests.put_headers(step.response, None, len(self.tries), refused_by=step.account)
 
     def fault(self, where: str, error: Exception) -> None:
         """An exception of ours: the client gets a 502 with its id, and nothing else is done with this request."""

@@ -14,7 +14,7 @@ from copilot_balancer.copilot.encoding import inflated
 from copilot_balancer.copilot.protocol import read_body
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.rules.accounts import Account
-from copilot_balancer.rules.catalogue import completed, read_models, shelf
+from copilot_balancer.rules.catalogue import completed, disabled_models, read_models, shelf
 from copilot_balancer.rules.types import PoolRequest
 
 LIMIT = 8 * 1024 * 1024
@@ -33,7 +33,8 @@ def learn_models(live: Runtime, request: PoolRequest, account: Account, response
         return
     now = live.now()
     included = [model.name for model in models if model.included]
-    live.pool.learn_models(account.id, [model.name for model in models], now, included)
+    names = [model.name for model in models]
+    live.pool.learn_models(account.id, names, now, included, disabled_models(document))
     live.shelve(account, shelf(account, models, time.time()))
     if live.decisions.balancing and not request.only:
         more = completed(document, _what_others_have(live, request, account, now))
@@ -48,6 +49,8 @@ def _what_others_have(
     for other in live.decisions.serving():
         kept = live.catalogue.accounts.get(other.id)
         if kept is None or other.id == asked.id or not other.enabled or other.fence != fence:
+            continue
+        if request.host not in (None, other.host):
             continue
         if kept.credential == other.fingerprint:
             yield {name: entry for name, entry in kept.entries.items() if live.pool.may_have(other.id, name, now)}

@@ -48,7 +48,11 @@ def declines(live: Runtime, request: PoolRequest) -> bool:
     if request.only:
         return False
     fence = request.fence or live.settings.fence
-    could = [account for account in live.decisions.serving() if account.enabled and account.fence == fence]
+    could = [
+        account
+        for account in live.decisions.serving()
+        if account.enabled and account.fence == fence and request.host in (None, account.host)
+    ]
     return live.decisions.balancing and len(could) > 1
 
 

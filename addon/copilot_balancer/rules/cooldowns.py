@@ -205,6 +205,13 @@ def listed(
     state.models = newest_models(state.models)
 
 
+def turned_off(state: AccountState, models: Iterable[str], now: float) -> None:
+    """Its own list names these models as disabled: whoever may have them is asked before it."""
+    for model in models:
+        state.models[model] = ModelFact(False, now, now)
+    state.models = newest_models(state.models)
+
+
 def clear(state: AccountState, model: str, at: float) -> None:
     """End by hand, as of `at`, what keeps `model` (``""``: everything) from the account.
 

@@ -18,7 +18,17 @@ from dataclasses import dataclass, field, replace
 
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.rules.accounts import Account, Decisions
-from copilot_balancer.rules.cooldowns import Mark, clear, distrust, forget_clients, learn, listed, prune, take_back
+from copilot_balancer.rules.cooldowns import (
+    Mark,
+    clear,
+    distrust,
+    forget_clients,
+    learn,
+    listed,
+    prune,
+    take_back,
+    turned_off,
+)
 from copilot_balancer.rules.decide import decide, is_nobodys_fault
 from copilot_balancer.rules.eligibility import (
     PROBE_LEASE,
@@ -273,12 +283,29 @@ class Pool:
 
     # --- what is learnt elsewhere -----------------------------------------------------------------------------------
 
-    def learn_models(self, account_id: str, models: Iterable[str], now: float, included: Iterable[str] = ()) -> None:
-        """An account's own list of models has passed by; `included` are those that cost nothing."""
+    def learn_models(
+        self,
+        account_id: str,
+        models: Iterable[str],
+        now: float,
+        included: Iterable[str] = (),
+        disabled: Iterable[str] = (),
+    ) -> None:
+        """An account's own list of models has passed.
+
+        Args:
+            account_id: whose list it is.
+            models: that it has.
+            now: seconds on the steady clock.
+            included: those of them that cost nothing.
+            disabled: those that its policy has turned off.
+
+        """
         member = self._board.members.get(account_id)
         if member is None:
             return
         listed(member.state, models, now, self._board.policy.model_ttl, frozenset(included))
+        turned_off(member.state, disabled, now)
         member.state.listed_at = now
         self._weigh_models()
         self.version += 1

@@ -321,15 +321,16 @@ def _moment(board: PoolState, request: PoolRequest, now: float, ready: list[Pool
 
 def _order(
     board: PoolState, route: Route | None, stays: list[str], at: Moment
-) -> Callable[[PoolAccount], tuple[int, int, SortKey, bool, int]]:
-    """By what accounts are put in order: conversation, route, strategy, home account, the user's order."""
+) -> Callable[[PoolAccount], tuple[int, int, bool, SortKey, bool, int]]:
+    """By what accounts are put in order: conversation, route, who does not lack the model, strategy, home, order."""
     places = {label: place for place, label in enumerate(route.accounts)} if route else {}
     terms = STRATEGIES[board.policy.strategy].terms
 
-    def order(one: PoolAccount) -> tuple[int, int, SortKey, bool, int]:
+    def order(one: PoolAccount) -> tuple[int, int, bool, SortKey, bool, int]:
         account = one.account
         place = stays.index(account.id) if account.id in stays else len(stays)
-        return place, places.get(account.label, 0), terms(one, at), not one.home, one.position
+        last = bool(one.state.models) and doubted(one, at.model, at.now, at.model_ttl)
+        return place, places.get(account.label, 0), last, terms(one, at), not one.home, one.position
 
     return order
 

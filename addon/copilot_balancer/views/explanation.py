@@ -11,12 +11,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from copilot_balancer.copilot.clients import WAIT_RULES, Wait
 from copilot_balancer.rules.snapshot import CandidateView, Explanation
 from copilot_balancer.rules.types import (
     Action,
     Attempt,
     CooldownKind,
     Hold,
+    Nobody,
     NobodyKind,
     Outcome,
     Reason,
@@ -70,6 +72,8 @@ def explain_text(explanation: Explanation, now: float, width: int = WIDTH) -> st
         head = "The others:" if explanation.candidates else "Why not:"
         named = max((len(one.label) for one in explanation.why_not if len(one.label) <= _SHORT), default=_SHORT)
         parts.append("\n".join([head, *(_line(one, named, now, width) for one in explanation.why_not)]))
+    if (told := waits(explanation, now)) is not None:
+        parts.append(wrapped(told, width=width, long_words=False))
     return "\n\n".join(parts)
 
 
@@ -90,6 +94,19 @@ def headline(explanation: Explanation, now: float) -> str:
     return told
 
 
+def waits(explanation: Explanation, now: float) -> str | None:
+    """Which wait clients are told, as a sentence; None: somebody serves it, or no wait is known."""
+    decision = explanation.decision
+    if not isinstance(decision, Nobody) or decision.retry_after is None or decision.free_at is None:
+        return None
+    true = dict.fromkeys(rule.client for rule in WAIT_RULES if rule.wait is Wait.TRUE)
+    return (
+        f"Retry-After: {duration(decision.free_at - now)} for clients that print a wait or bound their sleep "
+        f"({', '.join(true)}); {decision.retry_after} s for all others, which may sleep as long as they are told; "
+        "none with a used-up quota (402)."
+    )
+
+
 def _candidates(explanation: Explanation, now: float, width: int) -> str:
     """Who can serve, best first, with what they were compared by."""
     names = list(explanation.candidates[0].terms)
@@ -102,7 +119,7 @@ def _candidates(explanation: Explanation, now: float, width: int) -> str:
         values = (f"{one.parts[name]:.2f}" for name in summands)
         rows.append([str(place), one.label + (" *" if one.stays else ""), *values, *cells])
     preferred = f"{explanation.strategy} prefers {', then '.join(words for _, words, _ in shown)}"
-    order = preferred if _is_by_terms(explanation.candidates) else "a route of yours gives the order"
+    order = preferred if _is_by_terms(explanation.candidates) else "a route, or a doubt, gives the order"
     lines = [wrapped(f"Who can serve it, best first; {order}:", width=width, long_words=False), *_table(rows, width)]
     if parts:
         lines.append(f"  SCORE = {' + '.join(parts)}")

@@ -115,11 +115,28 @@ def metadata(record: RequestRecord) -> dict[str, str | int]:
 
 
 def put_headers(
-    response: "http.Response", account: str | None, attempts: int, *, model: str = "", moved: str = ""
+    response: "http.Response",
+    account: str | None,
+    attempts: int,
+    *,
+    model: str = "",
+    moved: str = "",
+    refused_by: str | None = None,
 ) -> None:
-    """Say in the answer who gave it and, when it was changed, which model and what was left out of the request."""
+    """Say in the response who served it, or whose refusal it is, and what was changed in the request.
+
+    Args:
+        response: that the client gets.
+        account: label of the account that serves; None: nobody does.
+        attempts: how often the request was sent.
+        model: the other model that the user's route asked for.
+        moved: what was left out of the request.
+        refused_by: label of the account whose refusal the response is.
+
+    """
     response.headers["x-copilot-attempts"] = str(attempts)
-    for name, value in (("account", account), ("model-changed-to", model), ("left-out", moved)):
+    told = (("account", account), ("refused-by", refused_by), ("model-changed-to", model), ("left-out", moved))
+    for name, value in told:
         if value:
             response.headers[f"x-copilot-{name}"] = _header(value)
 

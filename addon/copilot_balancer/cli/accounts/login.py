@@ -167,7 +167,11 @@ open_option = click.option("--open", "open_page", is_flag=True, help="Open GitHu
 
 @click.command("add")
 @click.option("--label", help="The account's label; default is its login.")
-@click.option("--host", default=GITHUB, help="The login host: github.com (default) or NAME.ghe.com.")
+@click.option(
+    "--host",
+    default=GITHUB,
+    help="The login host: github.com (default) or NAME.ghe.com, whose own API host only its accounts serve.",
+)
 @copy_option
 @open_option
 @click.option("--yes", is_flag=True, help="Store the account without confirmation.")
@@ -182,6 +186,10 @@ def add_command(
     oauth_client_id in config.toml names; by default that is opencode's public one, with the scope read:user. So
     GitHub's page names that app, the token counts toward the ten that GitHub keeps for you and this app (an eleventh
     revokes the oldest), and which models you are offered can depend on the app.
+
+    An account of NAME.ghe.com serves what clients send to its own API host, copilot-api.NAME.ghe.com, and no account of
+    another host does; a client that names a fence or an account in its proxy URL decides that itself. What clients send
+    to github.com's API hosts may be served by any account.
     """
     host = normalise_domain(host)
     if label is not None:

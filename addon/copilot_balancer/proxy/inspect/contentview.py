@@ -58,6 +58,7 @@ def _tell_who(page: Page, flow: http.HTTPFlow | None, message: http.Message | No
     count = f"after {refused} refusal{'s' * (refused > 1)}" if refused > 0 else ""
     how = "" if verdict in ("served", "failed over", "refused") else verdict
     page.fact("served by", ", ".join(word for word in (account, count, how) if word))
+    page.fact("the refusal is of", headers.get("x-copilot-refused-by", ""))
     changed = told.pop("copilot_model", "") or headers.get("x-copilot-model-changed-to", "")
     page.fact("ANOTHER MODEL, by your route", changed)
     # a flow that was read from a file has its metadata in any order
