@@ -78,6 +78,7 @@ def _set_up(world: list[World]) -> Iterator[_Incidents]:
             patch.object(response, "time", clock),
             patch.object(fast_path, "time", clock),
             patch.object(response, "BUFFER_LIMIT", BUFFER_LIMIT),
+            patch.object(response, "HELD_BYTES", BUFFER_LIMIT),
         ):
             yield incidents
     finally:

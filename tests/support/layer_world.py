@@ -381,8 +381,7 @@ class World(Playbook):
         if wanted.streams and response.status_code != 101:
             response.stream = True
             if wanted.watched and turn.plan.streams:
-                watch = wanted.send.watch = Watch(turn)
-                response.stream = watch.feed
+                wanted.send.watch = Watch(turn)
             if turn.head == "raises later":
 
                 def broken(data: bytes) -> bytes:

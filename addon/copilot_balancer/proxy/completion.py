@@ -35,7 +35,8 @@ def ended(exchange: Exchange) -> Attribution:
         if response.status_code == 200 and exchange.kind is Kind.HOME:
             _learn_what_home_says(exchange, exchange.account, response)
         if exchange.passing is not None:
-            _keep(exchange, exchange.passing, response)
+            if not exchange.passing.held:
+                _keep(exchange, exchange.passing, response)
             error = _learn(exchange, exchange.account, exchange.attempt, exchange.passing)
     served = exchange.served and not exchange.local
     record = Attribution(

@@ -29,7 +29,7 @@ from copilot_balancer.proxy.incident import log_incident
 from copilot_balancer.proxy.local_responses import no_answer, nobody_serves, own_answer
 from copilot_balancer.proxy.models_endpoint import session_mark
 from copilot_balancer.proxy.request_body import RequestBody
-from copilot_balancer.proxy.response_tap import ResponseTap, beginning, is_stream
+from copilot_balancer.proxy.response_tap import ResponseTap, beginning, goes_in_chunks
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.proxy.websocket import declines
 from copilot_balancer.rules.accounts import Account
@@ -291,24 +291,25 @@ class Exchange:
         if self.local:
             return
         if self.account is None:
-            response.stream = is_stream(response) or self.kind is Kind.OTHER
+            response.stream = response.stream or goes_in_chunks(response)
             return
         response.headers.fields = tuple(f for f in response.headers.fields if f[0].lower() != b"set-cookie")
         if response.status_code >= 400:
             return
         if self.kind is Kind.BALANCED and response.status_code != 101:
             assert self.send is not None
-            passing = self.passing = ResponseTap(response, self.body.api, self.live.keep_bodies, self._serves)
-            response.stream = passing
-            if passing.watched:
-                self.send.watch = passing
-            else:
-                passing.released()
+            self.passing = self.send.watch = ResponseTap(
+                response, self.body.api, self.live.keep_bodies, self._serves, self._redact
+            )
+            response.stream = response.stream or goes_in_chunks(response)
         else:
             self._serves()
         requests.put_headers(
             response, self.account.label, self._attempts(), model=self.body.other_model, moved=self.body.left_out
         )
+
+    def _redact(self, response: http.Response) -> None:
+        credential_guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
 
     def _attempts(self) -> int:
         """How often the request was sent, the one under way included."""
@@ -345,7 +346,7 @@ class Exchange:
             return
         response = self.flow.response
         if response is not None:
-            credential_guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
+            self._redact(response)
         outcome = self._outcome(refusal, response)
         in_stream = response is not None and response.status_code < 400
         self.answers.append(None if in_stream else response)

@@ -1,9 +1,9 @@
-"""An answer on its way to the client: what is read of it, and what of it is kept.
+"""Reads one response on its way to the client: is it an answer, an error, complete; and what of it is kept for people.
 
 Laws of this file:
 
-1. The bytes pass as they are; nothing waits here (holding back is the layer's).
-2. An answer that cannot be read (compressed, no event stream, too long an event) is judged by nothing but its head.
+1. It only reads; holding a response back is the failover stream's.
+2. A response that cannot be read (compressed, no event stream, too long an event) is judged by nothing but its head.
 """
 
 from collections.abc import Callable
@@ -27,6 +27,13 @@ def is_stream(response: http.Response) -> bool:
     return _kind(response) == "text/event-stream"
 
 
+def goes_in_chunks(response: http.Response) -> bool:
+    """Whether the client may use the beginning before the end has come; else it can be held for others to edit."""
+    kind = _kind(response)
+    held = kind == "application/json" or kind.endswith("+json") or "content-length" in response.headers
+    return kind == "text/event-stream" or not held
+
+
 def _kind(response: http.Response) -> str:
     return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
 
@@ -39,14 +46,33 @@ def beginning(response: http.Response | None) -> str:
 
 
 class ResponseTap:
-    """One answer that is streamed; mitmproxy calls it with each piece (``response.stream``)."""
+    """One successful response: ``hooks.Watch``. The stream feeds it, or hands it over whole."""
 
-    def __init__(self, response: http.Response, api: Api | None, keep: int, served: Callable[[], None]) -> None:
-        """Take up an answer whose head has come; `served` is called once it is known to be one."""
+    def __init__(
+        self,
+        response: http.Response,
+        api: Api | None,
+        keep: int,
+        served: Callable[[], None],
+        redact: Callable[[http.Response], None] = lambda _response: None,
+    ) -> None:
+        """Take up a response whose head has come.
+
+        Args:
+            response: whose head is read.
+            api: its form; None: nothing in it is read.
+            keep: bytes of a streamed one that are kept for people.
+            served: called once it is known to be an answer.
+            redact: takes accounts' tokens out of a response that is held whole.
+
+        """
         self._api = api
         self._served = served
         self._keep = keep
+        self._redact = redact
         self._released = False
+        self.held = False
+        """It was not streamed: the flow holds all of it."""
         self.kept = bytearray()
         """What a person may look at."""
         plain = response.headers.get("content-encoding", "identity").strip().lower() == "identity"
@@ -55,8 +81,8 @@ class ResponseTap:
         self._length = 0
         """Bytes of it so far."""
 
-    def __call__(self, data: bytes) -> bytes:
-        """Look at the next piece and hand it on."""
+    def feed(self, data: bytes) -> None:
+        """Read the next chunk, as the upstream sent it."""
         if len(self.kept) < self._keep:
             self.kept.extend(data[: self._keep - len(self.kept)])
         if self._reader is not None:
@@ -68,9 +94,15 @@ class ResponseTap:
                 self._document = None
             elif len(self._document) > PIECES:
                 self._document = [b"".join(self._document)]
-        return data
 
-    # --- layer.Watch -------------------------------------------------------------------------------------------------
+    def completed(self, response: http.Response) -> None:
+        """It was held, and all of it stands in `response`; from here on other addons may read and edit it."""
+        self._keep = 0
+        self.feed(response.raw_content or b"")
+        self.held = True
+        self._redact(response)
+
+    # --- hooks.Watch -------------------------------------------------------------------------------------------------
 
     @property
     def watched(self) -> bool:

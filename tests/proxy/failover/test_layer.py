@@ -389,7 +389,7 @@ def test_an_exception_after_the_first_byte_cuts_the_stream(monkeypatch, caplog):
     play.server_sends(STREAM)
     with monkeypatch.context() as patch:
         patch.setattr(stream.FailoverStream, "_handle_event", lambda *_: 1 / 0)
-        play.server_sends(b"5\r\ntwo\n\n\r\n")
+        play.server_sends(END)
     assert play.to_client == STREAM
     assert play.context.client in play.closed
     assert "ZeroDivisionError" in caplog.text

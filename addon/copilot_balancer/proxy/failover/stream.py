@@ -45,7 +45,7 @@ from mitmproxy.proxy.utils import ReceiveBuffer
 from wsproto.events import CloseConnection
 
 from copilot_balancer.proxy.failover.credentials import HiddenCredentials, outgoing
-from copilot_balancer.proxy.failover.hooks import FailoverChooseHook, FailoverJudgeHook, Refusal, Send
+from copilot_balancer.proxy.failover.hooks import FailoverChooseHook, FailoverJudgeHook, Refusal, Send, Watch
 from copilot_balancer.proxy.failover.response import ResponseStream
 from copilot_balancer.proxy.incident import fault_answer
 
@@ -127,17 +127,48 @@ class FailoverStream(ResponseStream):
 
     def send_response(self, already_streamed: bool = False) -> layer.CommandGenerator[None]:
         """Ask *again?* before a refusal that the client has not seen goes down."""
-        assert self.flow.response
-        if self._upstream and not self._committed and not self._client_left and self.flow.response.status_code >= 400:
-            self._upstream = False
-            if (yield from self._again(None, sent=True)):
-                yield from self.make_server_connection()
-                return
-            if self.server_state == self.state_errored:
-                return
+        response, watch = self.flow.response, self._watch
+        assert response
+        if not self._committed and not self._client_left:
+            error = self._judged_whole(response, watch) if self._upstream else None
+            if error is not None:
+                self._upstream = False
+                if error:
+                    self.flow.response = None
+                if (yield from self._again(error or None, sent=True)):
+                    yield from self.make_server_connection()
+                    return
+                if error or self.server_state == self.state_errored:
+                    return
+            if self.flow.response is response and watch is not None:
+                watch.released()
         self._committed = True
+        self._edit_whole()
         self._without_body_to_head()
         yield from super().send_response(already_streamed)
+
+    def _judged_whole(self, response: http.Response, watch: Watch | None) -> str | None:
+        """Why the whole response that was held is no answer; empty: it says so itself; None: it is one."""
+        if response.status_code >= 400:
+            return ""
+        if watch is None:
+            return None
+        watch.completed(response)
+        if watch.refused:
+            return ""
+        return None if watch.whole else "the upstream ended its answer before it was complete"
+
+    def _edit_whole(self) -> None:
+        """Apply to a response that is sent whole what another addon wanted to do with each chunk of it."""
+        response = self.flow.response
+        assert response
+        edits = response.stream
+        if hasattr(self, "_asked") and not self._fast and callable(edits) and response.raw_content is not None:
+            response.stream = False
+            parts = [edits(data) for data in (response.raw_content, b"")]
+            response.raw_content = b"".join(b"".join([part] if isinstance(part, bytes) else part) for part in parts)
+            if "content-length" in response.headers:
+                response.headers["content-length"] = str(len(response.raw_content))
 
     def _without_body_to_head(self) -> None:
         """A body in the answer to HEAD would be read as the next answer."""
@@ -193,7 +224,7 @@ class FailoverStream(ResponseStream):
         )
         if isinstance(event, ResponseProtocolError) and self._ends_well() and not self._client_left:
             self.above.retire(self.context.server)
-            yield from super().state_stream_response_body(ResponseEndOfMessage(self.stream_id))
+            yield from self._streamed(ResponseEndOfMessage(self.stream_id))
             return
         if (
             isinstance(event, ResponseProtocolError)
