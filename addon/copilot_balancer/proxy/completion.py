@@ -8,7 +8,8 @@ Laws of this file:
 
 import time
 
-from mitmproxy import http
+from mitmproxy import ctx, http
+from mitmproxy.flow import Error
 
 from copilot_balancer.copilot import quota
 from copilot_balancer.copilot.encoding import inflated
@@ -39,15 +40,16 @@ def ended(exchange: Exchange) -> Attribution:
                 _keep(exchange, exchange.passing, response)
             error = _learn(exchange, exchange.account, exchange.attempt, exchange.passing)
     served = exchange.served and not exchange.local
+    ended_by = _ended_by(exchange)
     record = Attribution(
         what=body.model or f"{flow.request.method} {flow.request.path.partition('?')[0]}",
         tries=tuple(exchange.tries),
         status=None if flow.error else response.status_code if response else None,
         seconds=live.now() - exchange.began,
         served=served,
-        note=exchange.note or (flow.error.msg if flow.error else ""),
+        note=requests.ENDED.get(ended_by) or exchange.note or (flow.error.msg if flow.error else ""),
         declined=exchange.declined,
-        client_left=_ended_by(exchange) == "client",
+        client_left=ended_by == "client",
         request_id=flow.id,
         conversation=exchange.request.conversation or "",
         served_model=body.other_model if served else "",
@@ -69,12 +71,17 @@ def frames_after(exchange: Exchange) -> WebSocketFrames | None:
 
 
 def _ended_by(exchange: Exchange) -> str:
-    """Who ended it with an error; empty when nobody did."""
+    """Who ended it with an error: a key of ``requests.ENDED``, the client or the upstream; empty when nobody did."""
     if exchange.flow.error is None:
         return ""
-    if not exchange.flow.client_conn.connected:
-        return "client"
-    return exchange.send.ended_by if exchange.send is not None else ""
+    if ctx.master.should_exit.is_set():
+        return "shutdown"
+    told = exchange.send.ended_by if exchange.send is not None else ""
+    if told in requests.ENDED:
+        return told
+    if exchange.flow.error.msg == Error.KILLED_MESSAGE:
+        return "addon"
+    return told if exchange.flow.client_conn.connected else "client"
 
 
 def _learn_what_home_says(exchange: Exchange, account: Account, response: http.Response) -> None:

@@ -33,6 +33,13 @@ MARKERS = {
 FAILURES = frozenset({"refused", "failed", "cut off"})
 """The verdicts that mean that the client did not get its answer."""
 
+ENDED = {
+    "addon": "ended by another addon",
+    "timeout": "ended by mitmproxy's tcp_timeout",
+    "shutdown": "ended because this proxy was stopped",
+}
+"""What else than the client or the upstream may end a request: the notes that say so."""
+
 BODY_LIMIT = 2048
 """So much of a refusal can be inspected on the flow (features E2)."""
 
@@ -124,7 +131,8 @@ def told(record: Attribution) -> str:
         parts = [f"{head} <- {_account(last)} ({printable(last.host, 100)}) {ending}, {printable(last.why, 100)}"]
         before = before and f"before: {before}"
     else:
-        parts = [f"{head} <- nobody, {ending}" + (f": {printable(record.note, 300)}" if record.note else "")]
+        note = "" if record.note in ENDED.values() else record.note
+        parts = [f"{head} <- nobody, {ending}" + (f": {printable(note, 300)}" if note else "")]
         before = before and f"tried: {before}"
     if record.error:
         parts.append(f"an error came in the answer: {printable(record.error, 200)}")
@@ -253,7 +261,9 @@ def _header(text: str) -> str:
 def _ending(record: Attribution) -> str:
     if record.client_left:
         return "the client left"
-    return "cut off by the upstream" if record.status is None else str(record.status)
+    if record.status is not None:
+        return str(record.status)
+    return record.note if record.note in ENDED.values() else "cut off by the upstream"
 
 
 def _refused(attempt: Try) -> str:

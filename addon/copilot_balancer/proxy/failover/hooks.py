@@ -79,8 +79,9 @@ class Send:
     """Set: seconds that an answer may pause once it has begun; 0: for ever."""
     watch: Watch | None = None
     """Set, until the ``responseheaders`` hook is over: what reads the response to this, unless it is a refusal."""
-    ended_by: Literal["", "client", "upstream"] = ""
-    """Set by the layer: who ended it with an error. A client's connection may go on then (HTTP/2)."""
+    ended_by: Literal["", "client", "upstream", "addon", "timeout"] = ""
+    """Set by the layer: who ended it with an error; another addon by ``flow.kill()``, mitmproxy by its ``tcp_timeout``.
+    A client's connection may go on then (HTTP/2)."""
     hang_up: str = ""
     """Set, while a WebSocket is open: why it is closed now, so that the client comes back."""
 

@@ -27,7 +27,8 @@ from collections.abc import Iterator
 from typing import Literal
 
 from mitmproxy import http
-from mitmproxy.connection import Connection
+from mitmproxy.connection import Connection, ConnectionState
+from mitmproxy.flow import Error
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers.http import GetHttpConnection, SendHttp
 from mitmproxy.proxy.layers.http._events import (
@@ -214,7 +215,7 @@ class FailoverStream(ResponseStream):
     ) -> layer.CommandGenerator[None]:
         """Ask *again?* when the upstream fails before the client has seen a byte; end what was whole by then well."""
         if isinstance(event, RequestProtocolError):
-            self._blame("client")
+            self._blame(self._client_ended())
         else:
             self._forget_upstream()  # mitmproxy tells some errors twice
         waiting = (
@@ -244,12 +245,20 @@ class FailoverStream(ResponseStream):
         yield from super().handle_protocol_error(event)
 
     def check_killed(self, emit_error_hook: bool) -> layer.CommandGenerator[bool]:
-        """As mitmproxy's, which looks whether the client has left while a hook ran."""
-        if any(isinstance(event, RequestProtocolError) for event in self._paused_event_queue):
-            self._blame("client")
+        """As mitmproxy's, which looks whether an addon has killed the flow, or the client has left while a hook ran."""
+        if self.flow.error is not None and self.flow.error.msg == Error.KILLED_MESSAGE:
+            self._blame("addon")
+        elif any(isinstance(event, RequestProtocolError) for event in self._paused_event_queue):
+            self._blame(self._client_ended())
         return super().check_killed(emit_error_hook)
 
-    def _blame(self, who: Literal["client", "upstream"]) -> None:
+    def _client_ended(self) -> Literal["client", "timeout"]:
+        """Whether the client has left, or mitmproxy has closed its connection because nothing passed for too long."""
+        closed_here = self.context.client.state is ConnectionState.CLOSED
+        silent = time.monotonic() - self._heard_at >= self.context.options.tcp_timeout - 1
+        return "timeout" if closed_here and self._upstream and silent else "client"
+
+    def _blame(self, who: Literal["client", "upstream", "addon", "timeout"]) -> None:
         """The first to fail is the one who ended it."""
         asked = getattr(self, "_asked", None)
         if asked is not None and not asked.ended_by:
