@@ -52,6 +52,7 @@ class ResponseReader:
         "_after_cr",
         "_api",
         "_begun",
+        "_longest",
         "_overlap",
         "_pieces",
         "_room",
@@ -68,7 +69,7 @@ class ResponseReader:
         "readable",
     )
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, longest: int | None = None) -> None:
         self.opened = False
         """More than announcements has come."""
         self.output = False
@@ -86,6 +87,7 @@ class ResponseReader:
         self.readable = True
         """False: no event stream, or something was too long to be read; only what is already known is sure."""
         self._api = api
+        self._longest = LONGEST if longest is None else longest
         self._begun = False
         self._after_cr = False
         self._tail = bytearray()  # an event under way
@@ -115,14 +117,14 @@ class ResponseReader:
             if data and not self._begun:
                 self._begun = True
                 if data[0] not in _FIRST:
-                    self._give_up()
+                    self.give_up()
                     return
             end = data.rfind(b"\n\n")
             whole = data[:end] if end >= 0 else b""
             tail += data[end + 2 :] if end >= 0 else data
         if end >= 0:
             self._worth = False
-            if not (self.output or self.error) or len(whole) > LONGEST or tells(self._api, whole):
+            if not (self.output or self.error) or len(whole) > self._longest or tells(self._api, whole):
                 for block in whole.split(b"\n\n"):
                     self._event(block.lstrip(b"\n"))
         if len(tail) > KEPT:
@@ -141,8 +143,8 @@ class ResponseReader:
         if len(block) > KEPT and not self._is_worth(block):
             self._learn(OUTPUT)
             self._skip(block[KEPT - _OVERLAP :] + b"\n\n")
-        elif len(block) > LONGEST:
-            self._give_up()
+        elif len(block) > self._longest:
+            self.give_up()
         elif not (self.output or self.error) or tells(self._api, block):
             self._learn(read_event(self._api, block))
 
@@ -157,8 +159,8 @@ class ResponseReader:
                 tail.clear()
                 self._learn(OUTPUT)
                 self._skip(skipped)
-        if size > LONGEST and self._worth:
-            self._give_up()
+        if size > self._longest and self._worth:
+            self.give_up()
 
     def _is_worth(self, long: bytes | bytearray) -> bool:
         """Whether the head of an event says that the rest matters; a chat's says nothing, its end would."""
@@ -169,12 +171,13 @@ class ResponseReader:
         data = self._overlap + data
         event, ended, after = data.partition(b"\n\n")
         if tells(self._api, event):
-            self._give_up()
+            self.give_up()
             return b""
         self._overlap = b"" if ended else event[-_OVERLAP:]
         return after
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """Something was missed: nothing more is read."""
         self.readable, self.opened = False, True
         self._tail.clear()
         self._pieces.clear()
