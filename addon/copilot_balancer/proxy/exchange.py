@@ -344,6 +344,9 @@ class Exchange:
             if refusal.error is not None:
                 self._answer_self(502, "bad_gateway", f"no answer from upstream: {printable(refusal.error)}")
             return
+        if refusal.local:
+            self._answer_self(503, "proxy_overloaded", f"this machine cannot connect: {printable(refusal.error or '')}")
+            return
         response = self.flow.response
         if response is not None:
             self._redact(response)

@@ -16,6 +16,7 @@ from copilot_balancer.proxy.failover import (
     connect_timeout,
     dispatch,
     fast_path,
+    http1,
     layer,
     response,
     stream,
@@ -80,7 +81,9 @@ def no_tls(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "private", [layer.PRIVATE, dispatch.PRIVATE, connect_timeout.PRIVATE], ids=["layer", "hooks", "upstreams"]
+    "private",
+    [layer.PRIVATE, dispatch.PRIVATE, connect_timeout.PRIVATE, http1.PRIVATE],
+    ids=["layer", "dispatch", "connections", "http1"],
 )
 def test_private_names_are_there(private):
     """Everything private to mitmproxy that we touch exists in this version."""
@@ -170,6 +173,25 @@ def test_connect_error_fails_over():
     play.server_sends(STREAM + END)
     assert play.to_client == STREAM + END
     assert [(refusal.error, refusal.sent) for refusal in addon.refusals] == [("refused", False)]
+
+
+@pytest.mark.parametrize(
+    ("error", "local"),
+    [
+        ("[Errno 24] Too many open files", True),
+        ("Multiple exceptions: [Errno 24] Too many open files, [Errno 101] Network is unreachable", True),
+        ("[Errno 99] Cannot assign requested address", True),
+        ("[Errno 111] Connect call failed ('127.0.0.1', 24)", False),
+        ("connection cancelled", False),
+    ],
+)
+def test_what_this_machine_lacks(error, local):
+    """A connection that fails for it is told as this machine's own failure."""
+    addon = Addon("copilot-api.acme.ghe.com")
+    play = addon.play()
+    play.dial = lambda _server: error
+    play.client_sends(REQUEST)
+    assert [(refusal.error, refusal.local) for refusal in addon.refusals] == [(error, local)]
 
 
 def test_a_failed_connection_is_not_handed_out_again():

@@ -95,6 +95,8 @@ class Refusal:
     """None: ``flow.response`` is complete. Else why there is no response, in mitmproxy's words."""
     sent: bool
     """Whether the request had been sent on."""
+    local: bool = False
+    """Whether this machine is what failed (no file descriptor, no memory, no port), and no upstream."""
     again: bool = False
     """Set: ask *with what?* once more. Otherwise ``flow.response`` goes down; set one when there is none."""
 

@@ -1,7 +1,7 @@
-"""mitmproxy's HTTP layer of one client connection to a Copilot host, with our streams in it.
+"""HttpLayer of one client connection to a Copilot host, with our streams and our HTTP/1 connections in it.
 
-The law of this file: it knows HTTP, not Copilot, and keeps what streams share: who answers their questions, connections
-that failed, one timer, and pieces of answers that are sent together.
+The law of this file: it knows HTTP, not Copilot, and keeps what streams share: which addon answers their hooks,
+connections that failed, one timer, and chunks of responses that are sent together.
 """
 
 import math
@@ -11,10 +11,11 @@ from collections.abc import Callable
 from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, RegisterHttpConnection
 from mitmproxy.proxy.layers.http._http1 import Http1Server
 
 from copilot_balancer.proxy.failover.fast_path import Answering, FastPathStream
+from copilot_balancer.proxy.failover.http1 import ClientConnection, adopted
 from copilot_balancer.proxy.failover.response import Look
 from copilot_balancer.proxy.failover.stream import FailoverStream
 
@@ -22,6 +23,7 @@ PRIVATE = {
     HttpStream: (
         "_handle_event",
         "check_body_size",
+        "check_invalid",
         "check_killed",
         "handle_protocol_error",
         "make_server_connection",
@@ -39,14 +41,15 @@ PRIVATE = {
         "state_wait_for_request_headers",
         "state_wait_for_response_headers",
     ),
-    HttpLayer: ("_handle_event", "event_to_child", "get_connection", "make_stream"),
+    HttpLayer: ("_handle_event", "event_to_child", "get_connection", "make_stream", "register_connection"),
+    RegisterHttpConnection: ("connection", "err"),
     Http1Server: ("buf",),
 }
 """What we override or call and mitmproxy does not promise to keep; tested against the oldest and newest version."""
 
 
 def _nobody() -> None:
-    """Hooks are asked."""
+    """No addon answers on the spot: mitmproxy's hooks are run instead."""
 
 
 class FailoverLayer(HttpLayer):
@@ -54,7 +57,8 @@ class FailoverLayer(HttpLayer):
 
     Args:
         context: of the connection.
-        answering: who answers at once, at this moment. A hook costs a task, and a look at each of mitmproxy's addons.
+        answering: the addon that answers at once, at this moment; None: mitmproxy's hooks are run, which costs a task
+            and a look at each of mitmproxy's addons.
 
     """
 
@@ -71,6 +75,12 @@ class FailoverLayer(HttpLayer):
         """Create our stream instead of mitmproxy's."""
         stream = self.streams[stream_id] = FailoverStream(self.context.fork(), stream_id, self)
         yield from self.event_to_child(stream, events.Start())
+
+    def register_connection(self, command: RegisterHttpConnection) -> layer.CommandGenerator[None]:
+        """A connection to an upstream stands, or has failed."""
+        if command.err is None:
+            adopted(self.connections[command.connection])
+        yield from super().register_connection(command)
 
     def retire(self, failed: Connection | tuple[str, int]) -> None:
         """Forget failed connections, so that the next attempt at that host opens a new one.
@@ -89,7 +99,9 @@ class FailoverLayer(HttpLayer):
                     self.context.server.tls = connection.tls
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """As mitmproxy's, but for our own wake-ups and for connections that concern nobody any more."""
+        """As mitmproxy's, but for our own wake-ups and for connections that were retired."""
+        if isinstance(event, events.Start) and self.context.client.alpn != b"h2":
+            self.connections.setdefault(self.context.client, ClientConnection(self.context.fork()))
         if isinstance(event, events.Wakeup):
             return self._woken(event)
         if self.retired and isinstance(event, events.ConnectionEvent) and event.connection in self.retired:
@@ -97,7 +109,7 @@ class FailoverLayer(HttpLayer):
         return self._together(super()._handle_event(event))
 
     def _together(self, commanded: layer.CommandGenerator[None]) -> layer.CommandGenerator[None]:
-        """As commanded; then what streams have gathered meanwhile is sent."""
+        """Run the commands; then send the chunks that streams have gathered meanwhile."""
         yield from commanded
         while self.gathering:
             for command in self.gathering.pop().gathered():

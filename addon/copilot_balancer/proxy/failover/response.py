@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mitmproxy.connection import Connection
+from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers.http import SendHttp
 from mitmproxy.proxy.layers.http._base import HttpEvent
@@ -99,17 +100,7 @@ class ResponseStream(FastPathStream):
     # --- its head, and a refusal -------------------------------------------------------------------------------------
 
     def state_wait_for_response_headers(self, event: ResponseHeaders) -> layer.CommandGenerator[None]:
-        """As mitmproxy's, but an answer that an addon put in the place of the upstream's is sent whole.
-
-        mitmproxy takes a 1xx for the last answer, and its client hangs: it counts as none.
-        """
-        if 100 <= event.response.status_code < 200 and event.response.status_code != 101:
-            yield SendHttp(RequestProtocolError(self.stream_id, "informational", ErrorCode.CANCEL), self.context.server)
-            why = f"an answer of status {event.response.status_code}, which announces another one"
-            yield from self.handle_protocol_error(
-                ResponseProtocolError(self.stream_id, why, ErrorCode.GENERIC_SERVER_ERROR)
-            )
-            return
+        """As mitmproxy's, but a response that an addon put in the place of the upstream's is sent whole."""
         yield from super().state_wait_for_response_headers(event)
         if self.server_state == self.state_consume_response_body and self.flow.response is not event.response:
             yield from self._cancel_upstream("answered here")
@@ -120,6 +111,22 @@ class ResponseStream(FastPathStream):
             yield from self.above.wake_in(REFUSAL_SECONDS)
         elif self._asked.idle_timeout:
             yield from self.above.wake_in(self._asked.idle_timeout)
+
+    def check_invalid(self, request: bool) -> layer.CommandGenerator[bool]:
+        """As mitmproxy's, but a response head that it refuses is a failure of the upstream like any other."""
+        if request:
+            return (yield from super().check_invalid(request))
+        assert self.flow.response
+        try:
+            validate_headers(self.flow.response)
+        except ValueError as error:
+            yield SendHttp(RequestProtocolError(self.stream_id, "refused", ErrorCode.CANCEL), self.context.server)
+            message = f"a response head that could smuggle another response: {error}"
+            yield from self.handle_protocol_error(
+                ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR)
+            )
+            return True
+        return False
 
     def _refuses(self) -> bool:
         """Whether a refusal is arriving: the client has seen nothing of it."""

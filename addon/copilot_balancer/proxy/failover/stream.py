@@ -22,6 +22,8 @@ The flow through one stream, compared with mitmproxy's own::
                                                                the answer goes to the client
 """
 
+import errno
+import re
 import time
 from collections.abc import Iterator
 from typing import Literal
@@ -52,6 +54,15 @@ from copilot_balancer.proxy.incident import fault_answer
 
 COME_BACK = 1013
 """The WebSocket close code "try again later" (IANA's registry)."""
+
+
+_LACKS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}
+"""What ``connect`` fails with when this machine lacks something."""
+
+
+def _is_local(error: str) -> bool:
+    """Whether a connection failed for what this machine lacks; mitmproxy hands on the text of an OSError."""
+    return any(int(number) in _LACKS for number in re.findall(r"\[Errno (\d+)\]", error))
 
 
 class FailoverStream(ResponseStream):
@@ -266,7 +277,7 @@ class FailoverStream(ResponseStream):
 
     def _again(self, error: str | None, *, sent: bool) -> layer.CommandGenerator[bool]:
         """Ask; when the answer is no and there was an error, the client gets its answer here."""
-        refusal = Refusal(self.flow, error, sent)
+        refusal = Refusal(self.flow, error, sent, local=not sent and _is_local(error or ""))
         yield FailoverJudgeHook(refusal)
         if (yield from self.check_killed(True)):
             return False
