@@ -75,6 +75,19 @@ def test_messages_have_one_last_word():
     assert told.whole
 
 
+def test_a_chat_of_two_choices():
+    """The first one's end is neither the answer's nor a sign that nothing follows."""
+    second = b'data: {"choices":[{"index":1,"delta":{"content":"x"},"finish_reason":null}]}\n\n'
+    told, _ = taken_up(DELTA, DONE)
+    assert (told.whole, told.over) == (True, False)
+    told.feed(second)
+    assert (told.whole, told.over) == (False, False)
+    told.feed(second.replace(b"null", b'"stop"'))
+    assert (told.whole, told.over) == (True, False)
+    told.feed(b"data: [DONE]\n\n")
+    assert (told.whole, told.over) == (True, True)
+
+
 @pytest.mark.parametrize(
     ("api", "more"),
     [

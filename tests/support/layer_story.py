@@ -64,6 +64,10 @@ class Watch:
     def whole(self) -> bool:
         return self._seen.endswith(DONE) or self.refused
 
+    @property
+    def over(self) -> bool:
+        return self.whole
+
     def released(self) -> None:
         self._turn.released = True
 

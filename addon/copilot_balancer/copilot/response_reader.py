@@ -52,6 +52,8 @@ class ResponseReader:
         "_after_cr",
         "_api",
         "_begun",
+        "_choices",
+        "_closed",
         "_longest",
         "_overlap",
         "_pieces",
@@ -77,7 +79,8 @@ class ResponseReader:
         self.error: StreamError | None = None
         """The first one."""
         self.complete = False
-        """A sign has come that the answer ended by itself, well or not. False says so only where it is `readable`."""
+        """The answer ended by itself, well or not; a chat when each of its choices has. False says so only where it is
+        `readable`."""
         self.final = False
         """Nothing can follow."""
         self.marks: list[str] = []
@@ -94,6 +97,8 @@ class ResponseReader:
         self._worth = False  # it is longer than KEPT and may grow on
         self._overlap = b""  # not empty: an event is being skipped, and this is the last of it
         self._seen: set[str] = set()
+        self._choices: set[int] = set()  # of a chat, those that have not ended
+        self._closed: set[int] = set()
         self._pieces: dict[int, list[tuple[str, str]]] = {}
         self._room = PIECES
 
@@ -124,7 +129,7 @@ class ResponseReader:
             tail += data[end + 2 :] if end >= 0 else data
         if end >= 0:
             self._worth = False
-            if not (self.output or self.error) or len(whole) > self._longest or tells(self._api, whole):
+            if not (self.output or self.error) or self._closed or len(whole) > self._longest or tells(self._api, whole):
                 for block in whole.split(b"\n\n"):
                     self._event(block.lstrip(b"\n"))
         if len(tail) > KEPT:
@@ -145,7 +150,7 @@ class ResponseReader:
             self._skip(block[KEPT - _OVERLAP :] + b"\n\n")
         elif len(block) > self._longest:
             self.give_up()
-        elif not (self.output or self.error) or tells(self._api, block):
+        elif not (self.output or self.error) or self._closed or tells(self._api, block):
             self._learn(read_event(self._api, block))
 
     def _bound(self) -> None:
@@ -186,8 +191,14 @@ class ResponseReader:
         self.opened = self.opened or event.opens
         self.output = self.output or (event.output and self.error is None)
         self.error = self.error or event.error
-        self.complete = self.complete or event.complete
         self.final = self.final or event.final
+        if self._api is Api.CHAT and not event.error:
+            self._closed.update(event.closes)
+            self._choices.update(event.choices)
+            self._choices -= self._closed
+            self.complete = self.error is not None or (bool(self._closed or self.final) and not self._choices)
+        else:
+            self.complete = self.complete or event.complete
         self.quota = event.quota or self.quota
         for found in event.marks:
             self._mark(found)

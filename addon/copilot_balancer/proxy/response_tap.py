@@ -177,7 +177,13 @@ class ResponseTap:
         reader = self._reader
         if reader is None or not reader.readable or (self._inflater is not None and self._inflater.behind):
             return True
-        return reader.final or reader.error is not None or (reader.complete and self._api is not Api.MESSAGES)
+        return reader.error is not None or (reader.complete and (reader.final or self._api is not Api.MESSAGES))
+
+    @property
+    def over(self) -> bool:
+        """Nothing can follow: it is whole, and its last event, or an error, has been read."""
+        reader = self._reader
+        return reader is not None and self.whole and (reader.final or reader.error is not None)
 
     def released(self) -> None:
         """The client begins to get it: it counts as served, unless all that came is an error."""

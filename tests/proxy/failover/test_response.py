@@ -28,7 +28,7 @@ class Watch:
     watched = True
     opened = property(lambda self: b"open" in self.heard)
     refused = property(lambda self: self.heard.startswith(b"error"))
-    whole = property(lambda self: b"done" in self.heard)
+    whole = over = property(lambda self: b"done" in self.heard)
 
     def released(self) -> None:
         self.releases += 1

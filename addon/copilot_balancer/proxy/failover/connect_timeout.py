@@ -1,30 +1,44 @@
-"""The connections to upstreams: how long one to a Copilot host may take, and that each is closed in the end.
+"""Connections to upstreams: how long one to a Copilot host may take, how many there may be, and that each is closed.
 
 Laws of this file:
 
-1. A connection to a Copilot host and its TLS have `SECONDS` each; mitmproxy waits as long as the system does. It is
-   told that they failed as it tells itself: the task that opens and reads the connection is cancelled.
-2. A connection that mitmproxy is done with is closed. It forgets one that it cancels while more data of it waits for
+1. A connection to a Copilot host and its TLS have `SECONDS` each; mitmproxy waits as long as the system does. The
+   failure is reported as mitmproxy reports its own: the task that opens and reads the connection is cancelled.
+2. A client's HTTP/2 connection may have as many upstream connections as it has requests. mitmproxy allows five to one
+   address: the sixth request waits until one of them is over, and a task that is cancelled while it waits reports
+   nothing, so that its request hangs (mitmproxy 12.3.1, ``proxy/server.py``).
+3. A connection that mitmproxy is done with is closed. It forgets one that it cancels while more data of it waits for
    the lock of ``server_event``: socket and buffers stayed for ever (mitmproxy 12.3.1, ``proxy/server.py``).
-3. Nothing else is decided here: what a failed connection means for a request is the layer's and the pool's.
+4. Nothing else is decided here: what a failed connection means for a request is the layer's and the pool's.
 """
 
 import asyncio
 import weakref
 from collections.abc import Callable
+from typing import Any, Literal
 
 from mitmproxy import ctx
 from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.connection import Connection
+from mitmproxy.connection import Client, Connection
 from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import TlsData
 
-PRIVATE = {Proxyserver: ("connections",), ConnectionHandler: ("client", "transports")}
+PRIVATE = {Proxyserver: ("connections",), ConnectionHandler: ("client", "max_conns", "transports")}
 """What we use of mitmproxy and it does not promise to keep; tested as ``layer.PRIVATE`` is."""
 
 SECONDS = 10.0
 """For the connection, and again for its TLS."""
+
+
+class _Unbound(asyncio.Semaphore):
+    """Lets everybody through; in the place of mitmproxy's semaphore of five."""
+
+    async def acquire(self) -> Literal[True]:
+        return True
+
+    def release(self) -> None:
+        pass
 
 
 class ConnectTimeout:
@@ -46,6 +60,8 @@ class ConnectTimeout:
         task = asyncio.current_task()
         if task is not None and data.server.address and self._is_copilot(*data.server.address[:2]):
             self._tasks[data.server] = task
+            for handler in _handlers_of(data.client):
+                handler.max_conns[data.server.address] = _Unbound()  # the client's own limit on streams bounds them
             self._begin(data.server, "connection")
 
     def server_connected(self, data: ServerConnectionHookData) -> None:
@@ -73,8 +89,8 @@ class ConnectTimeout:
         """It is over."""
         self._end(data.server)
         self._tasks.pop(data.server, None)
-        for handler in ctx.master.addons.get("proxyserver").connections.values():
-            if handler.client is data.client and (forgotten := handler.transports.pop(data.server, None)) is not None:
+        for handler in _handlers_of(data.client):
+            if (forgotten := handler.transports.pop(data.server, None)) is not None:
                 forgotten.writer.close()
 
     def _begin(self, connection: Connection, what: str) -> None:
@@ -87,3 +103,8 @@ class ConnectTimeout:
         timer = self._timers.pop(connection, None)
         if timer is not None:
             timer.cancel()
+
+
+def _handlers_of(client: Client) -> list[Any]:
+    """What mitmproxy serves a client's connection with: one, or none any more."""
+    return [one for one in ctx.master.addons.get("proxyserver").connections.values() if one.client is client]

@@ -47,6 +47,11 @@ class Watch(Protocol):
         """It may end here; an end before that is an abort, towards the client as well."""
         ...
 
+    @property
+    def over(self) -> bool:
+        """Nothing can follow. If the upstream stays silent or its connection breaks, the response is ended well."""
+        ...
+
     def feed(self, data: bytes) -> None:
         """Read the next chunk, as the upstream sent it."""
         ...

@@ -237,14 +237,14 @@ class ResponseStream(FastPathStream):
             yield from self.after_piece()
 
     def after_piece(self) -> Iterable[commands.Command]:
-        """A whole answer may stay open for a moment only."""
+        """A response that is over may stay open for a moment only."""
         watch = self._watch
-        return self.above.wake_in(LINGER) if watch is not None and watch.whole else ()
+        return self.above.wake_in(LINGER) if watch is not None and watch.over else ()
 
     def _ends_well(self) -> bool:
         """Whether the client has a whole answer, whatever the upstream does now."""
         watch = self._watch if self.server_state == self.state_stream_response_body else None
-        return watch is not None and watch.whole
+        return watch is not None and watch.over
 
     # --- nothing of it counts any more -------------------------------------------------------------------------------
 

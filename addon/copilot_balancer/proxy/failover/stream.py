@@ -34,6 +34,7 @@ from mitmproxy.flow import Error
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers.http import GetHttpConnection, SendHttp
 from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
     RequestData,
     RequestEndOfMessage,
     RequestHeaders,
@@ -110,6 +111,9 @@ class FailoverStream(ResponseStream):
             address = (request.host, request.port)
             connection, err = yield GetHttpConnection(address, True, self.flow.server_conn.via)
             if (yield from self.check_killed(True)):
+                if err is None:  # nobody else will use it when the client speaks HTTP/2
+                    yield SendHttp(RequestProtocolError(self.stream_id, "killed", ErrorCode.KILL), connection)
+                    self.above.retire(connection)
                 return False
             if err is None:
                 self.context.server = self.flow.server_conn = connection
