@@ -93,6 +93,7 @@ SAID = [
         choices=(0, 1),
     ),
     case("usage alone, which comes last", CHAT, data({"choices": [], "usage": {"total_tokens": 3}}), opens=False, final=True),
+    case("an end with usage", CHAT, chunk({}, finish="stop", usage={"x": 1}), closes=(0,), choices=(0,), **OVER),
     case("no usage yet", CHAT, data({"choices": [], "usage": None}), **ANNOUNCED),
     case("quota", CHAT, data({"choices": [], "copilot_quota_snapshots": QUOTA}), quota=QUOTA, **ANNOUNCED),
     failed("error", CHAT, CHAT_ERROR, "rate_limited", "Slow down"),

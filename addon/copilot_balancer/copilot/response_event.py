@@ -197,7 +197,7 @@ def _chat(chunk: Json, name: str) -> ResponseEvent:
         if isinstance(errors, list) and errors:
             return ResponseEvent(error=_error({"error": errors[0]}), complete=True, quota=quota)
         # without choices: prompt_filter_results at the head, usage at the end; anything else is new to us
-        # (OpenAI API reference, stream_options: the chunk with usage is the last before [DONE])
+        # the chunk with usage is the last before [DONE] (OpenAI API reference, stream_options.include_usage)
         usage = "choices" in chunk and bool(chunk.get("usage"))
         return ResponseEvent(opens="choices" not in chunk, output="choices" not in chunk, final=usage, quota=quota)
     pieces, closes, places = [], [], []
@@ -216,6 +216,7 @@ def _chat(chunk: Json, name: str) -> ResponseEvent:
         opens=output or bool(closes),
         output=output,
         complete=bool(closes),
+        final=bool(closes and chunk.get("usage")),
         pieces=tuple(pieces),
         closes=tuple(closes),
         choices=tuple(places[:CHOICES]),
