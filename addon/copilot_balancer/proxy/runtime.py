@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from copilot_balancer.config import Settings
 from copilot_balancer.github.tokens import TokenCache
+from copilot_balancer.proxy import clock
 from copilot_balancer.rules.accounts import Account, Decisions
 from copilot_balancer.rules.catalogue import Catalogue, Shelf
 from copilot_balancer.rules.ownership import Ownership
@@ -40,11 +41,11 @@ class Runtime:
     """Why no account's credential is used at all; None in normal times."""
     prefixes: dict[tuple[str, str], str] = field(default_factory=dict)
     """(credential, host) -> ``token``, where ``Bearer`` was refused as badly formatted (copilot-protocol.md 2.1)."""
-    _epoch: float = field(default_factory=lambda: time.time() - time.monotonic())
+    _epoch: float = field(default_factory=lambda: time.time() - clock.steady())
 
     def now(self) -> float:
-        """Seconds on the steady clock: the epoch at start plus monotonic time since."""
-        return self._epoch + time.monotonic()
+        """Seconds on the steady clock: the epoch at start plus the time since, sleep included."""
+        return self._epoch + clock.steady()
 
     def account(self, account_id: str) -> Account | None:
         """The account with this id, unless it was removed meanwhile."""

@@ -9,17 +9,25 @@ Laws of this file:
    nothing, so that its request hangs (mitmproxy 12.3.1, ``proxy/server.py``).
 3. A connection that mitmproxy is done with is closed. It forgets one that it cancels while more data of it waits for
    the lock of ``server_event``: socket and buffers stayed for ever (mitmproxy 12.3.1, ``proxy/server.py``).
-4. Nothing else is decided here: what a failed connection means for a request is the layer's and the pool's.
+4. A path that is dead is noticed in about 20 seconds: the system probes a connection that is silent, and gives up data
+   that is not acknowledged (``TCP_USER_TIMEOUT``, tcp(7)).
+5. Of a host's addresses of both families the second one is tried after `SECOND_FAMILY` seconds (RFC 8305): where IPv6
+   leads nowhere, IPv4 answers at once.
+6. Nothing else is decided here: what a failed connection means for a request is the layer's and the pool's.
 """
 
 import asyncio
+import contextlib
+import socket
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 from mitmproxy import ctx
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import Client, Connection
+from mitmproxy.proxy import server
 from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import TlsData
@@ -29,6 +37,50 @@ PRIVATE = {Proxyserver: ("connections",), ConnectionHandler: ("client", "max_con
 
 SECONDS = 10.0
 """For the connection, and again for its TLS."""
+
+
+SECOND_FAMILY = 0.25
+"""RFC 8305, section 5."""
+
+DEAD_AFTER = 20
+"""Seconds after which a silent path is given up."""
+
+_PROBES = {
+    "TCP_KEEPIDLE": 10,
+    "TCP_KEEPALIVE": 10,
+    "TCP_KEEPINTVL": 3,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 1000 * DEAD_AFTER,
+}
+"""Socket options by name; a system knows some of them (``TCP_KEEPALIVE`` is the idle time of macOS)."""
+
+
+def _probe(connection: socket.socket | None) -> None:
+    """Let the system notice that nobody is at the other end any more."""
+    if connection is None:
+        return
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PROBES.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+class _Dialling:
+    """``asyncio`` as mitmproxy's server module sees it, which dials both address families of a host."""
+
+    open_connection = staticmethod(partial(asyncio.open_connection, happy_eyeballs_delay=SECOND_FAMILY))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+
+def dial_both_families() -> None:
+    """Let mitmproxy, in this process, try both address families of each host that it connects to."""
+    if vars(server)["asyncio"] is asyncio:
+        vars(server)["asyncio"] = _Dialling()
 
 
 class _Unbound(asyncio.Semaphore):
@@ -50,6 +102,7 @@ class ConnectTimeout:
     """
 
     def __init__(self, is_copilot: Callable[[str, int], bool]) -> None:
+        dial_both_families()
         self._is_copilot = is_copilot
         self._tasks: weakref.WeakKeyDictionary[Connection, asyncio.Task[object]] = weakref.WeakKeyDictionary()
         """Who opens a connection and then reads it."""
@@ -67,6 +120,10 @@ class ConnectTimeout:
     def server_connected(self, data: ServerConnectionHookData) -> None:
         """It stands."""
         self._end(data.server)
+        if data.server in self._tasks:
+            for handler in _handlers_of(data.client):
+                io = handler.transports.get(data.server)
+                _probe(io.writer.get_extra_info("socket") if io is not None and io.writer is not None else None)
 
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
         """It failed."""

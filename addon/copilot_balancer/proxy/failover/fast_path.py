@@ -11,7 +11,6 @@ Laws of this file:
 """
 
 import itertools
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Protocol
 
@@ -35,6 +34,7 @@ from mitmproxy.proxy.layers.http._hooks import (
     HttpResponseHook,
 )
 
+from copilot_balancer.proxy import clock
 from copilot_balancer.proxy.failover.hooks import FailoverWaitHook, Send, Wait
 from copilot_balancer.proxy.incident import fault_answer, log_incident
 
@@ -74,7 +74,7 @@ class FastPathStream(HttpStream):
     _committed = False
     """Whether the client has been sent the head of an answer."""
     _heard_at = 0.0
-    """When the upstream was last heard of, or asked; monotonic seconds."""
+    """When the upstream was last heard of, or asked; seconds of `clock.steady`."""
     _reads: Callable[[bytes], None] | None = None
     """Our tap: reads each chunk of the streamed response as the upstream sent it."""
     _edits: Callable[[bytes], bytes | Iterable[bytes]] | None = None
@@ -98,7 +98,7 @@ class FastPathStream(HttpStream):
                 self.request_body_buf += event.data
                 return ()
         elif type(event) is ResponseData:
-            self._heard_at = time.monotonic()
+            self._heard_at = clock.steady()
             if self._fast and not self._paused and self.server_state == self.state_stream_response_body:
                 return self._passed(event.data)
         return itertools.chain(self.gathered(), self._handled(event)) if self._gathered else self._handled(event)

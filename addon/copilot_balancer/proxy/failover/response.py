@@ -12,7 +12,6 @@ Laws of this file:
    ``response`` hooks may edit it. True or a function: it is streamed, through the function; a refusal never is.
 """
 
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -33,6 +32,7 @@ from mitmproxy.proxy.layers.http._events import (
 )
 from mitmproxy.proxy.utils import ReceiveBuffer
 
+from copilot_balancer.proxy import clock
 from copilot_balancer.proxy.failover.fast_path import FastPathStream, Hearing
 from copilot_balancer.proxy.failover.hooks import Send, Watch
 
@@ -57,6 +57,10 @@ class Above(Hearing, Protocol):
 
     def retire(self, failed: Connection | tuple[str, int]) -> None:
         """Forget failed connections."""
+        ...
+
+    def used(self, connection: Connection) -> bool:
+        """A request goes out on it, or its response has ended. Returns whether it had served a request before."""
         ...
 
     def wake_in(self, delay: float) -> Iterator[commands.Command]:
@@ -86,7 +90,7 @@ class ResponseStream(FastPathStream):
     _held: bytearray
     """The beginning of a streamed answer that the client has not been sent yet."""
     _refused_at = 0.0
-    """When the head of a refusal came; monotonic seconds."""
+    """When the head of a refusal came; seconds of `clock.steady`."""
 
     def refused_in_stream(self, error: str | None) -> layer.CommandGenerator[None]:
         """A held answer is none: it opens with an error, or ended with this one before it began."""
@@ -107,7 +111,7 @@ class ResponseStream(FastPathStream):
             yield from self.send_response()
             self.server_state = self.state_errored  # what the upstream sent meanwhile concerns nobody
         elif self._refuses():
-            self._refused_at = time.monotonic()
+            self._refused_at = clock.steady()
             yield from self.above.wake_in(REFUSAL_SECONDS)
         elif self._asked.idle_timeout:
             yield from self.above.wake_in(self._asked.idle_timeout)
@@ -291,7 +295,7 @@ class ResponseStream(FastPathStream):
         return self._looked() if isinstance(event, Look) else super().entered(event)
 
     def _looked(self) -> layer.CommandGenerator[None]:
-        left = self.time_left(time.monotonic())
+        left = self.time_left(clock.steady())
         if left is None:
             return
         if left > 0:
@@ -303,7 +307,7 @@ class ResponseStream(FastPathStream):
 
     def _fallen_silent(self) -> layer.CommandGenerator[None]:
         yield SendHttp(RequestProtocolError(self.stream_id, "silent", ErrorCode.CANCEL), self.context.server)
-        message = f"the upstream was silent for {time.monotonic() - self._heard_at:.0f} s"
+        message = f"the upstream was silent for {clock.steady() - self._heard_at:.0f} s"
         yield from super().entered(ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR))
 
     def _is_silent(self) -> bool:

@@ -48,10 +48,17 @@ from mitmproxy.proxy.layers.websocket import WebsocketLayer
 from mitmproxy.proxy.utils import ReceiveBuffer
 from wsproto.events import CloseConnection
 
+from copilot_balancer.proxy import clock
 from copilot_balancer.proxy.failover.credentials import HiddenCredentials, outgoing
 from copilot_balancer.proxy.failover.hooks import FailoverChooseHook, FailoverJudgeHook, Refusal, Send, Watch
 from copilot_balancer.proxy.failover.response import ResponseStream
 from copilot_balancer.proxy.incident import fault_answer
+
+CLOSED = "server closed connection"
+"""mitmproxy's words for a connection that ended before any byte of a response (``Http1Client.read_headers``)."""
+
+DEAD_SECONDS = 30.0
+"""Within this time after a request such an end means that the connection was dead, and the request was not read."""
 
 COME_BACK = 1013
 """The WebSocket close code "try again later" (IANA's registry)."""
@@ -70,6 +77,10 @@ class FailoverStream(ResponseStream):
     """One request and its answer, over as many upstream attempts as the addon says."""
 
     hidden: HiddenCredentials
+    _reused = False
+    """Whether the request went out on a connection that had served another one before."""
+    _redialled = False
+    """Whether it was sent once more because such a connection was dead."""
 
     # --- entry -------------------------------------------------------------------------------------------------------
 
@@ -105,37 +116,42 @@ class FailoverStream(ResponseStream):
             if self.flow.response is not None:
                 yield from self._answer()
                 return False
-            assert send.host is not None
-            assert send.authorize is not None
-            request = outgoing(self.flow.request, send.host)
-            address = (request.host, request.port)
-            connection, err = yield GetHttpConnection(address, True, self.flow.server_conn.via)
-            if (yield from self.check_killed(True)):
-                if err is None:  # nobody else will use it when the client speaks HTTP/2
-                    yield SendHttp(RequestProtocolError(self.stream_id, "killed", ErrorCode.KILL), connection)
-                    self.above.retire(connection)
+            if not (yield from self._deliver(send)):
                 return False
-            if err is None:
-                self.context.server = self.flow.server_conn = connection
-                self.flow.response = send.authorize(request, connection)
-                if self.flow.response is not None:
-                    yield from self._answer()
-                else:
-                    yield from self._send(request, connection)
-                return False
+
+    def _deliver(self, send: Send) -> layer.CommandGenerator[bool]:
+        """Connect and send the request. Returns whether it failed, and is to be chosen for again."""
+        assert send.host is not None
+        assert send.authorize is not None
+        request = outgoing(self.flow.request, send.host)
+        address = (request.host, request.port)
+        connection, err = yield GetHttpConnection(address, True, self.flow.server_conn.via)
+        if (yield from self.check_killed(True)):
+            if err is None:  # nobody else will use it when the client speaks HTTP/2
+                yield SendHttp(RequestProtocolError(self.stream_id, "killed", ErrorCode.KILL), connection)
+                self.above.retire(connection)
+            return False
+        if err is not None:
             self.above.retire(address)
-            if not (yield from self._again(err, sent=False)):
-                return False
+            return (yield from self._again(err, sent=False))
+        self.context.server = self.flow.server_conn = connection
+        self.flow.response = send.authorize(request, connection)
+        if self.flow.response is not None:
+            yield from self._answer()
+        else:
+            yield from self._send(request, connection)
+        return False
 
     def _send(self, request: http.Request, connection: Connection) -> Iterator[commands.Command]:
         self._upstream = True
+        self._reused = self.above.used(connection)
         self.server_state = self.state_wait_for_response_headers
         content, trailers = self.flow.request.raw_content, self.flow.request.trailers
         yield SendHttp(RequestHeaders(self.stream_id, request, end_stream=not (content or trailers)), connection)
         if content:
             yield SendHttp(RequestData(self.stream_id, content), connection)
         yield SendHttp(RequestEndOfMessage(self.stream_id), connection)
-        self._heard_at = time.monotonic()
+        self._heard_at = clock.steady()
         if self._asked.first_byte_timeout:
             yield from self.above.wake_in(self._asked.first_byte_timeout)
 
@@ -145,6 +161,8 @@ class FailoverStream(ResponseStream):
         """Ask *again?* before a refusal that the client has not seen goes down."""
         response, watch = self.flow.response, self._watch
         assert response
+        if self._upstream:
+            self.above.used(self.context.server)
         if not self._committed and not self._client_left:
             error = self._judged_whole(response, watch) if self._upstream else None
             if error is not None:
@@ -253,6 +271,13 @@ class FailoverStream(ResponseStream):
             self.flow.response = None
             self.response_body_buf = ReceiveBuffer()
             self.above.retire(self.context.server)
+            soon = clock.steady() - self._heard_at <= DEAD_SECONDS
+            if self._reused and not self._redialled and soon and event.message == CLOSED:
+                # it was dead before the request went out: no account's fault, and none is asked
+                self._redialled = True
+                if (yield from self._deliver(self._asked)):
+                    yield from self.make_server_connection()
+                return
             if (yield from self._again(event.message, sent=True)):
                 yield from self.make_server_connection()
             return
@@ -270,7 +295,7 @@ class FailoverStream(ResponseStream):
     def _client_ended(self) -> Literal["client", "timeout"]:
         """Whether the client has left, or mitmproxy has closed its connection because nothing passed for too long."""
         closed_here = self.context.client.state is ConnectionState.CLOSED
-        silent = time.monotonic() - self._heard_at >= self.context.options.tcp_timeout - 1
+        silent = clock.steady() - self._heard_at >= self.context.options.tcp_timeout - 1
         return "timeout" if closed_here and self._upstream and silent else "client"
 
     def _blame(self, who: Literal["client", "upstream", "addon", "timeout"]) -> None:
