@@ -69,7 +69,7 @@ def _set_up(world: list[World]) -> Iterator[_Incidents]:
     try:
         with (
             patch("mitmproxy.proxy.layers.tls.ServerTLSLayer", FailingTunnel),
-            patch.object(clock, "steady", lambda: world[0].now),
+            patch.object(clock, "steady", lambda: world[0].now if world else 1000.0),
             patch.object(response, "BUFFER_LIMIT", BUFFER_LIMIT),
             patch.object(response, "HELD_BYTES", BUFFER_LIMIT),
         ):

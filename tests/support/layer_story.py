@@ -33,6 +33,8 @@ class Turn:
     stale: bool = False
     """The upstream closed the kept connection just when this was sent on it."""
     sent: bool = False
+    redialled: bool = False
+    """It was sent once more, on a new connection."""
     released: bool = False
     """The beginning of its stream was let go to the client."""
 

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from mitmproxy import ctx
 from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.connection import Client, Connection
+from mitmproxy.connection import Client, Connection, Server
 from mitmproxy.proxy import server
 from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
@@ -97,13 +97,19 @@ class ConnectTimeout:
     """The hooks of our addon that concern upstream connections.
 
     Args:
-        is_copilot: whether a host and port are ours to watch.
+        is_copilot: whether a host and port are Copilot's.
+        is_watched: whether they are that, or a parent proxy's.
 
     """
 
-    def __init__(self, is_copilot: Callable[[str, int], bool]) -> None:
+    def __init__(
+        self, is_copilot: Callable[[str, int], bool], is_watched: Callable[[str, int], bool] | None = None
+    ) -> None:
         dial_both_families()
         self._is_copilot = is_copilot
+        self._is_watched = is_watched or is_copilot
+        self._tunnels: weakref.WeakKeyDictionary[Client, list[Connection]] = weakref.WeakKeyDictionary()
+        """Connections to a parent proxy through which TLS has not begun."""
         self._tasks: weakref.WeakKeyDictionary[Connection, asyncio.Task[object]] = weakref.WeakKeyDictionary()
         """Who opens a connection and then reads it."""
         self._timers: weakref.WeakKeyDictionary[Connection, asyncio.TimerHandle] = weakref.WeakKeyDictionary()
@@ -111,8 +117,10 @@ class ConnectTimeout:
     async def server_connect(self, data: ServerConnectionHookData) -> None:
         """A connection is about to be opened, by the task that runs this hook."""
         task = asyncio.current_task()
-        if task is not None and data.server.address and self._is_copilot(*data.server.address[:2]):
+        if task is not None and data.server.address and self._is_watched(*data.server.address[:2]):
             self._tasks[data.server] = task
+            if not self._is_copilot(*data.server.address[:2]):
+                self._tunnels.setdefault(data.client, []).append(data.server)
             for handler in _handlers_of(data.client):
                 handler.max_conns[data.server.address] = _Unbound()  # the client's own limit on streams bounds them
             self._begin(data.server, "connection")
@@ -131,7 +139,15 @@ class ConnectTimeout:
         self._tasks.pop(data.server, None)
 
     def tls_start_server(self, tls: TlsData) -> None:
-        """Its TLS begins."""
+        """Its TLS begins: over HTTP/1.1, also through a parent proxy, where ``server_connect`` sees the parent only.
+
+        Over HTTP/2 mitmproxy never times out, and a graceful GOAWAY cuts running streams (mitmproxy 12.3.1).
+        """
+        conn = tls.conn
+        if isinstance(conn, Server) and conn.address and self._is_copilot(*conn.address[:2]):
+            conn.alpn_offers = [b"http/1.1"]
+            if conn.via is not None and conn not in self._tasks and (outer := self._outer(tls.context.client)):
+                self._tasks[conn] = outer
         self._begin(tls.conn, "TLS")
 
     def tls_established_server(self, tls: TlsData) -> None:
@@ -149,6 +165,11 @@ class ConnectTimeout:
         for handler in _handlers_of(data.client):
             if (forgotten := handler.transports.pop(data.server, None)) is not None:
                 forgotten.writer.close()
+
+    def _outer(self, client: Client) -> asyncio.Task[object] | None:
+        """The task of the newest connection to a parent proxy through which no TLS of an upstream has begun."""
+        waiting = self._tunnels.get(client, [])
+        return self._tasks.get(waiting.pop()) if waiting else None
 
     def _begin(self, connection: Connection, what: str) -> None:
         task = self._tasks.get(connection)

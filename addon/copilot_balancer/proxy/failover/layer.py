@@ -144,7 +144,7 @@ class FailoverLayer(HttpLayer):
                 self.retired.add(connection)
                 if connection is self.context.server:
                     self.context.server = Server(address=connection.address, sni=connection.sni)
-                    self.context.server.tls = connection.tls
+                    self.context.server.tls, self.context.server.via = connection.tls, connection.via
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         """As mitmproxy's, but for our own wake-ups and for connections that were retired."""
