@@ -37,10 +37,12 @@ from copilot_balancer import config
 from copilot_balancer.copilot.hosts import plain_host
 from copilot_balancer.copilot.protocol import error_body
 from copilot_balancer.errors import BalancerError, InvalidInput
+from copilot_balancer.github.parent_proxy import WayOut
+from copilot_balancer.proxy import network
 from copilot_balancer.proxy.commands import Commands
 from copilot_balancer.proxy.completion import ended, frames_after
 from copilot_balancer.proxy.exchange import Exchange
-from copilot_balancer.proxy.failover import dispatch
+from copilot_balancer.proxy.failover import dispatch, parent_tunnel
 from copilot_balancer.proxy.failover.connect_timeout import ConnectTimeout
 from copilot_balancer.proxy.failover.hooks import Refusal, Send, Wait
 from copilot_balancer.proxy.failover.layer import FailoverLayer
@@ -91,7 +93,9 @@ class CopilotBalancer:
         """None until the first `configure`; and then what requests share."""
         self._commands = Commands(lambda: self.live, self.upkeep.store, self._this_proxy)
         self._door = ClientAccess(lambda: self.live.settings if self.live else None)
-        self._upstreams = upstreams = ConnectTimeout(self._is_copilot)
+        self._way = WayOut()
+        parent_tunnel.take_place()
+        self._upstreams = upstreams = ConnectTimeout(self._is_copilot, self._is_watched)
         # their hooks are ours: an addon inside the addon would be looked at for each hook of each request
         self.client_connected = self._door.client_connected
         self.server_connected = upstreams.server_connected
@@ -148,7 +152,18 @@ class CopilotBalancer:
             self._check_remote(ctx.options.listen_host)
         if not ctx.options.validate_inbound_headers:
             raise InvalidInput("validate_inbound_headers must stay on: without it requests can be smuggled")
+        self._find_the_way_out(loaded.settings)
         self._switch_off(credential_guard.unsafe_options(ctx.options))
+
+    def _find_the_way_out(self, settings: config.Settings) -> None:
+        """Which parent proxy and CAs connections use, mitmproxy's and our own."""
+        way = network.way_of(settings, ctx.options, os.environ)
+        if way.warning and way.warning != self._way.warning:
+            logger.warning("copilot: %s", way.warning)
+        if way.parent and way.parent != self._way.parent:
+            logger.info("copilot: connections go through the parent proxy %s (%s)", way.parent.url, way.source)
+        self._way = way
+        network.use(way, ctx.options, self.where.state)
 
     def _switch_off(self, reason: str | None) -> None:
         """Use no account while there is a reason; at start-up the ERROR ends mitmproxy."""
@@ -231,6 +246,8 @@ class CopilotBalancer:
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """Take the proxy user and password, if any, out of the CONNECT; the name says which fence or account."""
+        if flow.response is None and network.takes_the_parent(self._way, flow.client_conn, flow.request):
+            flow.response = network.connected()
         told = flow.request.headers.pop("proxy-authorization", "")
         if not told or getattr(ctx.options, "proxyauth", None):
             return
@@ -241,7 +258,9 @@ class CopilotBalancer:
 
     def http_connect_error(self, flow: http.HTTPFlow) -> None:
         """The Copilot host itself could not be reached: say so in JSON, not in HTML."""
-        if self._is_copilot(flow.request.host, flow.request.port) and flow.response:
+        if flow.response is None or flow.response.status_code != 502:
+            return  # a 407 as mitmproxy says it
+        if self._is_copilot(flow.request.host, flow.request.port):
             message = f"copilot-balancer: {flow.request.host} cannot be reached from here"
             flow.response.content = error_body("", message=message, code="bad_gateway", kind="proxy_error")
             flow.response.headers["content-type"] = "application/json"
@@ -252,6 +271,9 @@ class CopilotBalancer:
         if nextlayer.layer or not context.server.address or isinstance(context.client.proxy_mode, ReverseMode):
             return
         try:
+            if (tunnel := network.tunnel(self._way, context)) is not None:
+                nextlayer.layer = tunnel
+                return
             self._choose_layer(nextlayer, *context.server.address[:2])
         except Exception as error:  # noqa: BLE001 - mitmproxy would go on without us
             log_incident("the choice of a layer", error)
@@ -292,6 +314,10 @@ class CopilotBalancer:
 
     def _is_copilot(self, host: str, port: int) -> bool:
         return self.live is not None and port == 443 and plain_host(host) in self.live.hosts
+
+    def _is_watched(self, host: str, port: int) -> bool:
+        parent = self._way.parent
+        return self._is_copilot(host, port) or (parent is not None and parent.address == (host, port))
 
     # --- requests ----------------------------------------------------------------------------------------------------
 

@@ -217,11 +217,15 @@ class SelectionTap(ResponseTap):
         self._learn: Callable[[object], None] | None = learn
         self._body = bytearray()
 
-    def __call__(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> None:
         """Collect the next chunk."""
         if len(self._body) <= DOCUMENT_LIMIT:
             self._body.extend(data)
-        return data
+
+    @property
+    def refused(self) -> bool:
+        """Whether it is one is known at its end (`whole`)."""
+        return False
 
     @property
     def watched(self) -> bool:

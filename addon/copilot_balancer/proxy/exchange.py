@@ -31,7 +31,7 @@ from copilot_balancer.proxy.incident import log_incident
 from copilot_balancer.proxy.local_responses import QUOTA_STATUS, own_answer, refusal_of
 from copilot_balancer.proxy.models_endpoint import home_attempt
 from copilot_balancer.proxy.request_body import RequestBody, by_name
-from copilot_balancer.proxy.response_tap import ResponseTap, beginning, is_stream
+from copilot_balancer.proxy.response_tap import ResponseTap, beginning, goes_in_chunks, is_stream
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.proxy.steps import Again, Answer, Outgoing, PassOn, Upstream, attempted
 from copilot_balancer.proxy.websocket import declines
@@ -304,28 +304,29 @@ class Exchange:
         if response is None or self.local:
             return
         if upstream is None:
-            response.stream = is_stream(response) or self.kind is Kind.OTHER
+            response.stream = response.stream or goes_in_chunks(response)
             return
         response.headers.fields = tuple(f for f in response.headers.fields if f[0].lower() != b"set-cookie")
         if response.status_code >= 400:
             return
         served = partial(self._serves, upstream, response)
-        if self.kind is not Kind.HOME and response.status_code != 101:
-            if self.kind is Kind.SELECTION:
-                passing: ResponseTap = SelectionTap(response, served, partial(self._selected, upstream))
-            else:
-                passing = ResponseTap(response, self.body.api, self.live.keep_bodies, served)
-            self.passing = passing
-            response.stream = passing
-            if passing.watched:
-                upstream.send.watch = passing
-            else:
-                passing.released()
+        if self.kind is Kind.SELECTION:
+            learn = partial(self._selected, upstream)
+            self.passing = upstream.send.watch = SelectionTap(response, served, learn)
+            response.stream = response.stream or True  # held, its session token would stand in the flow
+        elif self.kind is Kind.BALANCED and response.status_code != 101:
+            self.passing = upstream.send.watch = ResponseTap(
+                response, self.body.api, self.live.keep_bodies, served, self._redact
+            )
+            response.stream = response.stream or goes_in_chunks(response)
         else:
             served()
         requests.put_headers(
             response, upstream.account.label, self._attempts(), model=self.body.other_model, moved=self.body.left_out
         )
+
+    def _redact(self, response: http.Response) -> None:
+        credential_guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
 
     def _attempts(self) -> int:
         """How often the request was sent, the one under way included."""
@@ -370,8 +371,11 @@ class Exchange:
         upstream, response = self.upstream, self.flow.response
         if upstream is None:
             return PassOn() if refusal.error is None else replace(self._no_answer(refusal.error), note=self.note)
+        if refusal.local:
+            why = f"this machine cannot connect: {printable(refusal.error or '')}"
+            return self._own(503, "proxy_overloaded", why)
         if response is not None:
-            credential_guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
+            self._redact(response)
         outcome = self._outcome(refusal, response)
         in_stream = response is not None and response.status_code < 400
         self.answers.append(None if in_stream else response)
@@ -393,8 +397,11 @@ class Exchange:
             return Again(following)
         if (other := await self._other_session(following)) is not None:
             return Again(other)
-        if in_stream and following.give in (None, number):
-            return PassOn(following.why)  # what came reaches the client as it is, and so does the rest of the stream
+        if response is not None and in_stream and is_stream(response) and following.give in (None, number):
+            # what came reaches the client as it is, and so does the rest of the stream
+            response.headers.pop("x-copilot-account", None)
+            requests.put_headers(response, None, len(self.tries), refused_by=upstream.account.label)
+            return PassOn(f"{following.why}; the answer is {upstream.account.label}'s")
         return self._nobody(following)
 
     def _home_refused(self, upstream: Upstream, outcome: Outcome, error: str | None) -> Again | Answer | PassOn:
