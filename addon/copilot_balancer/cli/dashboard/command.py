@@ -32,7 +32,9 @@ def dashboard(env: Env, light: bool | None) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("textual", "rich"):
             raise
-        raise InvalidInput(f"the dashboard needs Textual: {shlex.quote(sys.executable)} -m pip install textual") from None
+        raise InvalidInput(
+            f"the dashboard needs Textual: {shlex.quote(sys.executable)} -m pip install textual"
+        ) from None
     if not _screen():
         raise InvalidInput("the dashboard needs a terminal; for pipes there is `copilot-balancer status`")
     if light is None:
