@@ -33,7 +33,7 @@ python=${PYTHON:-python3}
 WORK=$tmp "$tmp/venv/bin/python" - <<'EOF'
 import os, re, signal, subprocess, sys, threading, time
 
-signal.alarm(120)
+signal.alarm(300)
 work = os.environ["WORK"]
 SCRIPT = """
 class Addon:
@@ -62,7 +62,8 @@ def start(kind, *values):
     while process.poll() is None and time.monotonic() < until and not any("listening" in line for line in said):
         time.sleep(0.1)
     try:
-        code = process.wait(3)
+        time.sleep(3)
+        code = process.wait(60 if any("exiting" in line or "rror" in line for line in said) else 0.1)
     except subprocess.TimeoutExpired:
         code = None
         process.terminate()

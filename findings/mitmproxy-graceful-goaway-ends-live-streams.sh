@@ -104,7 +104,7 @@ async def ask(port, proxy=None):
 
 
 async def main():
-    signal.alarm(60)
+    signal.alarm(300)
     server = await asyncio.start_server(upstream, "127.0.0.1", 0, ssl=certificate())
     port = server.sockets[0].getsockname()[1]
     seen = Seen()

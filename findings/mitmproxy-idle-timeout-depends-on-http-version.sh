@@ -129,7 +129,7 @@ async def one(port, http2, ping):
 
 
 async def main():
-    signal.alarm(90)
+    signal.alarm(300)
     server = await asyncio.start_server(upstream, "127.0.0.1", 0, ssl=certificate())
     port = server.sockets[0].getsockname()[1]
     ends = [await one(port, http2, ping) for http2 in (False, True) for ping in (1, 0)]

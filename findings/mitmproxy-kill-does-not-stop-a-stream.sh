@@ -33,7 +33,7 @@ from mitmproxy.tools.dump import DumpMaster
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
-signal.alarm(60)
+signal.alarm(300)
 
 
 class Killer:

@@ -71,7 +71,7 @@ async def upstream(reader, writer):
 
 
 async def main():
-    signal.alarm(60)
+    signal.alarm(300)
     caller = Caller()
     master = DumpMaster(Options(listen_host="127.0.0.1", listen_port=0, confdir=os.environ["WORK"]),
                         with_termlog=False, with_dumper=False)

@@ -2,14 +2,17 @@
 
 import json
 import os
+import sys
 from pathlib import Path
+from threading import Barrier
 
+import click
 import pyperclip
 import pytest
 from hypothesis import given, strategies
 
 from copilot_balancer.cli import env as terminal
-from copilot_balancer.cli.env import Env, note, show_facts, show_json, show_table
+from copilot_balancer.cli.env import Env, ask_all, note, show_facts, show_json, show_table
 from copilot_balancer.text import bar, day, folded, iso, wrapped
 
 COMMAND = "`copilot-balancer terms accept`"
@@ -140,6 +143,50 @@ def test_settings(tmp_path):
 
     assert env.settings().settings.fence == "one"
     assert env.settings(with_project=True).settings.fence == "two"
+
+
+def test_ask_all():
+    """All are asked at the same time, answers come in the order of the questions, and an error is raised at the end."""
+    together = Barrier(3)
+
+    def ask(number):
+        together.wait(10)
+        return number * 2
+
+    assert ask_all([1, 2, 3], str, ask) == [2, 4, 6]
+    assert ask_all([], str, ask) == []
+    with pytest.raises(ZeroDivisionError):
+        ask_all([1, 0], str, lambda number: 1 / number)
+
+
+def test_ask_all_shows_what_it_waits_for(monkeypatch, capsys):
+    """At a terminal stderr says who has not answered yet, and is empty in the end; in a pipe it stays empty."""
+    ask_all(["work"], str, len)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(terminal.sys, "stderr", Tty(sys.stderr))
+    ask_all(["work", "acme"], str, len)
+    shown = capsys.readouterr().err
+    assert "asking work, acme ..." in shown
+    assert click.unstyle(shown.rpartition("\r")[2]).replace("\x1b[K", "") == ""
+
+
+class Tty:
+    """A stream that says that it is a terminal."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def isatty(self):
+        return True
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
+def test_a_table_with_colours(capsys):
+    """A colour takes no place in a column."""
+    show_table(("A", "B"), [(click.style("x", fg="red"), "y"), ("zz", "y")])
+    assert click.unstyle(capsys.readouterr().out) == "A   B\nx   y\nzz  y\n"
 
 
 # ── clipboard ────────────────────────────────────────────────────────────────────────────────────────────────────────

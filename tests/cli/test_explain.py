@@ -13,6 +13,7 @@ from copilot_balancer.copilot.conversation import conversation_of
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.ranking import STRATEGIES, Strategy
+from copilot_balancer.rules.state import AccountState, Memory, ModelFact
 from copilot_balancer.rules.types import SERVED, Attempt, Policy, PoolRequest, Route
 from copilot_balancer.store.decision_log import DecisionLog, Recorder
 from copilot_balancer.views.explanation import PARTS, TERMS, explain_text, explained
@@ -87,9 +88,22 @@ def test_explain(cli):
         "  work  rests after a rate limit, free again in 10 min\n"
     )
     assert result.stderr == (
-        "note: this is what was written down 12 s ago; what a proxy serves at this\n"
-        "      moment, and options that it was given with --set, are not seen here\n"
+        "note: this uses what was stored 12 s ago; what a proxy serves at this moment,\n"
+        "      and options that it was given with --set, are not seen here\n"
     )
+
+
+def test_explain_what_nobody_knows(cli):
+    """A model that is on no account's list, and a fence without an account, are told with the nearest name."""
+    [work, *_] = cli.decisions.accounts
+    models = {"gpt-5": ModelFact(True, cli.now + 99, cli.now)}
+    cli.env.store.merge_memory(
+        Memory({work.id: AccountState(credential=work.fingerprint, listed_at=cli.now, models=models)})
+    )
+    told = " ".join(cli.run("explain", "gpt-9", "--fence", "defualt", exit_code=1).stderr.split())
+    assert "gpt-9 is on no account's list (did you mean gpt-5?)" in told
+    assert "no account is in the fence defualt (did you mean default?)" in told
+    assert "no account's list" not in cli.run("explain", "gpt-5").stderr
 
 
 def test_explain_when_nobody_can(cli):
@@ -152,7 +166,7 @@ def test_explain_before_any_proxy_ran(cli):
     cli.env.store.state_path.unlink(missing_ok=True)
     result = cli.run("explain", "gpt-5")
     assert "gpt-5 goes to work: first by hybrid." in result.stdout
-    assert "nothing was written down yet" in " ".join(result.stderr.split())
+    assert "nothing is stored about the accounts yet" in " ".join(result.stderr.split())
 
 
 def test_explain_without_accounts(tmp_path, monkeypatch):

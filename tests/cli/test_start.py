@@ -80,7 +80,7 @@ def test_a_dead_login(cli):
 def test_without_a_login(cli):
     """Where no program holds a login, the placeholder is none, and the user logs in with a code."""
     opencode_login(cli, PLACEHOLDER)
-    cli.logins["github.com"] = FakeLogin(FakeAccount("x"), token("Work"), 0, device_code="dc")
+    cli.logins["github.com"] = FakeLogin(FakeAccount("x"), token("Work"), device_code="CanaryDeviceCode" * 3)
     result = cli.run("start", typed="y\n", at_terminal=True)
     assert "Found a login" not in result.stderr
     assert "Type  ABCD-1234" in result.stderr
@@ -108,7 +108,7 @@ def test_with_a_client(cli):
 
 def test_interrupted(cli):
     """An interrupt while the code is shown stores nothing."""
-    cli.logins["github.com"] = FakeLogin(FakeAccount("x"), token("Work"), 3, device_code="dc")
+    cli.logins["github.com"] = FakeLogin(FakeAccount("x"), token("Work"), device_code="CanaryDeviceCode" * 3)
 
     def interrupt(_seconds):
         raise KeyboardInterrupt

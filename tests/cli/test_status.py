@@ -150,7 +150,7 @@ def test_no_account(tmp_path, monkeypatch):
     monkeypatch.setitem(program.commands, "status", status)
     cli = CommandLine(tmp_path)
     told = cli.run("status", exit_code=1).stdout
-    assert "No account is stored yet. To log in: copilot-balancer accounts add\n" in told
+    assert "No account is stored yet. To add one: copilot-balancer start\n" in told
     assert "note: no proxy runs: `copilot-balancer run` starts one\n" in told
     assert json.loads(cli.run("status", "--json", exit_code=1).stdout)["accounts"] == []
     assert not (tmp_path / "ours").exists()

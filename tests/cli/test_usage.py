@@ -114,7 +114,7 @@ def test_without_accounts(tmp_path):
     """Without an account it is said how to get one."""
     cli = CommandLine(tmp_path)
 
-    assert "To log in: copilot-balancer accounts add" in cli.run("usage").stdout
+    assert "To add one: copilot-balancer start" in cli.run("usage").stdout
     assert cli.run("usage", "--json").stdout == "[]\n"
 
 
@@ -124,5 +124,5 @@ def test_memory_that_cannot_be_written(cli, monkeypatch):
 
     result = cli.run("usage")
 
-    assert "what was learnt is forgotten: locked" in result.stderr
+    assert "the answers were not stored: locked" in result.stderr
     assert "68 %" in result.stdout

@@ -22,6 +22,7 @@ from copilot_balancer.rules.accounts import Decisions, RouteTable
 from copilot_balancer.store.folder import make
 from copilot_balancer.store.running_proxies import RunningProxy, read_live
 from copilot_balancer.text import printable, wrapped
+from copilot_balancer.views.overview import look
 
 DECIDED = "decided"
 """The origin of what was set by a command or in the dashboard; it is stored in accounts.json."""
@@ -86,6 +87,11 @@ def show_command(env: Env, as_json: bool) -> None:
     show_facts({CONFIG_FILE: str(env.paths.config / CONFIG_FILE), PROJECT_FILE: str(env.folder() / PROJECT_FILE)})
     if any(values[-1].source == DECIDED for values in found.values()):
         click.echo("\nTo undo a decision: `copilot-balancer strategy --reset`, `copilot-balancer routes reset`")
+    for sentence in (
+        look(env.paths, env.now(), env.folder(), decisions=decisions).warnings if decisions.accounts else ()
+    ):
+        if sentence not in loaded.warnings:
+            note(sentence)
     for proxy in _proxies(env):
         if proxy.strategy not in ("", found["strategy"][-1].value):
             where = printable(", ".join(proxy.listening), 200)

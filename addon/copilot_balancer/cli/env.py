@@ -16,6 +16,7 @@ import sys
 import time
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
@@ -102,6 +103,30 @@ port_option = click.option(
 def show_json(value: object) -> None:
     """Print `value` as JSON."""
     click.echo(json.dumps(value, indent=2))
+
+
+def ask_all[T, R](items: Sequence[T], name: Callable[[T], str], ask: Callable[[T], R]) -> list[R]:
+    """`ask` of each item, all at the same time in threads; the results in the order of `items`.
+
+    At a terminal stderr shows which are still awaited. An exception of `ask` is raised when all are done.
+    """
+    if not items:
+        return []
+    waiting = [name(item) for item in items]
+    shows = sys.stderr.isatty()
+
+    def show() -> None:
+        if shows:
+            told = f"asking {', '.join(waiting)} ..." if waiting else ""
+            click.echo(f"\r\x1b[K{told[: shutil.get_terminal_size().columns - 1]}", nl=False, err=True)
+
+    with ThreadPoolExecutor(len(items)) as threads:
+        show()
+        futures = {threads.submit(ask, item): name(item) for item in items}
+        for done in as_completed(futures):
+            waiting.remove(futures[done])
+            show()
+    return [future.result() for future in futures]
 
 
 def coloured(text: str, colour: str | None) -> str:

@@ -4,8 +4,8 @@ means, and whether a recorded decision would be made again.
 Laws of this file:
 
 1. What is explained comes from the proxy's own function (``Pool.explain``); nothing is decided here.
-2. `explain` sees what was last written down, and says how old that is; nothing is changed by asking.
-3. Exit code 0: somebody can serve, or everything came out the same; 1: not; 2: the call itself is wrong.
+2. `explain` reads what was last stored, and says how old that is; nothing is changed by it.
+3. Exit code 0: some account can serve, or the replay is the same; 1: not; 2: the call itself is wrong.
 4. Names that come from requests and foreign files are printed without what could break a terminal.
 """
 
@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from copilot_balancer import __version__, config
+from copilot_balancer.cli.completion import fences, models
 from copilot_balancer.cli.env import Env, json_option, note, pass_world, show_json
 from copilot_balancer.copilot.conversation import conversation_of
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules.accounts import normalise_label
 from copilot_balancer.rules.classify import classify
+from copilot_balancer.rules.names import known_models, unknown_fence, unknown_model, unknown_names
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.state import restored
 from copilot_balancer.rules.types import Nobody
@@ -40,16 +42,19 @@ _SHOWN_PARTS = 8
 
 
 @click.command()
-@click.argument("model")
-@click.option("--conversation", metavar="ID", help="The client's own id of a conversation, like opencode's ses_...")
-@click.option("--fence", metavar="NAME", help="As a request of this fence.")
+@click.argument("model", shell_complete=models)
+@click.option("--conversation", metavar="ID", help="The client's id of a conversation, like opencode's ses_...")
+@click.option("--fence", metavar="NAME", shell_complete=fences, help="As a request in this fence.")
 @json_option
 @pass_world
 @click.pass_context
 def explain(
     context: click.Context, env: Env, model: str, *, conversation: str | None, fence: str | None, as_json: bool
 ) -> None:
-    """Say which account would serve MODEL now, and why. Exit code 1: nobody can."""
+    """Show which account would serve MODEL now, and why.
+
+    Exit code 1: no account can.
+    """
     now = env.now()
     loaded = env.settings(with_project=True)
     for warning in loaded.warnings:
@@ -57,15 +62,22 @@ def explain(
     store = env.store
     decisions = store.read_decisions()
     pool = Pool(config.policy(loaded.settings, decisions), decisions, now)
-    pool.remember(restored(store.read_memory(), now), now)
+    memory = restored(store.read_memory(), now)
+    pool.remember(memory, now)
     name = conversation_of({"x-session-id": conversation}, None) if conversation else None
-    explanation = pool.explain(model, name, now, None if fence is None else normalise_label(fence))
+    chosen = None if fence is None else normalise_label(fence)
+    explanation = pool.explain(model, name, now, chosen)
     written = _written(store.state_path)
     if as_json:
         show_json({**explained(explanation, now), "state_written_at": None if written is None else iso(written)})
     else:
         click.echo(explain_text(explanation, now))
         _say_how_old(written, now)
+    listed = known_models(memory, decisions)
+    unknown = [unknown_model(model, listed), unknown_fence(chosen, decisions) if chosen else None]
+    for sentence in (*unknown, *unknown_names(config.policy(loaded.settings, decisions), decisions, listed)):
+        if sentence:
+            note(sentence)
     context.exit(int(isinstance(explanation.decision, Nobody)))
 
 
@@ -79,11 +91,11 @@ def _written(path: Path) -> float | None:
 
 def _say_how_old(written: float | None, now: float) -> None:
     if written is None:
-        note("nothing was written down yet, so this knows your decisions and settings alone")
+        note("nothing is stored about the accounts yet: this uses your decisions and settings only")
         return
     note(
-        f"this is what was written down {duration(max(now - written, 0.0))} ago; what a proxy serves at this moment, "
-        "and options that it was given with --set, are not seen here"
+        f"this uses what was stored {duration(max(now - written, 0.0))} ago; what a proxy serves at this moment, and "
+        "options that it was given with --set, are not seen here"
     )
 
 
@@ -130,9 +142,9 @@ def explain_answer(env: Env, *, bound: bool, as_json: bool) -> None:
 @pass_world
 @click.pass_context
 def replay_command(context: click.Context, env: Env, file: Path | None, as_json: bool) -> None:
-    """Run the recorded decisions again and compare each.
+    """Run the recorded decisions again and compare them.
 
-    The proxy records them while copilot_record_decisions is on. FILE is by default the newest of its two files.
+    The proxy records them while copilot_record_decisions is on. FILE is by default the newer of its two files.
     """
     # every other command would start later for what these know of the pool's nouns
     from copilot_balancer.store.decision_log import DecisionLog  # noqa: PLC0415

@@ -76,6 +76,7 @@ def _runs(tool: str) -> Callable[..., None]:
         env.store.read_decisions()
         config.load(env.paths.config, env.folder(), _overrides(extra))
         _must_be_free(env, authority, port)
+        authority.prepare()
         authority.create()
         if tool != "mitmproxy":
             click.echo(

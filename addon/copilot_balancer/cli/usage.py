@@ -1,17 +1,17 @@
-"""``copilot-balancer usage``: what is left of each account's quota, asked for now.
+"""``copilot-balancer usage``: what is left of each account's quota, requested now.
 
 Laws of this file:
 
-1. GitHub is asked only because the user asks, once for each account; what it says goes into the memory.
-2. An account that cannot be told about says why, in its place; the others are shown all the same. Where GitHub does
-   not tell, what the proxy last saw in answers is shown with its age.
+1. GitHub is asked only by this command, once for each account, all at the same time; the answers are stored.
+2. An account for which GitHub gives no answer shows the reason in its place; the others are shown all the same. Then
+   what the proxy last saw in responses is shown with its age.
 """
 
 from dataclasses import dataclass, replace
 
 import click
 
-from copilot_balancer.cli.env import Env, json_option, note, pass_world, show_json
+from copilot_balancer.cli.env import Env, ask_all, json_option, note, pass_world, show_json
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.errors import StoreError, UpstreamError
 from copilot_balancer.github.api import Usage
@@ -45,15 +45,18 @@ class _Told:
 @pass_world
 @click.pass_context
 def usage(context: click.Context, env: Env, as_json: bool) -> None:
-    """Ask GitHub what is left of each account's quota. Exit code 1: it told about no account."""
+    """Ask GitHub what is left of each account's quota.
+
+    Exit code 1: no account got an answer.
+    """
     accounts = env.store.read_decisions().accounts
     memory = restored(env.store.read_memory(), env.now())
-    told = _with_spending(env, [_ask(env, account, memory) for account in accounts])
+    told = _with_spending(env, ask_all(accounts, lambda one: one.label, lambda one: _ask(env, one, memory)))
     _remember(env, told)
     if as_json:
         show_json([_row(one) for one in told])
     elif not told:
-        click.echo("No account is stored yet. To log in: copilot-balancer accounts add")
+        click.echo("No account is stored yet. To add one: copilot-balancer start")
     else:
         click.echo("\n\n".join(_text(one) for one in told))
     context.exit(int(bool(told) and all(one.usage is None for one in told)))
@@ -107,7 +110,7 @@ def _remember(env: Env, told: list[_Told]) -> None:
     try:
         env.store.merge_memory(Memory(states))
     except StoreError as error:
-        note(f"what was learnt is forgotten: {error}")
+        note(f"the answers were not stored: {error}")
 
 
 def _text(told: _Told) -> str:

@@ -53,6 +53,7 @@ from copilot_balancer.proxy.inspect import contentview
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.proxy.sync import Sync
 from copilot_balancer.proxy.websocket import WebSocketFrames
+from copilot_balancer.rules.names import known_models, unknown_names
 from copilot_balancer.store.running_proxies import RunningProxy
 from copilot_balancer.store.store import Paths, paths
 from copilot_balancer.text import printable
@@ -230,6 +231,9 @@ class CopilotBalancer:
             )
         if not decisions.balancing and decisions.home:
             logger.warning("copilot: balancing is off: %s serves everything", decisions.home.label)
+        models = known_models(self.live.pool.memory(self.live.now()), decisions)
+        for sentence in unknown_names(config.policy(self.live.settings, decisions), decisions, models):
+            logger.warning("copilot: %s", sentence)
 
     def _this_proxy(self) -> RunningProxy:
         assert self.live is not None

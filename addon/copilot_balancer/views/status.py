@@ -153,7 +153,7 @@ def headline(seen: Overview) -> str:
     """How many accounts can serve, and who is asked, in a sentence."""
     accounts, home = seen.pool.accounts, seen.decisions.home
     if not accounts or home is None:
-        return "No account is stored yet. To log in: copilot-balancer accounts add"
+        return "No account is stored yet. To add one: copilot-balancer start"
     able = sum(view.why_not is None for view in accounts)
     can = f"{able} of {len(accounts)} account{'' if len(accounts) == 1 else 's'} can serve now"
     if not seen.pool.balancing:

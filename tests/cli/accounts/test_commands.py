@@ -30,7 +30,7 @@ def three(cli):
 
 def test_empty_list(cli):
     """Without an account it is said how to get one."""
-    assert "To log in: copilot-balancer accounts add" in cli.run("accounts", "list").stdout
+    assert "To add one: copilot-balancer start" in cli.run("accounts", "list").stdout
     assert cli.run("accounts", "list", "--json").stdout == "[]\n"
     assert cli.run("balancing", "off").stderr == ""
 

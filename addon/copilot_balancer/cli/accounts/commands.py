@@ -56,7 +56,7 @@ def list_command(env: Env, as_json: bool = False) -> None:
         show_json([row(account, decisions) for account in decisions.accounts])
         return
     if not decisions.accounts:
-        click.echo("No account is stored yet. To log in: copilot-balancer accounts add")
+        click.echo("No account is stored yet. To add one: copilot-balancer start")
         return
     head = ("  LABEL", "LOGIN", "HOST", "API", "PLAN", "FENCE", "STATE")
     show_table(head, [_cells(account, decisions) for account in decisions.accounts])

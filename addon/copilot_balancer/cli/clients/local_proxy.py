@@ -99,11 +99,13 @@ class Authority:
         """Make the folder and in it a CA "copilot-balancer on HOST", unless there is one.
 
         Raises:
-            BalancerError: they cannot be made, or other users can access the folder.
+            BalancerError: they cannot be made, or other users can access a folder without a certificate.
 
         """
+        if self.certificate.is_file():
+            return
         self.prepare()
-        if self.certificate.is_file() or self.key.exists():
+        if self.key.exists():
             return
         with tempfile.TemporaryDirectory(dir=self.folder.parent, ignore_cleanup_errors=True) as beside:
             name = f"copilot-balancer on {socket.gethostname()}"[:_LONGEST_NAME]
@@ -310,6 +312,7 @@ def start(
         BalancerError: it ended, or was not ready in time; with its last message and the path of its log.
 
     """
+    authority.prepare()
     authority.create()
     arguments = command("mitmdump", authority, 0, extra)
     log = _new_log(logs)
