@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from copilot_balancer.fake.answers import Ok, limited
+from copilot_balancer.fake.answers import limited
 from end_to_end.test_http2 import Http2
 from support.parent_proxies import parent_proxy
-from support.proxies import WORK, an_account, until
+from support.proxies import WORK, until
 
 SECRET = "parent-canary-0007"
 WAYS = {
@@ -30,7 +30,6 @@ def test_failover_behind_a_parent(start, fake, way, strategy):
         got = proxy.post()
         assert (got.status_code, got.headers["x-copilot-attempts"]) == (200, "2"), proxy.log
         assert set(parent.hosts) == {"api.githubcopilot.com"}
-        proxy.store.edit_decisions(lambda decisions: decisions)
         if strategy == "lazy":
             client = Http2(proxy)
             with contextlib.closing(client.tls):
@@ -39,7 +38,7 @@ def test_failover_behind_a_parent(start, fake, way, strategy):
                 assert {client.statuses[stream] for stream in streams} == {b"200"}
         assert "Traceback" not in proxy.log
         assert "crashed" not in proxy.log
-    assert len(parent.asked) >= 1
+        proxy.stop()
 
 
 def test_a_password(start, fake):
@@ -59,15 +58,17 @@ def test_a_password(start, fake):
 
 
 def test_a_parent_that_never_answers(start, fake):
-    """It is given up after ten seconds, with an answer and a line."""
+    """It is given up after ten seconds, once, with an answer and a line: no account is to blame."""
     with parent_proxy(fake.port, mute=True) as parent:
         proxy = start("--set", f"copilot_upstream_proxy={parent.url}", "--set", "connection_strategy=lazy")
         began = time.monotonic()
         got = proxy.post()
-        assert got.status_code == 502
+        assert got.status_code == 503
+        assert len(parent.asked) == 1
         assert "did not answer CONNECT within 10 s" in got.text
         assert time.monotonic() - began < 60
         until(proxy.lines, "the line")
+        proxy.stop()
 
 
 def test_no_proxy_and_our_own_address(start, fake):
@@ -76,16 +77,8 @@ def test_no_proxy_and_our_own_address(start, fake):
         proxy = start(env={"HTTPS_PROXY": parent.url, "NO_PROXY": "githubcopilot.com"})
         assert proxy.post().status_code == 200
         assert parent.asked == []
-
-
-def test_our_questions_to_github(start, fake):
-    """The exchange of a token goes through the same parent."""
-    with parent_proxy(fake.port) as parent:
-        account = an_account("work", WORK, 1, credential="exchange")
-        proxy = start("--set", f"copilot_upstream_proxy={parent.url}", accounts=(account,), env={"FAKE_GITHUB": "real"})
-        fake.accounts[WORK].default = Ok()
-        assert proxy.post().status_code == 200, proxy.log
-        assert "api.githubcopilot.com" in parent.hosts
+    proxy = start("--set", "copilot_upstream_proxy=none", env={"HTTPS_PROXY": "http://127.0.0.1:1"})
+    assert proxy.post().status_code == 200
 
 
 @pytest.mark.parametrize(

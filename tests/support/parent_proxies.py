@@ -35,7 +35,7 @@ def _relay(source: socket.socket, target: socket.socket) -> None:
 
 def _serve(parent: Parent, client: socket.socket, target: int, needs: bytes | None, mute: bool) -> None:
     head = b""
-    with contextlib.suppress(OSError):
+    with client, contextlib.suppress(OSError):
         while b"\r\n\r\n" not in head:
             if not (data := client.recv(4096)):
                 return
@@ -45,12 +45,13 @@ def _serve(parent: Parent, client: socket.socket, target: int, needs: bytes | No
             client.recv(1)
         elif needs is not None and needs not in head:
             client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\n\r\n")
-            client.close()
         else:
-            upstream = socket.create_connection(("127.0.0.1", target))
-            client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-            threading.Thread(target=_relay, args=(upstream, client), daemon=True).start()
-            _relay(client, upstream)
+            with socket.create_connection(("127.0.0.1", target)) as upstream:
+                client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                back = threading.Thread(target=_relay, args=(upstream, client))
+                back.start()
+                _relay(client, upstream)
+                back.join()
 
 
 @contextlib.contextmanager
@@ -59,11 +60,21 @@ def parent_proxy(target: int, *, needs: bytes | None = None, mute: bool = False)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         parent = Parent(listening.getsockname()[1])
 
+        threads: list[threading.Thread] = []
+
         def accept() -> None:
             with contextlib.suppress(OSError):
                 while True:
                     client, _ = listening.accept()
-                    threading.Thread(target=_serve, args=(parent, client, target, needs, mute), daemon=True).start()
+                    threads.append(threading.Thread(target=_serve, args=(parent, client, target, needs, mute)))
+                    threads[-1].start()
 
-        threading.Thread(target=accept, daemon=True).start()
-        yield parent
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        try:
+            yield parent
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            accepting.join()
+            for thread in threads:
+                thread.join(10)

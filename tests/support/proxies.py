@@ -125,6 +125,7 @@ def proxies(fake: FakeCopilot, where_to: Path) -> Iterator[Callable[..., Proxy]]
         home: Path | None = None,
         env: dict[str, str] | None = None,
         script: Path = ROOT / "addon" / "balancer.py",
+        before: tuple[str, ...] = (),
         **decided: object,
     ) -> Proxy:
         folder = where_to / f"proxy{len(begun)}"
@@ -151,7 +152,7 @@ def proxies(fake: FakeCopilot, where_to: Path) -> Iterator[Callable[..., Proxy]]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-c", code, "-s", str(SUPPORT / "dial_fake.py")),
+                    *(sys.executable, "-c", code, "-s", str(SUPPORT / "dial_fake.py"), *before),
                     *("-s", str(script), "-p", str(port)),
                     *("--set", f"confdir={folder / 'ca'}"),
                     *("--set", f"ssl_verify_upstream_trusted_ca={fake.ca_file}", *arguments),

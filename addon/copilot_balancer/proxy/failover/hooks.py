@@ -101,7 +101,7 @@ class Refusal:
     sent: bool
     """Whether the request had been sent on."""
     local: bool = False
-    """Whether this machine is what failed (no file descriptor, no memory, no port), and no upstream."""
+    """Whether this machine (no file descriptor, no memory, no port) or its parent proxy failed, and no upstream."""
     again: bool = False
     """Set: ask *with what?* once more. Otherwise ``flow.response`` goes down; set one when there is none."""
 

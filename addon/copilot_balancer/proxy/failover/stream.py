@@ -68,9 +68,17 @@ _LACKS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNO
 """What ``connect`` fails with when this machine lacks something."""
 
 
-def _is_local(error: str) -> bool:
-    """Whether a connection failed for what this machine lacks; mitmproxy hands on the text of an OSError."""
-    return any(int(number) in _LACKS for number in re.findall(r"\[Errno (\d+)\]", error))
+def _is_local(error: str, *, parent: bool) -> bool:
+    """Whether a connection failed on this side of every upstream, by mitmproxy's text of the error.
+
+    For what this machine lacks; or, where a `parent` proxy is the way out, because that is what failed.
+    """
+    if any(int(number) in _LACKS for number in re.findall(r"\[Errno (\d+)\]", error)):
+        return True
+    return (
+        parent
+        and re.search(r"\[Errno |^the parent proxy|^no connection within|CONNECT request: 407 ", error) is not None
+    )
 
 
 class FailoverStream(ResponseStream):
@@ -133,7 +141,8 @@ class FailoverStream(ResponseStream):
             return False
         if err is not None:
             self.above.retire(address)
-            return (yield from self._again(err, sent=False))
+            local = _is_local(err, parent=self.flow.server_conn.via is not None)
+            return (yield from self._again(err, sent=False, local=local))
         self.context.server = self.flow.server_conn = connection
         self.flow.response = send.authorize(request, connection)
         if self.flow.response is not None:
@@ -304,9 +313,9 @@ class FailoverStream(ResponseStream):
         if asked is not None and not asked.ended_by:
             asked.ended_by = who
 
-    def _again(self, error: str | None, *, sent: bool) -> layer.CommandGenerator[bool]:
+    def _again(self, error: str | None, *, sent: bool, local: bool = False) -> layer.CommandGenerator[bool]:
         """Ask; when the answer is no and there was an error, the client gets its answer here."""
-        refusal = Refusal(self.flow, error, sent, local=not sent and _is_local(error or ""))
+        refusal = Refusal(self.flow, error, sent, local=local)
         yield FailoverJudgeHook(refusal)
         if (yield from self.check_killed(True)):
             return False
