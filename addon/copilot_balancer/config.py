@@ -324,6 +324,18 @@ def _from_file(path: Path, table: Mapping[str, object]) -> Settings:
         raise InvalidInput(f"{_place(path)}: a number is too long, or lists are nested too deeply") from None
 
 
+def misspelt(name: str) -> str | None:
+    """A warning about a mitmproxy option that does not exist, where ours was meant; None: it is nobody's of ours."""
+    names = [f"copilot_{option.name}" for option in options()]
+    near = get_close_matches(name.lower().replace("-", "_"), names, n=1, cutoff=0.75)
+    if name in FILE_ONLY or name.removeprefix("copilot_") in FILE_ONLY:
+        return f"{printable(name, 80)} is no option: it stands only in {CONFIG_FILE}"
+    if not near and not name.lower().startswith("copilot"):
+        return None
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+    return f"{printable(name, 80)} is not an option and has no effect; {hint}"
+
+
 def _unknown(key: str, known: Iterable[str]) -> str:
     names = list(known)
     near = get_close_matches(key.removeprefix("copilot_"), names, n=1)

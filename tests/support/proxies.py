@@ -125,10 +125,14 @@ def proxies(fake: FakeCopilot, where_to: Path) -> Iterator[Callable[..., Proxy]]
         home: Path | None = None,
         env: dict[str, str] | None = None,
         script: Path = ROOT / "addon" / "balancer.py",
+        config_yaml: str = "",
         **decided: object,
     ) -> Proxy:
         folder = where_to / f"proxy{len(begun)}"
         folder.mkdir()
+        if config_yaml:  # mitmproxy's own settings file
+            (folder / "ca").mkdir(mode=0o700)
+            (folder / "ca" / "config.yaml").write_text(config_yaml)
         accounts = () if home else accounts
         home = home or folder / "home"
         where = {

@@ -45,10 +45,14 @@ class Overview:
     """What the settings' files say that is ignored, and names in settings and decisions that name nothing."""
 
     @property
+    def off(self) -> bool:
+        """Whether proxies run, and none of them uses an account."""
+        return bool(self.proxies) and all(proxy.off for proxy in self.proxies)
+
+    @property
     def serves(self) -> bool:
         """Whether some account can serve something at this moment, if a proxy runs."""
-        off = bool(self.proxies) and all(proxy.off for proxy in self.proxies)
-        return not off and any(account.why_not is None for account in self.pool.accounts)
+        return not self.off and any(account.why_not is None for account in self.pool.accounts)
 
 
 def look(where: Paths, wall: float, project: Path | None = None, *, decisions: Decisions | None = None) -> Overview:

@@ -13,6 +13,36 @@ SAY_EVERY = 60.0
 """Seconds between two lines about connections that were refused, or could not be taken."""
 
 
+class Repeated:
+    """Says the same thing once in `every` seconds, with the number of times that it was not said.
+
+    Args:
+        every: seconds.
+        clock: seconds that never go back.
+
+    """
+
+    MAX_KEYS = 64
+
+    def __init__(self, every: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every = every
+        self._clock = clock
+        self._said: dict[str, tuple[float, int]] = {}
+        """Key -> (when it was said, how often it was not said since)."""
+
+    def say(self, log: logging.Logger, level: int, key: str, message: str) -> None:
+        """Log `message` unless one with this key was logged a short time ago."""
+        now = self._clock()
+        said, unsaid = self._said.get(key, (-math.inf, 0))
+        if now - said < self._every:
+            self._said[key] = (said, unsaid + 1)
+            return
+        if key not in self._said and len(self._said) >= self.MAX_KEYS:
+            self._said.clear()
+        self._said[key] = (now, 0)
+        log.log(level, "%s%s", message, f"; {unsaid} more were refused before" if unsaid else "")
+
+
 class OutOfFiles(logging.Filter):
     """Tells in one line a minute that no connection can be taken: mitmproxy writes a traceback for each.
 
