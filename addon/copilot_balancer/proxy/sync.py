@@ -30,8 +30,10 @@ from copilot_balancer.github.tokens import Asks, Bearer, TokenCache
 from copilot_balancer.proxy.incident import log_incident
 from copilot_balancer.proxy.journal import Journal
 from copilot_balancer.proxy.runtime import Runtime
+from copilot_balancer.rules import edits
 from copilot_balancer.rules.accounts import Account, Decisions, fingerprint
 from copilot_balancer.rules.catalogue import Catalogue, Shelf
+from copilot_balancer.rules.edits import Edit
 from copilot_balancer.rules.ownership import Ownership, newest
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.sessions import Kept
@@ -159,6 +161,7 @@ class Sync:
                 if looks % SAVE_EVERY == 0:
                     await self._save()
                     await self._count_spent()
+                await self._keep_stops()
                 await self._exchange_catalogues()
                 if looks % OWNERS_EVERY == 0:
                     await self._exchange_owners()
@@ -174,7 +177,10 @@ class Sync:
     def end(self) -> None:
         """Write down what was learnt; blocks, since mitmproxy waits for nobody when it ends or reads a script again."""
         self.journal.close()
-        lasts: list[Callable[[], object]] = [self.journal.events.close, self._live_file.close]
+        lasts: list[Callable[[], object]] = [
+            partial(self.store.edit_decisions, stop) for stop in self._stops(self.live.now(), time.time())
+        ]
+        lasts += [self.journal.events.close, self._live_file.close]
         if self._recording is not None:
             lasts.append(self._recording.close)
         if self._version() != self._saved_version:
@@ -205,6 +211,22 @@ class Sync:
             self._go_on_with(decisions)
             logger.info("copilot: accounts.json was read again")
             self._changed()
+
+    def _stops(self, now: float, wall: float) -> list[Edit]:
+        """What GitHub has stopped and accounts.json does not say yet: memory may be lost, a stop must not be."""
+        return [
+            edits.stopped(account_id, at - now + wall, why, enabled_at)
+            for account_id, at, why, enabled_at in self.live.pool.stops()
+        ]
+
+    async def _keep_stops(self) -> None:
+        for stop in self._stops(self.live.now(), time.time()):
+            try:
+                decisions = await asyncio.to_thread(self.store.edit_decisions, stop)
+            except StoreError as error:
+                self._complain(error)
+                return
+            self._go_on_with(decisions)
 
     def _go_on_with(self, decisions: Decisions) -> None:
         live = self.live

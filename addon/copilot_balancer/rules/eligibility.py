@@ -97,6 +97,8 @@ class PoolAccount:
     @property
     def blocked(self) -> bool:
         """Whether GitHub stopped it, and the user has not turned it on again."""
+        if self.account.stopped_at is not None:
+            return True
         return self.state.blocked_at is not None and blocked(self.state, self.account.enabled_at)
 
 
@@ -226,7 +228,8 @@ def why(member: PoolAccount, bar: Exclusion, request: PoolRequest, now: float) -
     if bar in _COOLDOWNS and (rest := running) is not None:
         text, free_at, cause = _COOLDOWN_TEXTS.get(rest.reason, "rests"), rest.until, rest.reason
     elif bar is Exclusion.BLOCKED:
-        told = f" ({member.state.blocked_why})" if member.state.blocked_why else ""
+        said = member.account.stopped_why or member.state.blocked_why
+        told = f" ({said})" if said else ""
         text = f"was blocked by GitHub{told}; it stays off until you enable it"
     elif bar is Exclusion.PATTERN:
         text = f"does not take the model: it is {member.account.takes(model)}"

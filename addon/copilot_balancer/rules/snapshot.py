@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.rules.accounts import Status
-from copilot_balancer.rules.cooldowns import blocked, health, rejected
+from copilot_balancer.rules.cooldowns import health, rejected
 from copilot_balancer.rules.decide import decide
 from copilot_balancer.rules.eligibility import PoolAccount, cooling
 from copilot_balancer.rules.ranking import PoolState, named, parts, ranked, route_of, select, why_not, whys
@@ -191,7 +191,7 @@ def _account(board: PoolState, member: PoolAccount, now: float) -> AccountView:
 
 
 def _status(member: PoolAccount, now: float) -> Status:
-    if not member.account.enabled or blocked(member.state, member.account.enabled_at):
+    if not member.account.enabled or member.blocked:
         return Status.DISABLED
     if rejected(member.state):
         return Status.NEEDS_LOGIN

@@ -95,12 +95,15 @@ class Format[T]:
     content: TypeAdapter[T]
     empty: Callable[[], T]
     migrations: list[Migration] = field(default_factory=list)
+    older: Callable[[Document], Document | None] = lambda _: None
+    """The content as the version before wrote it; None: something in it is not to be told so. Then an older program
+    that meets the file says that a newer one wrote it, and stops."""
     indent: int | None = 1
     """None: one line; for what is long and read by nobody."""
 
     @property
     def version(self) -> int:
-        """The schema version that is written: one more than there are migrations."""
+        """The newest schema version: one more than there are migrations."""
         return len(self.migrations) + 1
 
     def migration(self, function: Migration) -> Migration:
@@ -116,7 +119,9 @@ class Format[T]:
 
         """
         content = self.content.dump_python(value, mode="json", context={"reveal": True}, warnings="error")
-        document = {"_": self.note, "version": self.version, **content}
+        older = self.older(content)
+        version = self.version if older is None else self.version - 1
+        document = {"_": self.note, "version": version, **(content if older is None else older)}
         return json.dumps(document, indent=self.indent, allow_nan=False).encode() + b"\n"
 
     def load(self, raw: bytes) -> T | Refusal:
@@ -149,9 +154,32 @@ class Format[T]:
             return Refusal("it is not JSON as we write it", AWAY)
 
 
+_STOP = ("stopped_at", "stopped_why")
+
+
+def _without_stops(document: Document) -> Document | None:
+    """accounts.json as version 1 knew it; None: an account is stopped, which version 1 would let serve."""
+    if any(account["stopped_at"] is not None for account in document["accounts"]):
+        return None
+    accounts = [{key: account[key] for key in account if key not in _STOP} for account in document["accounts"]]
+    return {**document, "accounts": accounts}
+
+
 ACCOUNTS: Format[Decisions] = Format(
-    "accounts.json", "copilot-balancer's accounts; holds tokens: do not share", TypeAdapter(Decisions), Decisions
+    "accounts.json",
+    "copilot-balancer's accounts; holds tokens: do not share",
+    TypeAdapter(Decisions),
+    Decisions,
+    older=_without_stops,
 )
+
+
+@ACCOUNTS.migration
+def _with_stops(document: Document) -> Document:
+    """Version 2 says of an account that GitHub stopped it; where nothing is said it did not."""
+    return document
+
+
 STATE: Format[Memory] = Format(
     "state.json", "copilot-balancer's memory; holds no secret and may be lost", TypeAdapter(Memory), Memory
 )
