@@ -17,6 +17,7 @@ from copilot_balancer.proxy.addon import CopilotBalancer
 from copilot_balancer.proxy.chain import hooks
 from copilot_balancer.proxy.failover.credentials import HiddenCredentials
 from copilot_balancer.proxy.failover.hooks import Refusal, Send
+from copilot_balancer.proxy.guard import credential_guard
 from copilot_balancer.rules.accounts import Decisions
 from copilot_balancer.store.store import Paths, Store
 from copilot_balancer.views.requests import LINE_LIMIT
@@ -51,6 +52,7 @@ def a_server(host):
     server = Server(address=(host, 443), sni=host)
     server.tls, server.timestamp_tls_setup = True, 1.0
     server.certificate_list = tflow.tserver_conn().certificate_list or ["a certificate"]
+    credential_guard._verified.add(server)
     return server
 
 

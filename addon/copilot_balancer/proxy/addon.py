@@ -78,8 +78,8 @@ class CopilotBalancer:
         self._declare_options(loader)
         ctx.master.commands.collect_commands(self._commands)
         hooks().door.load(loader)
-        contentview.register()
-        log_filters.watch_log()
+        contentview.register(hooks().shown)
+        log_filters.watch_log(hooks().shown)
         if "flow_detail" in ctx.options and not ctx.options.has_changed("flow_detail"):
             ctx.options.update(flow_detail=0)  # mitmdump's own lines would say less, twice
         if "web_columns" in ctx.options and not ctx.options.has_changed("web_columns"):

@@ -46,6 +46,7 @@ from copilot_balancer.proxy.failover.connect_timeout import ConnectTimeout
 from copilot_balancer.proxy.failover.credentials import HiddenCredentials
 from copilot_balancer.proxy.failover.hooks import Refusal, Send, Wait
 from copilot_balancer.proxy.failover.layer import FailoverLayer
+from copilot_balancer.proxy.guard import credential_guard
 from copilot_balancer.proxy.guard.client_access import ClientAccess, ask_socks_for_a_name, password_user
 from copilot_balancer.proxy.guard.log_filters import SAY_EVERY, Repeated
 from copilot_balancer.proxy.guard.script_watch import ScriptWatch
@@ -236,10 +237,12 @@ class CopilotHooks:
 
     def tls_start_server(self, tls: TlsData) -> None:
         """TLS with an upstream begins."""
+        credential_guard.tls_begins(tls, ctx.options)
         self._timeouts.tls_start_server(tls)
 
     def tls_established_server(self, tls: TlsData) -> None:
         """TLS with an upstream is established."""
+        credential_guard.tls_established(tls, ctx.options)
         self._timeouts.tls_established_server(tls)
 
     def _is_copilot(self, host: str, port: int) -> bool:
@@ -359,6 +362,8 @@ class CopilotHooks:
 
     def error(self, flow: http.HTTPFlow) -> None:
         """The answer was cut off, or the client has left."""
+        if flow.error is not None and self.known is not None and flow in self._failover_flows:
+            flow.error.msg = self.known.sent.text(flow.error.msg)  # mitmproxy quotes what it could not read
         self._end(flow)
 
     def websocket_message(self, flow: http.HTTPFlow) -> None:
@@ -370,6 +375,15 @@ class CopilotHooks:
             frames.passing(flow)
         except Exception as error:  # noqa: BLE001 - the frame goes on as it is
             log_incident("a frame", error)
+
+    def websocket_end(self, flow: http.HTTPFlow) -> None:
+        """A WebSocket is closed: its reason stays on the flow."""
+        if flow in self.sockets and flow.websocket is not None and self.known is not None:
+            flow.websocket.close_reason = self.known.sent.text(flow.websocket.close_reason or "")
+
+    def shown(self, text: str) -> str:
+        """A text for people, without the credentials that were sent."""
+        return self.known.sent.text(text) if self.known is not None else text
 
     def _end(self, flow: http.HTTPFlow) -> None:
         exchange = self.exchanges.pop(flow, None)

@@ -37,6 +37,7 @@ def ended(exchange: Exchange) -> RequestRecord:
     upstream = exchange.upstream
     if upstream is not None and not exchange.local and response is not None:
         if response.status_code == 200 and exchange.lists_models:
+            credential_guard.redact(response, live.sent)
             learn_models(exchange.live, exchange.request, upstream.account, response)
         if exchange.passing is not None:
             _keep(exchange, exchange.passing, response)
@@ -97,7 +98,7 @@ def _keep(exchange: Exchange, passing: ResponseTap, response: http.Response) -> 
         response.raw_content = bytes(passing.kept)
         if encoding := response.headers.pop("content-encoding", ""):  # the client has it; a token could hide there
             response.raw_content = inflated(bytes(passing.kept), encoding, len(passing.kept) * 20)
-        credential_guard.redact(response, exchange.live.decisions.accounts, exchange.live.mint.secrets())
+        credential_guard.redact(response, exchange.live.sent)
 
 
 def _learn(exchange: Exchange, upstream: Upstream, passing: ResponseTap) -> tuple[str, Usage | None]:
@@ -113,7 +114,7 @@ def _learn(exchange: Exchange, upstream: Upstream, passing: ResponseTap) -> tupl
     if not exchange.served:
         return "", usage
     if passing.error is not None:
-        late = classify_event(passing.error.code, passing.error.message, wall=wall)
+        late = classify_event(passing.error.code, live.sent.text(passing.error.message), wall=wall)
     elif flow.error is not None and _ended_by(exchange) == "upstream":
         late = classify_error(flow.error.msg, sent=True)
     else:

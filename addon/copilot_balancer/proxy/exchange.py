@@ -200,8 +200,13 @@ class Exchange:
             none_stored = self.kind is not Kind.OTHER and not self.live.decisions.accounts
             return self._own(401 if none_stored else 403, "no_account", why)
 
-        def authorize(request: http.Request, _server: Server) -> None:
-            credential_guard.hand_on(request, hidden=send.hidden)
+        def authorize(request: http.Request, server: Server) -> http.Response | None:
+            reason = credential_guard.hand_on(request, server, hidden=send.hidden, options=self.live.options)
+            if reason is None:
+                return None
+            step = self._own(403, "credential_refused", f"the client's credential is not sent: {reason}")
+            self._answer(step)
+            return step.response
 
         self.note = f"the client's own credential ({why})"
         return Outgoing(host, authorize)
@@ -303,6 +308,8 @@ class Exchange:
             options=self.live.options,
             prefix=self.live.prefixes.get((upstream.account.fingerprint, bearer.host), "Bearer"),
             session=upstream.session,
+            sent=self.live.sent,
+            shown=f"[account:{upstream.account.label}]",
         )
         if reason is None:
             return None
@@ -337,6 +344,7 @@ class Exchange:
             response.stream = is_stream(response) or self.kind is Kind.OTHER
             return
         response.headers.fields = tuple(f for f in response.headers.fields if f[0].lower() != b"set-cookie")
+        credential_guard.redact_head(response, self.live.sent)
         if response.status_code >= 400:
             return
         served = partial(self._serves, upstream, response)
@@ -398,10 +406,12 @@ class Exchange:
     async def verdict(self, refusal: Refusal) -> Again | Answer | PassOn:
         """What is to be done after a refusal; the pool has learnt what it says."""
         upstream, response = self.upstream, self.flow.response
+        if refusal.error is not None:  # mitmproxy quotes what it could not read
+            refusal.error = self.live.sent.text(refusal.error)
         if upstream is None:
             return PassOn() if refusal.error is None else replace(self._no_answer(refusal.error), note=self.note)
         if response is not None:
-            credential_guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
+            credential_guard.redact(response, self.live.sent)
         outcome = self._outcome(refusal, response)
         in_stream = response is not None and response.status_code < 400
         self.answers.append(None if in_stream else response)
@@ -465,7 +475,9 @@ class Exchange:
         if response is None:
             return classify_error(refusal.error or "no answer", sent=refusal.sent)
         if self.passing is not None and (error := self.passing.error) is not None:
-            return classify_event(error.code, error.message, wall=time.time(), bound=bound, own=own)
+            return classify_event(
+                error.code, self.live.sent.text(error.message), wall=time.time(), bound=bound, own=own
+            )
         headers, body = _lower(response.headers), response.raw_content or b""
         return classify(response.status_code, headers, body, wall=time.time(), bound=bound, own=own)
 

@@ -12,6 +12,7 @@ from copilot_balancer.config import Settings
 from copilot_balancer.copilot.usage import Usage
 from copilot_balancer.github.https import Response
 from copilot_balancer.github.tokens import Bearer, TokenCache
+from copilot_balancer.proxy.guard.redaction import SentSecrets
 from copilot_balancer.rules.accounts import Account, Decisions
 from copilot_balancer.rules.catalogue import Catalogue, Shelf
 from copilot_balancer.rules.ownership import Ownership
@@ -56,6 +57,8 @@ class Runtime:
     select: Select
     """Ask for a selection of Auto mode with an account."""
     selections: Selections = field(default_factory=Selections)
+    sent: SentSecrets = field(default_factory=SentSecrets)
+    """What may be echoed by an upstream, and stands in nothing that is kept."""
     keep_bodies: int = 0
     """Bytes of a streamed answer that are kept for mitmweb, the console and dumps."""
     off: str | None = None

@@ -237,6 +237,8 @@ class Sync:
 
     def _know_hosts(self) -> None:
         live = self.live
+        for account in live.decisions.accounts:
+            live.sent.add(account.token, f"[account:{account.label}]")
         live.hosts = copilot_hosts({*live.decisions.domains, *live.settings.hosts})
 
     # --- what was learnt ---------------------------------------------------------------------------------------------

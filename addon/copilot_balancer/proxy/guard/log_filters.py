@@ -77,19 +77,30 @@ _CREDENTIALS = re.compile(
 
 
 class LogFilter(logging.Filter):
-    """Keeps what a client's head brought out of mitmproxy's own log lines, and those lines short."""
+    """Keeps credentials out of mitmproxy's own log lines, and those lines short.
+
+    Args:
+        shown: a text without the credentials that were sent.
+
+    """
+
+    def __init__(self, shown: Callable[[str], str] = str) -> None:
+        super().__init__()
+        self._shown = shown
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record where needed; it is always logged."""
         message = record.getMessage()
+        if (left := self._shown(message)) != message:
+            record.msg, record.args, message = left, (), left
         if len(message) > LOGGED or _CREDENTIALS.search(message):
             record.msg, record.args = _CREDENTIALS.sub(r"\1\2[hidden]", message[: 8 * LOGGED])[:LOGGED], ()
         return True
 
 
-def watch_log() -> None:
-    """Let mitmproxy's connections log nothing of a credential."""
-    put_filter("mitmproxy.proxy.server", LogFilter())
+def watch_log(shown: Callable[[str], str] = str) -> None:
+    """Let mitmproxy's connections log nothing of a credential; `shown` takes out those that were sent."""
+    put_filter("mitmproxy.proxy.server", LogFilter(shown))
 
 
 def put_filter(logger: str, new: logging.Filter) -> None:
