@@ -125,6 +125,7 @@ def proxies(fake: FakeCopilot, where_to: Path) -> Iterator[Callable[..., Proxy]]
         home: Path | None = None,
         env: dict[str, str] | None = None,
         script: Path = ROOT / "addon" / "balancer.py",
+        scripts_before: tuple[Path, ...] = (),
         config_yaml: str = "",
         **decided: object,
     ) -> Proxy:
@@ -156,6 +157,7 @@ def proxies(fake: FakeCopilot, where_to: Path) -> Iterator[Callable[..., Proxy]]
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-c", code, "-s", str(SUPPORT / "dial_fake.py")),
+                    *(word for before in scripts_before for word in ("-s", str(before))),
                     *("-s", str(script), "-p", str(port)),
                     *("--set", f"confdir={folder / 'ca'}"),
                     *("--set", f"ssl_verify_upstream_trusted_ca={fake.ca_file}", *arguments),
