@@ -5,7 +5,7 @@ import re
 import click
 import pytest
 
-from copilot_balancer.cli.clients.environment import CLIENTS
+from copilot_balancer.cli.clients.registry import PROXIED
 from copilot_balancer.cli.main import cli
 from copilot_balancer.copilot.protocol import PLACEHOLDER
 from support.proxies import ROOT
@@ -29,7 +29,7 @@ def test_its_commands_exist():
             assert set(options.split()) - {"--"} <= known, (words, options)
 
 
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+@pytest.mark.parametrize("client", PROXIED, ids=lambda client: client.name)
 def test_it_names_what_exec_sets(client):
     """The variable that makes a client trust the CA is in the guide; whoever refers to the guide is found there."""
     for variable in (*client.trust, *client.more):

@@ -134,6 +134,15 @@ fallback = ["gpt-4.1"]
 models = ["*"]
 enabled = false
 
+[[outcomes]]
+status = [403, "stream"]
+code = "surprise*"
+text = "gated * moment"
+header = { X-Gate = "closed" }
+reason = "limit"
+action = "next-once"
+rest = 90
+
 [preseed]
 Work = ["claude-*", "gpt-5"]
 home = []
@@ -170,6 +179,13 @@ def test_every_setting_can_be_written(home):
         "hosts": ("acme.ghe.com",),
     }
     assert loaded.settings.oauth_client_id == "Iv1.b507a08c87ecfe98"
+    (rule,) = loaded.settings.outcomes
+    assert (rule.status, rule.code, rule.header, rule.rest) == (
+        (403, "stream"),
+        "surprise*",
+        {"X-Gate": "closed"},
+        90.0,
+    )
     assert (loaded.settings.keep_bodies, loaded.settings.keep_flows) == (0, 0)
     assert (loaded.settings.upstream_proxy, loaded.settings.ca) == ("http://proxy.acme.example:3128", "/etc/acme.pem")
     assert loaded.settings.record_decisions
@@ -243,6 +259,12 @@ BAD = [
         "preseed must be a table of LABEL = a list of model patterns (wrong at preseed.work)",
     ),
     ('[preseed]\n"!" = ["gpt-5"]', "preseed must be a table of LABEL"),
+    ('[[outcomes]]\nreason = "limit"\naction = "next"', "(wrong at outcomes[0])"),
+    ('[[outcomes]]\nstatus = [403]\nreason = "blocked"\naction = "next"', "(wrong at outcomes[0].reason)"),
+    ('[[outcomes]]\nstatus = [200]\nreason = "limit"\naction = "next"', "(wrong at outcomes[0].status"),
+    ('[[outcomes]]\ncode = "x"\nreason = "limit"\naction = "next"\nrest = 90000', "(wrong at outcomes[0].rest"),
+    (f'[[outcomes]]\ntext = "{"x" * 201}"\nreason = "limit"\naction = "next"', "(wrong at outcomes[0].text)"),
+    ('[[outcomes]]\ncode = "x"\nreason = "limit"\naction = "next"\n' * 51, "outcomes must be at most 50 tables"),
 ]
 
 
@@ -396,7 +418,7 @@ def test_a_project_sets_only_what_it_may(home, project):
             RouteTable(models=("*",), enabled=False),
         ),
     )
-    ignored = "affinity, failover, max_attempts, deadline, wait and 16 more"
+    ignored = "affinity, failover, max_attempts, deadline, wait and 17 more"
     assert loaded.warnings == (f"{path}: ignored {ignored}: a project sets only strategy, fence, routes, log",)
 
 
@@ -468,6 +490,7 @@ def test_the_defaults_in_words():
         "routes": "empty",
         "oauth_client_id": "Ov23li8tweQw6odWQebz",
         "preseed": "empty",
+        "outcomes": "empty",
     }
     given = {
         name: text

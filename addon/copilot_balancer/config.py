@@ -2,8 +2,8 @@
 
 Laws of this file:
 
-1. Each option stands once, with its type, bounds, default and one sentence; README's table and mitmproxy's option help
-   are made from that.
+1. Each option stands once, with its type, bounds, default and one sentence; the table in docs/options.md and
+   mitmproxy's help are made from that.
 2. A value that is not allowed stops with one sentence that names where it stands, the key, and what is allowed. A
    wrong setting is never replaced by its default in silence.
 3. A project's file comes from a repository, which may be hostile: it sets only `PROJECT_KEYS`, is bounded in size, and
@@ -28,6 +28,7 @@ from copilot_balancer.copilot.hosts import GITHUB, normalise_domain
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules.accounts import Decisions, ModelPattern, Name, RouteTable, Strategy
 from copilot_balancer.rules.types import Policy, Route
+from copilot_balancer.rules.user_rules import MAX_RULES, OutcomeRule
 from copilot_balancer.text import printable
 
 CONFIG_FILE = "config.toml"
@@ -36,7 +37,7 @@ PROJECT_KEYS = ("strategy", "fence", "routes", "log")
 """What a project may set: it can change who of the user's own serves, and how much is said; nothing else."""
 
 OPENCODE_CLIENT_ID = "Ov23li8tweQw6odWQebz"
-"""The public OAuth client that opencode logs in with. Source: opencode's Copilot plugin (copilot-protocol.md 2.3)."""
+"""The public OAuth client that opencode logs in with. Source: docs/copilot-protocol.md#oauth-clients."""
 
 _CONFIG_BYTES = 1024 * 1024
 _PROJECT_BYTES = 64 * 1024
@@ -101,7 +102,7 @@ def _whole(default: int | None, low: int, high: int, text: str, *, unit: str = "
 
 
 class Settings(BaseModel):
-    """Every option; the fields of the table in README, in its order."""
+    """Every option; the fields of the table in docs/options.md, in its order."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -192,9 +193,17 @@ class Settings(BaseModel):
         "a table of LABEL = a list of model patterns",
         "Which models an account has, before anything was learnt.",
     )
+    outcomes: tuple[OutcomeRule, ...] = _option(
+        (),
+        "tables",
+        "at most 50 tables of status (a list of 400 to 599 or 'stream'), code, text, header (NAME = pattern), "
+        "reason, action (pass, next, next-once or same), rest ('server', 'none' or 1 to 86400 seconds)",
+        "What a refusal means that the built-in table does not know; patterns are text with * for anything.",
+        max_length=MAX_RULES,
+    )
 
 
-FILE_ONLY = ("routes", "oauth_client_id", "preseed")
+FILE_ONLY = ("routes", "oauth_client_id", "preseed", "outcomes")
 """Settings that only config.toml (and, for routes, a project's file) can hold."""
 
 
@@ -233,6 +242,8 @@ class Loaded:
     """Name -> ``default``, the path of a file, or ``--set``."""
     warnings: tuple[str, ...] = ()
     """Sentences for the log."""
+    layers: tuple[tuple[str, Settings], ...] = ()
+    """Path of a file or ``--set`` -> its settings, of which ``model_fields_set`` count; in the order applied."""
 
 
 def load(config_dir: Path, project_dir: Path | None, overrides: Mapping[str, object]) -> Loaded:
@@ -256,7 +267,7 @@ def load(config_dir: Path, project_dir: Path | None, overrides: Mapping[str, obj
     for source, layer in layers:
         for name in layer.model_fields_set:
             values[name], sources[name] = getattr(layer, name), source
-    return Loaded(Settings().model_copy(update=values), sources, tuple(warnings))
+    return Loaded(Settings().model_copy(update=values), sources, tuple(warnings), tuple(layers))
 
 
 def policy(settings: Settings, decisions: Decisions) -> Policy:

@@ -1,8 +1,12 @@
-"""text: split from its former room."""
+"""Text for people: one printable line out of foreign text, wrapped lines, tables, lengths of time, moments, bars.
+
+Law of this file: pure, and no text from outside gets to a terminal without `printable`.
+"""
 
 import math
 import re
 import textwrap
+from collections.abc import Callable, Container, Sequence
 from datetime import UTC, datetime
 
 WIDTH = 80
@@ -16,15 +20,26 @@ def bar(percent: float, width: int = 20) -> str:
     return f"[{'#' * filled}{'.' * (width - filled)}]"
 
 
-def wrapped(text: str, first: str = "", width: int = WIDTH) -> str:
-    """`text` in lines of at most `width` columns, hanging from `first`; what is in backticks stays on one line."""
-    joined = re.sub(r"`[^`]*`", lambda command: command[0].replace(" ", "\0"), text)
+def wrapped(
+    text: str, first: str = "", width: int = WIDTH, *, hanging: int | None = None, long_words: bool = True
+) -> str:
+    """`text` in lines of at most `width` columns; what is in backticks stays on one line.
+
+    Args:
+        text: without line ends.
+        first: stands before the first line.
+        width: columns.
+        hanging: spaces before every other line; None: as many as `first` has characters.
+        long_words: words that are longer than a line stay whole (paths, commands); else they are broken.
+
+    """
+    joined = re.sub(r"`[^`]*`", lambda command: command[0].replace(" ", "\0"), text) if long_words else text
     lines = textwrap.wrap(
         joined,
         width,
         initial_indent=first,
-        subsequent_indent=" " * len(first),
-        break_long_words=False,
+        subsequent_indent=" " * (len(first) if hanging is None else hanging),
+        break_long_words=not long_words,
         break_on_hyphens=False,
     )
     return "\n".join(lines).replace("\0", " ")
@@ -34,8 +49,27 @@ def folded(text: str, width: int | None, hanging: int) -> str:
     """`text` in lines of at most `width` columns, all but the first indented; None: as it is."""
     if width is None or len(text) <= width:
         return text
-    indent = " " * min(hanging, width // 2)
-    return "\n".join(textwrap.wrap(text, max(width, 20), subsequent_indent=indent, break_on_hyphens=False))
+    return wrapped(text, width=max(width, 20), hanging=min(hanging, width // 2), long_words=False)
+
+
+def table(
+    rows: Sequence[Sequence[str]], *, right: Container[int] = (), measure: Callable[[str], int] = len
+) -> list[str]:
+    """Rows as lines, each column as wide as its widest cell.
+
+    Args:
+        rows: all with as many cells.
+        right: the columns whose cells stand to the right.
+        measure: columns that a cell takes on the screen.
+
+    """
+    widths = [max(map(measure, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        padded = [(cell, " " * (width - measure(cell))) for cell, width in zip(row, widths, strict=True)]
+        cells = (pad + cell if number in right else cell + pad for number, (cell, pad) in enumerate(padded))
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def day(seconds: float) -> str:

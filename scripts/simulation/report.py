@@ -8,8 +8,8 @@ What is simulated:
   the accounts tell in the headers of a success what is left of the window, counted late, as the service does.
 - Eight conversations at a time. Together they want 0.95 of what all accounts can serve. What they want and when is
   fixed in advance. A request does not wait for the one before it in its conversation: agents have sub-agents.
-- Clients as they were measured (clients.md 6): after a 429 they wait as long as ``Retry-After`` says, come back five
-  times at most, and show anything else to the user.
+- Clients as they were measured (docs/clients.md#after-a-refusal): after a 429 they wait as long as ``Retry-After``
+  says, come back five times at most, and show anything else to the user.
 - The proxy: the very ``Pool`` of the product, driven as exchange.py drives it, through ``classify`` and
   ``read_headers``; time is a number. ``naive`` is plain round-robin without cooldowns, to compare with: each request
   goes to the next account in turn, after a refusal to the next, three at most; nothing else is remembered.
@@ -42,7 +42,7 @@ from simulation.optimum import optimum
 from simulation.run import Tally, simulate
 from simulation.world import make_world
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "addon/docs/reliability.md"
 BEGIN, END = "<!-- simulation: begin -->", "<!-- simulation: end -->"
 
 
@@ -95,7 +95,7 @@ def as_text(rows: Sequence[Sequence[str]]) -> str:
 
 
 def as_markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table for README."""
+    """The table for the documentation."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
@@ -162,19 +162,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=20, metavar="N", help="how many worlds (20)")
     parser.add_argument("--strategy", action="append", choices=STRATEGY_NAMES, help="only this one; may be repeated")
     parser.add_argument("--why", action="store_true", help="also what refused, and why requests were lost")
-    parser.add_argument("--markdown", action="store_true", help="the table for README, and nothing else")
-    parser.add_argument("--write-readme", action="store_true", help="put that table between the markers in README.md")
+    parser.add_argument("--markdown", action="store_true", help="the table for the documentation, and nothing else")
+    parser.add_argument("--write-docs", action="store_true", help=f"put that table between the markers in {PAGE.name}")
     chosen = parser.parse_args(arguments)
     if chosen.seeds < 1:
         parser.error("--seeds is at least 1")
     began = time.perf_counter()
     results = run_all(chosen.strategy or STRATEGY_NAMES, chosen.seeds)
     rows = table(results)
-    if chosen.write_readme:
+    if chosen.write_docs:
         try:
-            README.write_text(replaced(README.read_text("utf-8"), as_markdown(rows)), "utf-8")
+            PAGE.write_text(replaced(PAGE.read_text("utf-8"), as_markdown(rows)), "utf-8")
         except (OSError, ValueError) as error:
-            print(f"README.md stays as it is: {error}", file=sys.stderr)
+            print(f"{PAGE.name} stays as it is: {error}", file=sys.stderr)
             return 1
     if chosen.markdown:
         print(as_markdown(rows))

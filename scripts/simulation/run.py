@@ -1,7 +1,7 @@
 """A run: one world under one balancer, event after event, and what came of it.
 
-Between the two stand the clients as they were measured (clients.md 6): they come back after a refusal, or show it to
-their users.
+Between the two stand the clients as they were measured (docs/clients.md#after-a-refusal): they come back after a
+refusal, or show it to their users.
 """
 
 import heapq
@@ -17,7 +17,8 @@ from simulation.world import PATIENCE, Demand, World
 REFUSED_AFTER = 0.3
 """Seconds from sending a request to its refusal."""
 BACKOFF = {"opencode": (2.4, 4.5, 8.9, 19.0, 36.0), "copilot-cli": (5.5, 6.0, 8.0, 15.0, 22.0)}
-"""Seconds that a client waits after a 429 without ``Retry-After``, by how often it came back (clients.md 6)."""
+"""Seconds that a client waits after a 429 without ``Retry-After``, by how often it came back
+(docs/clients.md#after-a-refusal)."""
 
 
 def comes_back_after(demand: Demand, status: int, told: float | None, retries: int) -> float | None:

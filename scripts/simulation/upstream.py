@@ -92,7 +92,7 @@ class Service:
         """Label -> (when its headers were last brought up to date, in which window, the headers)."""
 
     def answer(self, label: str, model: str, now: float) -> Answer:
-        """Serve a request that arrives now, or refuse it. A refusal costs nothing (copilot-protocol.md 5.3)."""
+        """Serve a request that arrives now, or refuse it. A refusal costs nothing (docs/copilot-protocol.md#quota)."""
         account = self.accounts[label]
         index = account.at(now)
         window = account.windows[index]
@@ -112,7 +112,7 @@ class Service:
         return Answer(200, self._headers(account, index, now) if account.tells else {})
 
     def _headers(self, account: Upstream, index: int, now: float) -> dict[str, str]:
-        """What is left of the window, as on each success (copilot-protocol.md 7.2), counted late."""
+        """What is left of the window, as on each success (docs/copilot-protocol.md#quota-headers), counted late."""
         told = self._told.get(account.label)
         if told is None or told[1] != index or now - told[0] >= COUNTED_EVERY:
             window = account.windows[index]

@@ -12,7 +12,7 @@ from simulation.upstream import Upstream, Window, capacity
 
 HOURS = 10.0
 WINDOW = 5 * 3600.0
-"""The service speaks of "5 hour session limits" (copilot-protocol.md 5.2)."""
+"""The service speaks of "5 hour session limits" (docs/copilot-protocol.md#limits)."""
 REQUESTS = 2500
 """About what all accounts can serve in that time."""
 LOAD = 0.95

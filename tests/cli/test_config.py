@@ -1,10 +1,14 @@
 """``copilot-balancer config show``: every setting and where it comes from."""
 
 import json
+import re
 
+import click
 import pytest
 
-from copilot_balancer.config import Settings
+from copilot_balancer.config import Settings, load
+from copilot_balancer.store.running_proxies import RunningProxy, RunningProxyFile
+from copilot_balancer.views.overview import look
 from support.command_line import CommandLine
 
 CONFIG = """
@@ -42,7 +46,7 @@ def test_show(cli):
     rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if line)
     shown = {name: " ".join(rest.split()) for name, rest in rows.items()}
     assert set(Settings.model_fields) <= set(shown)
-    assert shown["strategy"] == "priority .copilot-balancer.toml"
+    assert shown["strategy"] == "priority .copilot-balancer.toml, instead of config.toml: sticky"
     assert shown["failover"] == "limit, quota config.toml"
     assert shown["retry_ambiguous"] == "false config.toml"
     assert shown["hosts"] == "acme.ghe.com config.toml"
@@ -58,9 +62,91 @@ def test_show_in_json(cli):
     """Programs get values as they are, and the whole path of each file."""
     facts = json.loads(cli.run("config", "show", "--json").stdout)
 
-    assert facts["failover"] == {"value": ["limit", "quota"], "source": str(cli.env.paths.config / "config.toml")}
+    path = str(cli.env.paths.config / "config.toml")
+    default = {"source": "default", "value": ["limit", "quota", "model", "auth", "transient"]}
+    there = {"source": path, "value": ["limit", "quota"]}
+    assert facts["failover"] == {**there, "origins": [default, there]}
     assert facts["strategy"]["source"] == str(cli.home / "project" / ".copilot-balancer.toml")
-    assert facts["wait"] == {"value": 0.0, "source": "default"}
+    assert facts["wait"] == {"value": 0.0, "source": "default", "origins": [{"source": "default", "value": 0.0}]}
+
+
+def test_what_was_decided_counts_most(cli):
+    """What was decided by command or in the dashboard is in force, and shown as such, over every file."""
+    cli.run("strategy", "quota")
+    cli.run("routes", "remove", "1")
+    result = cli.run("config", "show")
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in result.stdout.splitlines() if line}
+    assert lines["strategy"] == ("quota decided, instead of .copilot-balancer.toml: priority; config.toml: sticky")
+    assert lines["routes"].startswith("claude*: (off) decided, instead of config.toml: gpt* o9")
+    assert "copilot-balancer strategy --reset" in result.stdout
+    facts = json.loads(cli.run("config", "show", "--json").stdout)
+    assert [one["source"].rpartition("/")[2] for one in facts["strategy"]["origins"]] == [
+        "default", "config.toml", ".copilot-balancer.toml", "decided",
+    ]  # fmt: skip
+    policy = load_policy(cli)
+    assert (policy.strategy, len(policy.routes)) == (facts["strategy"]["value"], len(facts["routes"]["value"]))
+
+
+def load_policy(cli):
+    """The policy that a proxy in the same folder uses."""
+    return look(cli.env.paths, cli.now, cli.env.folder()).policy
+
+
+def test_a_proxy_with_an_option(cli):
+    """A running proxy that was given another strategy by --set is named."""
+    file = RunningProxyFile(cli.env.paths.state)
+    file.write(RunningProxy(7, 0.0, ("127.0.0.1:8080",), "1", strategy="quota"))
+    try:
+        told = " ".join(cli.run("config", "show").stderr.split())
+    finally:
+        file.close()
+    assert "the proxy on 127.0.0.1:8080 chooses by quota: it was given --set copilot_strategy" in told
+
+
+def test_broken_accounts(cli):
+    """Settings are shown beside an accounts.json that cannot be read, and that is said."""
+    cli.env.paths.state.mkdir(parents=True, mode=0o700)
+    cli.env.store.accounts_path.touch(mode=0o600)
+    cli.env.store.accounts_path.write_text("{")
+    result = cli.run("config", "show")
+    assert "affinity" in result.stdout
+    assert "what you decided is not shown" in result.stderr
+
+
+def test_example(cli):
+    """The example holds every setting; with the # taken away it is a config.toml that says the defaults."""
+    text = cli.run("config", "example").stdout
+    lines = [line.removeprefix("# ") for line in text.splitlines() if re.match(r"# [a-z_]+ = ", line)]
+    names = {line.partition(" = ")[0] for line in lines}
+    assert names >= set(Settings.model_fields) - {"routes", "preseed"}
+    plain = "\n".join(line for line in lines if line.partition(" = ")[0] in Settings.model_fields)
+    path = cli.env.paths.config / "config.toml"
+    path.write_text(plain)
+    settings = load(path.parent, None, {}).settings
+    assert settings.model_copy(update={"keep_bodies": None}) == Settings()
+    tables = text[text.index("# [[routes]]") :]
+    path.write_text(
+        "\n".join(line.removeprefix("# ") for line in tables.splitlines() if re.match(r"# [\[a-z_]+.*[\]=]", line))
+    )
+    assert load(path.parent, None, {}).settings.routes[0].accounts == ("work", "personal")
+
+
+def test_edit(cli, monkeypatch):
+    """A file that is not there begins as the example, for the user alone; what the editor left is checked."""
+    path = cli.env.paths.config / "config.toml"
+    path.unlink()
+    opened = []
+    monkeypatch.setattr(click, "edit", lambda filename, editor: opened.append((filename, editor)))
+    cli.env.environ["EDITOR"] = "ed"
+    told = cli.run("config", "edit", at_terminal=True).stdout
+    assert opened == [(str(path), "ed")]
+    assert path.read_text() == cli.run("config", "example").stdout
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "after a restart" in told
+    path.write_text("deadline = -1\n")
+    assert "deadline must be" in cli.refused("config", "edit", at_terminal=True)
+    assert path.read_text() == "deadline = -1\n"
+    assert str(path) in cli.refused("config", "edit")
 
 
 def test_defaults(tmp_path):

@@ -200,7 +200,18 @@ def test_a_store_that_others_may_read(sound, port, name):
     found = wrong(sound, port)
     assert found[0].check == "store"
     assert found[0].remedy == f"chmod 600 {path}"
-    assert (len(found) == 1) is (name == "state.json"), "without accounts.json no account is seen"
+    assert len(found) == 1, "nothing else is said of what cannot be read, `accounts add` above all"
+
+
+def test_names(sound, port):
+    """A route that names an account that is not stored is a warning, with the nearest name."""
+    label = sound.decisions.accounts[0].label
+    folder = sound.env.paths.config
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(f'[[routes]]\nmodels = ["gpt*"]\naccounts = ["{label}", "{label}x"]\n')
+    [found] = wrong(sound, port)
+    assert (found.check, found.state) == ("names", State.WARNING)
+    assert f"names the account {label}x, which is not stored (did you mean {label}?)" in found.text
 
 
 def test_settings(sound, port):
@@ -238,7 +249,7 @@ def remember(machine, **facts):  # noqa: F811 - a parameter
         (
             {"cooldowns": [Cooldown(1_789_999_000.0, 1_790_000_500.0, "limit")]},
             State.WARNING,
-            "comes back by itself",
+            "ends by itself",
         ),
         ({"blocked_at": 1_789_999_000.0}, State.WARNING, "accounts enable work"),
     ],

@@ -2,14 +2,17 @@
 
 import json
 import os
-import time
+import sys
 from pathlib import Path
+from threading import Barrier
 
+import click
+import pyperclip
 import pytest
 from hypothesis import given, strategies
 
 from copilot_balancer.cli import env as terminal
-from copilot_balancer.cli.env import Env, note, show_facts, show_json, show_table
+from copilot_balancer.cli.env import Env, ask_all, note, show_facts, show_json, show_table
 from copilot_balancer.text import bar, day, folded, iso, wrapped
 
 COMMAND = "`copilot-balancer terms accept`"
@@ -142,80 +145,65 @@ def test_settings(tmp_path):
     assert env.settings(with_project=True).settings.fence == "two"
 
 
+def test_ask_all():
+    """All are asked at the same time, answers come in the order of the questions, and an error is raised at the end."""
+    together = Barrier(3)
+
+    def ask(number):
+        together.wait(10)
+        return number * 2
+
+    assert ask_all([1, 2, 3], str, ask) == [2, 4, 6]
+    assert ask_all([], str, ask) == []
+    with pytest.raises(ZeroDivisionError):
+        ask_all([1, 0], str, lambda number: 1 / number)
+
+
+def test_ask_all_shows_what_it_waits_for(monkeypatch, capsys):
+    """At a terminal stderr says who has not answered yet, and is empty in the end; in a pipe it stays empty."""
+    ask_all(["work"], str, len)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(terminal.sys, "stderr", Tty(sys.stderr))
+    ask_all(["work", "acme"], str, len)
+    shown = capsys.readouterr().err
+    assert "asking work, acme ..." in shown
+    assert click.unstyle(shown.rpartition("\r")[2]).replace("\x1b[K", "") == ""
+
+
+class Tty:
+    """A stream that says that it is a terminal."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def isatty(self):
+        return True
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
+def test_a_table_with_colours(capsys):
+    """A colour takes no place in a column."""
+    show_table(("A", "B"), [(click.style("x", fg="red"), "y"), ("zz", "y")])
+    assert click.unstyle(capsys.readouterr().out) == "A   B\nx   y\nzz  y\n"
+
+
 # ── clipboard ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def program(folder: Path, name: str, script: str) -> None:
-    path = folder / name
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-
-
-@pytest.fixture
-def copied(tmp_path):
-    """Copies into a clipboard of the programs given; tells whether it worked, and what each program was given."""
-
-    def copy(programs: dict[str, str], **environ: str) -> tuple[bool, dict[str, str]]:
-        for name, script in programs.items():
-            program(tmp_path, name, script.format(out=tmp_path / f"{name}.out"))
-        path = f"{tmp_path}:/usr/bin:/bin" if programs else str(tmp_path)
-        worked = Env(environ={"PATH": path, **environ}).copy("ABCD-1234")
-        return worked, {path.stem: path.read_text() for path in tmp_path.glob("*.out")}
-
-    return copy
-
-
-TAKE = 'echo "$@:" > {out}; cat >> {out}'
-X11, WAYLAND = {"DISPLAY": ":0"}, {"WAYLAND_DISPLAY": "wayland-0"}
-
-
 @pytest.mark.parametrize(
-    ("programs", "environ", "given"),
-    [
-        pytest.param({"pbcopy": TAKE}, {}, {"pbcopy": ":\nABCD-1234"}, id="macOS"),
-        pytest.param({"wl-copy": TAKE, "xclip": TAKE}, WAYLAND | X11, {"wl-copy": ":\nABCD-1234"}, id="Wayland"),
-        pytest.param({"wl-copy": TAKE, "xclip": TAKE}, X11, {"xclip": "-selection clipboard:\nABCD-1234"}, id="X11"),
-        pytest.param({"clip.exe": TAKE}, {}, {"clip.exe": ":\nABCD-1234"}, id="Windows"),
-        pytest.param(
-            {"wl-copy": "exit 1", "xclip": TAKE},
-            WAYLAND | X11,
-            {"xclip": "-selection clipboard:\nABCD-1234"},
-            id="the first one fails",
-        ),
-    ],
+    ("error", "worked"), [(None, True), (pyperclip.PyperclipException("no clipboard"), False), (OSError("x"), False)]
 )
-def test_copy(copied, programs, environ, given):
-    """The first clipboard program that works is given the text by its stdin, never by its arguments."""
-    assert copied(programs, **environ) == (True, given)
+def test_copy(monkeypatch, error, worked):
+    """A text is copied by pyperclip; where that has no clipboard, or its program cannot be run, it says so."""
+    given = []
 
+    def copy(text):
+        given.append(text)
+        if error:
+            raise error
 
-@pytest.mark.parametrize(
-    ("programs", "environ"),
-    [
-        pytest.param({}, {}, id="no program"),
-        pytest.param({"xclip": TAKE, "wl-copy": TAKE}, {}, id="no screen"),
-        pytest.param({"pbcopy": "exec sleep 9"}, {}, id="it hangs"),
-        pytest.param({"pbcopy": "exit 3"}, {}, id="it fails"),
-    ],
-)
-def test_no_clipboard(copied, monkeypatch, programs, environ):
-    """Where no program works, nothing was copied, and nobody waits."""
-    monkeypatch.setattr(terminal, "_CLIPBOARD_SECONDS", 0.2)
-
-    assert copied(programs, **environ) == (False, {})
-
-
-def test_a_clipboard_that_stays(copied):
-    """A program that goes on in the background, as those of X11 and Wayland do, is not waited for."""
-    began = time.monotonic()
-
-    assert copied({"xclip": "cat > {out}; sleep 5 &"}, **X11)[0]
-    assert time.monotonic() - began < 4
-
-
-def test_a_program_that_cannot_be_run(tmp_path):
-    """A program that is none copies nothing."""
-    program(tmp_path, "pbcopy", "")
-    (tmp_path / "pbcopy").write_bytes(b"\x7fELF")
-
-    assert not Env(environ={"PATH": str(tmp_path)}).copy("ABCD-1234")
+    monkeypatch.setattr(pyperclip, "copy", copy)
+    assert Env().copy("ABCD-1234") is worked
+    assert given == ["ABCD-1234"]

@@ -1,5 +1,6 @@
 """``events``: what proxies wrote down about finished requests."""
 
+import functools
 import json
 from dataclasses import replace
 from datetime import timedelta, timezone
@@ -16,12 +17,15 @@ from support.command_line import CommandLine
 WORK = AttemptRecord("work", "api.githubcopilot.com", "sticky", "limit", 429, 30.0, "slow down")
 SPARE = AttemptRecord("spare", "api.githubcopilot.com", "least recently used", "served", 200)
 START = 1_790_000_000.25
-SERVED = RequestRecord(START, "f1", "gpt-5", "served", 200, 812.0, "spare", "api.githubcopilot.com", attempts=(SPARE,))
-OVER = replace(SERVED, at=START + 1, id="f2", verdict="failed over", attempts=(WORK, SPARE), what="gpt-4.1")
+SERVED = RequestRecord(
+    START, "f1", "gpt-5", "served", 200, 812.0, "spare", "api.githubcopilot.com", attempts=(SPARE,),
+    client="opencode/1.18.33",
+)  # fmt: skip
+OVER = replace(SERVED, client="", at=START + 1, id="f2", verdict="failed over", attempts=(WORK, SPARE), what="gpt-4.1")
 REFUSED = RequestRecord(
     START + 2, "f3", "GPT-5", "refused", 429, 3.0, attempts=(WORK,), note="all accounts tried, all refused"
 )
-OTHER = replace(SERVED, at=START + 3, id="f4", what="o3", model="gpt-5")
+OTHER = replace(SERVED, client="copilot/1.0.102", at=START + 3, id="f4", what="o3", model="gpt-5")
 
 
 @pytest.fixture
@@ -34,6 +38,7 @@ def cli(tmp_path, monkeypatch):
 def told(cli):
     """Four requests were written down."""
     put(cli, SERVED, OVER, REFUSED, OTHER)
+    cli.now = START + 4
     return cli
 
 
@@ -91,6 +96,18 @@ def test_in_a_terminal(told):
         (["--last", "2"], ["f3", "f4"]),
         (["-n", "0"], ["f1", "f2", "f3", "f4"]),
         (["--model", "gpt-5", "--last", "1"], ["f4"]),
+        (["--failed"], ["f3"]),
+        (["--switches"], ["f2"]),
+        (["--failed", "--switches"], ["f2", "f3"]),
+        (["--failed", "--model", "gpt-4*"], []),
+        (["--client", "opencode"], ["f1"]),
+        (["--client", "OpenCode/1*"], ["f1"]),
+        (["--client", "copilot"], ["f4"]),
+        (["--since", "2s"], ["f3", "f4"]),
+        (["--since", "1h"], ["f1", "f2", "f3", "f4"]),
+        (["--since", "2026-09-21T14:13:22"], ["f3", "f4"]),
+        (["--since", "2026-09-21T16:13:23+02:00"], ["f4"]),
+        (["--since", "2026-09-22"], []),
     ],
     ids=" ".join,
 )
@@ -98,6 +115,22 @@ def test_filters(told, filters, ids):
     """Filters are patterns over accounts that were asked and models that were asked for or served."""
     lines = told.run("events", "--json", *filters).stdout.splitlines()
     assert [json.loads(line)["id"] for line in lines] == ids
+
+
+@pytest.mark.parametrize("since", ["yesterday", "5 fortnights", "", "9999999999999h", "1e9d"])
+def test_a_time_that_is_none(told, since):
+    """What is no time is a wrong call that says which forms there are."""
+    assert "like 30min, 1h, 2d nor a time" in " ".join(told.run("events", "--since", since, exit_code=2).stderr.split())
+
+
+def test_colours(told, monkeypatch):
+    """In a terminal what failed is red and what moved is yellow; never in a pipe, nor with NO_COLOR."""
+    monkeypatch.setattr(click, "echo", functools.partial(click.echo, color=True))
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    lines = told.run("events").stdout.splitlines()
+    assert [line[:5] if line.startswith("\x1b") else "" for line in lines] == ["", "\x1b[33m", "\x1b[31m", ""]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in told.run("events").stdout
 
 
 def test_json(told):
@@ -110,10 +143,10 @@ def test_json(told):
 def test_nothing(cli):
     """Where nothing was written down that is said on stderr, and nothing is made."""
     result = cli.run("events")
-    assert (result.stdout, result.stderr) == ("", "note: no request was written down yet\n")
+    assert (result.stdout, result.stderr) == ("", "note: no request is stored yet\n")
     put(cli, SERVED)
     result = cli.run("events", "--account", "work")
-    assert (result.stdout, result.stderr) == ("", "note: no such request was written down\n")
+    assert (result.stdout, result.stderr) == ("", "note: no such request is stored\n")
 
 
 def test_only_the_newest(cli):

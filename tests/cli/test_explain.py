@@ -11,10 +11,11 @@ from hypothesis import given, strategies
 
 from copilot_balancer.copilot.conversation import conversation_of
 from copilot_balancer.copilot.quota import QuotaWindow
+from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.ranking import STRATEGIES, Strategy
+from copilot_balancer.rules.state import AccountState, Memory, ModelFact
 from copilot_balancer.rules.types import SERVED, Attempt, Policy, PoolRequest, Route
-from copilot_balancer.store.decision_file import BEFORE, NAME, DecisionFile
-from copilot_balancer.store.decision_log import RecordedPool
+from copilot_balancer.store.decision_log import DecisionLog, Recorder
 from copilot_balancer.views.explanation import PARTS, TERMS, explain_text, explained
 from support.command_line import CommandLine
 from support.pools import (
@@ -87,9 +88,22 @@ def test_explain(cli):
         "  work  rests after a rate limit, free again in 10 min\n"
     )
     assert result.stderr == (
-        "note: this is what was written down 12 s ago; what a proxy serves at this\n"
-        "      moment, and options that it was given with --set, are not seen here\n"
+        "note: this uses what was stored 12 s ago; what a proxy serves at this moment,\n"
+        "      and options that it was given with --set, are not seen here\n"
     )
+
+
+def test_explain_what_nobody_knows(cli):
+    """A model that is on no account's list, and a fence without an account, are told with the nearest name."""
+    [work, *_] = cli.decisions.accounts
+    models = {"gpt-5": ModelFact(True, cli.now + 99, cli.now)}
+    cli.env.store.merge_memory(
+        Memory({work.id: AccountState(credential=work.fingerprint, listed_at=cli.now, models=models)})
+    )
+    told = " ".join(cli.run("explain", "gpt-9", "--fence", "defualt", exit_code=1).stderr.split())
+    assert "gpt-9 is on no account's list (did you mean gpt-5?)" in told
+    assert "no account is in the fence defualt (did you mean default?)" in told
+    assert "no account's list" not in cli.run("explain", "gpt-5").stderr
 
 
 def test_explain_when_nobody_can(cli):
@@ -103,6 +117,11 @@ def test_explain_when_nobody_can(cli):
         "Why not:\n"
         "  work     rests after a rate limit, free again in 10 min\n"
         "  private  rests after a rate limit, free again in 60 min\n"
+        "\n"
+        "Retry-After: 10 min for clients that print a wait or bound their sleep (openai\n"
+        "library for Python (litellm, llm), Copilot CLI, copilot-language-server, VS\n"
+        "Code); 60 s for all others, which may sleep as long as they are told; none with\n"
+        "a used-up quota (402).\n"
     )
 
 
@@ -147,7 +166,7 @@ def test_explain_before_any_proxy_ran(cli):
     cli.env.store.state_path.unlink(missing_ok=True)
     result = cli.run("explain", "gpt-5")
     assert "gpt-5 goes to work: first by hybrid." in result.stdout
-    assert "nothing was written down yet" in " ".join(result.stderr.split())
+    assert "nothing is stored about the accounts yet" in " ".join(result.stderr.split())
 
 
 def test_explain_without_accounts(tmp_path, monkeypatch):
@@ -300,7 +319,7 @@ def test_a_route_gives_the_order():
     """Where the strategy alone would order otherwise, the text does not say that it did."""
     bench = Bench("a", "b", policy=Policy(routes=(Route(("gpt*",), ("b", "a")),)))
     bench.pool.learn_quota("github.com:b", {"premium": QuotaWindow(42.0)})
-    assert "best first; a route of yours gives the order:" in text_of(bench)
+    assert "best first; a route, or a doubt, gives the order:" in text_of(bench)
     assert "best first; hybrid prefers" in text_of(bench, "o9")
 
 
@@ -314,8 +333,8 @@ def test_the_others_are_told_one_by_one():
     bench.refuse(MISSING, only="github.com:missing")
     text = text_of(bench)
 
-    assert text.startswith("Nobody can serve gpt now (limited); the first is free in 24 h.\n\nWhy not:\n")
-    assert "\n  one      rests after a weekly limit, free again in 24 h\n" in text
+    assert text.startswith("Nobody can serve gpt now (limited); the first is free in 3 days.\n\nWhy not:\n")
+    assert "\n  one      rests after a weekly limit, free again in 3 days\n" in text
     assert f"\n  {long}\n           is turned off\n" in text
     assert "\n  blocked  was blocked by GitHub (no\\x1b[31m more" in text
     assert "\n  missing  does not have the model gpt (asked again in 30 s)" in text
@@ -346,15 +365,14 @@ def test_no_name_breaks_the_text(labels, model, strategy, outcomes):
 @pytest.fixture
 def recorded(cli) -> bytes:
     """The proxy of this command line recorded some requests; the lines of its file."""
-    file = DecisionFile(cli.env.store.folder)
-    pool = RecordedPool(Policy(), cli.decisions, START)
-    pool.record_to(file.put)
+    file = DecisionLog(cli.env.store.folder)
+    pool = Recorder(Pool(Policy(), cli.decisions, START), file)
     for number, outcome in enumerate((SERVED, LIMIT, SERVED, FAULT)):
         request = PoolRequest(f"r{number}", "gpt", START + number, f"talk{number}")
         pool.record(pool.assign(request, START + number), outcome, START + number)
         pool.finish(request.id, START + number)
     file.close()
-    return (cli.env.store.folder / NAME).read_bytes()
+    return (cli.env.store.folder / DecisionLog.NAME).read_bytes()
 
 
 def test_replay(cli, recorded):
@@ -365,7 +383,7 @@ def test_replay(cli, recorded):
 
 def test_replay_another_file(cli, recorded, tmp_path):
     """A file of one's own choice, like the one before."""
-    path = tmp_path / BEFORE
+    path = tmp_path / DecisionLog.BEFORE
     path.write_bytes(recorded.replace(b'"program":"0', b'"program":"9'))
     result = cli.run("events", "replay", str(path))
     assert result.stdout.startswith("All the same")
@@ -377,11 +395,11 @@ def test_replay_another_file(cli, recorded, tmp_path):
 
 def test_replay_finds_a_difference(cli, recorded):
     """The first difference is told with its line, and what was recorded and what comes out now; exit code 1."""
-    path = cli.env.store.folder / NAME
+    path = cli.env.store.folder / DecisionLog.NAME
     path.write_bytes(recorded.replace(b'"why":"first by hybrid"', b'"why":"by luck"', 1))
     result = cli.run("events", "replay", exit_code=1)
     assert result.stdout == (
-        "Line 2: Another assign.\n"
+        "Line 2: another result of assign.\n"
         "\n"
         "  result.attempt.why\n"
         "    recorded  by luck\n"
@@ -391,32 +409,31 @@ def test_replay_finds_a_difference(cli, recorded):
     )
 
 
-def test_replay_finds_another_pool(cli, recorded):
-    """Of a pool that is not what was recorded only the first parts are printed."""
-    first, *_ = recorded.splitlines()
-    line = json.loads(first)
-    line["continues"] = True
-    line["pool"]["policy"] = dict.fromkeys(line["pool"]["policy"], "\x1b" * 200)
-    (cli.env.store.folder / NAME).write_bytes(first + b"\n" + json.dumps(line).encode())
+def test_a_large_difference_is_shortened(cli, recorded):
+    """Of a decision that differs in many places only the first are printed, without what could break a terminal."""
+    first, second, *_ = recorded.splitlines()
+    line = json.loads(second)
+    line["result"]["attempt"] |= {f"new{number}": "\x1b" * 200 for number in range(9)}
+    (cli.env.store.folder / DecisionLog.NAME).write_bytes(first + b"\n" + json.dumps(line).encode())
     lines = cli.run("events", "replay", exit_code=1).stdout.splitlines()
-    assert lines[0] == "Line 2: The pool is not what was recorded."
-    assert "  and 4 more" in lines
+    assert lines[0] == "Line 2: another result of assign."
+    assert "  and 1 more" in lines
     assert all(len(line) <= 80 and line.isprintable() for line in lines)
 
 
 def test_replay_of_a_cut_file(cli, recorded):
-    """What a killed proxy left is said; damage is no success."""
-    path = cli.env.store.folder / NAME
+    """What a killed proxy left, or somebody damaged, is said, and the rest is replayed."""
+    path = cli.env.store.folder / DecisionLog.NAME
     path.write_bytes(recorded[:-5])
     result = cli.run("events", "replay")
-    assert result.stdout == "All the same: 4 decisions, 11 calls, 1 run.\n"
-    assert result.stderr == "note: line 13: this line is cut\n"
+    assert result.stdout == "The same as far as it can be read: 4 decisions, 11 calls, 1 run.\n"
+    assert result.stderr == "note: line 13 is cut or was changed: KeyError: 'call'\n"
     lines = recorded.splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:2], b"{\n", *lines[3:]]))
-    result = cli.run("events", "replay", exit_code=1)
+    result = cli.run("events", "replay")
     assert result.stdout == "The same as far as it can be read: 1 decision, 1 call, 1 run.\n"
     assert result.stderr == (
-        "note: line 3: this line is cut\n"
+        "note: line 3 is cut or was changed: KeyError: 'call'\n"
         "note: 10 lines could not be replayed: they belong to no run that is whole\n"
     )  # fmt: skip
 
@@ -424,12 +441,14 @@ def test_replay_of_a_cut_file(cli, recorded):
 def test_replay_for_programs(cli, recorded):
     """The same as JSON."""
     found = json.loads(cli.run("events", "replay", "--json").stdout)
-    assert found.pop("file").endswith(NAME)
+    assert found.pop("file").endswith(DecisionLog.NAME)
     assert found.pop("programs")
     assert found == {
-        "same": True, "runs": 1, "calls": 12, "decisions": 4, "skipped": 0, "stops": [], "difference": None,
+        "same": True, "runs": 1, "calls": 12, "decisions": 4, "skipped": 0, "broken": [], "difference": None,
     }  # fmt: skip
-    (cli.env.store.folder / NAME).write_bytes(recorded.replace(b'"why":"first by hybrid"', b'"why":"by luck"', 1))
+    (cli.env.store.folder / DecisionLog.NAME).write_bytes(
+        recorded.replace(b'"why":"first by hybrid"', b'"why":"by luck"', 1)
+    )
     found = json.loads(cli.run("events", "replay", "--json", exit_code=1).stdout)
     assert (found["same"], found["difference"]["line"], found["difference"]["call"]) == (False, 2, "assign")
 
@@ -441,7 +460,58 @@ def test_replay_of_nothing(cli, tmp_path):
     assert told.endswith("decisions.jsonl; set copilot_record_decisions")
     other = tmp_path / "other"
     other.write_text("hello\n")
-    assert cli.refused("events", "replay", str(other)) == f"{other}: line 1 is not the beginning of a decision log"
-    (cli.env.store.folder / NAME).mkdir()
+    assert cli.refused("events", "replay", str(other)) == f"{other}: this is no decision log"
+    (cli.env.store.folder / DecisionLog.NAME).mkdir()
     assert cli.refused("events", "replay").endswith("decisions.jsonl cannot be read: Is a directory")
     assert "does not exist" in cli.run("events", "replay", "nowhere", exit_code=2).stderr
+
+
+# --- explain-answer ---------------------------------------------------------------------------------------------------
+
+GATED = "HTTP/2 403 \r\nContent-Type: application/json\r\n\r\n" + json.dumps(
+    {"error": {"code": "surprise_me", "message": "gated for a moment gho_abcdefghij1234567890"}}
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "rule", "follows"),
+    [
+        ("HTTP/1.1 429 Too Many Requests\nRetry-After: 30\n\n", (), "limit without a code", "rests 30 s, as the server asked"),
+        (GATED, (), "unknown 403", "then one other, once"),
+        ('HTTP/1.1 404\r\n\r\n{"error":{"code":"not_found","message":""}}', ("--bound",), "conversation not found", "owns"),
+        ("HTTP/1.1 404\n\nno", (), "request", "The client gets it as it is"),
+        ('HTTP/1.1 403 no\n\n{"code":"spammy_user"}', (), "blocked", "until you enable it"),
+    ],
+    ids=["limit", "unknown", "bound state", "request", "abuse"],
+)  # fmt: skip
+def test_which_rule_judges_an_answer(cli, answer, options, rule, follows):
+    """The rule, what it concerns and what follows, in words; a credential that the answer quotes is not printed."""
+    told = cli.run("explain-answer", *options, typed=answer).output
+    assert f"rule      {rule}\n" in told
+    assert follows in " ".join(told.split())
+    assert "gho_" not in told
+    assert json.loads(cli.run("explain-answer", "--json", *options, typed=answer).output)["rule"] == rule
+
+
+def test_a_rule_of_the_users_judges_an_answer(cli):
+    """The rules of config.toml are asked as the proxy asks them."""
+    folder = cli.env.paths.config
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.toml").write_text(
+        '[[outcomes]]\ncode = "surprise*"\nreason = "limit"\naction = "next"\nrest = 90\n'
+    )
+    told = cli.run("explain-answer", typed=GATED).output
+    assert "rule      your rule 1\n" in told
+    assert "It rests 90 s." in told
+
+
+def test_what_is_no_answer(cli):
+    """Without a status line it is said what one looks like."""
+    assert "status line" in cli.refused("explain-answer", typed="403 no")
+
+
+def test_an_answer_that_serves(cli):
+    """A 200 is no refusal."""
+    assert cli.run("explain-answer", typed="HTTP/1.1 200 OK\n\n{}").output == (
+        "This is no refusal: the answer reaches the client.\n"
+    )

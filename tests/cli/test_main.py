@@ -57,8 +57,21 @@ def test_no_option_takes_a_token(words, command):
 
 
 def test_version(cli):
-    """--version prints the version."""
-    assert cli.run("--version").stdout == f"copilot-balancer, version {copilot_balancer.__version__}\n"
+    """--version and -V print the version."""
+    for option in ("--version", "-V"):
+        assert cli.run(option).stdout == f"copilot-balancer, version {copilot_balancer.__version__}\n"
+
+
+def test_each_command_has_its_place(cli):
+    """--help shows each command once, under a title; the first one is where a new user begins."""
+    assert sorted(name for names in main.SECTIONS.values() for name in names) == sorted(program.commands)
+    assert next(iter(main.SECTIONS.values()))[0] == "start"
+
+
+def test_help_command(cli):
+    """`help WORDS` shows what `WORDS --help` shows."""
+    for words in ((), ("exec",), ("accounts", "add")):
+        assert cli.run("help", *words).stdout == cli.run(*words, "--help").stdout
 
 
 def test_addon_path(cli):
@@ -69,7 +82,9 @@ def test_addon_path(cli):
     assert path.is_file()
 
 
-@pytest.mark.parametrize("arguments", [("nonsense",), ("accounts", "nonsense"), ("balancing",), ("balancing", "maybe")])
+@pytest.mark.parametrize(
+    "arguments", [("nonsense",), ("accounts", "nonsense"), ("help", "nonsense"), ("balancing", "maybe")]
+)
 def test_wrong_call(cli, arguments):
     """A wrong call shows the usage and ends with 2."""
     assert "Usage: copilot-balancer" in cli.run(*arguments, exit_code=2).stderr
@@ -97,6 +112,7 @@ def test_balancing(cli):
     assert cli.run("balancing", "off").output == "Balancing is off.\n"
     cli.add("Work", "work")
     assert "only work serves while balancing is off" in cli.run("balancing", "off").stderr
+    assert cli.run("balancing").stdout == "Balancing is off.\n"  # alone it only shows
     assert not cli.decisions.balancing
     assert cli.run("balancing", "on").output == "Balancing is on.\n"
     assert cli.decisions.balancing

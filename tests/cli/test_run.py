@@ -65,6 +65,8 @@ def test_run(ready, became, port, verb, tool, hint):
     assert f"confdir={ready.authority.folder}" in arguments
     assert arguments[-3:] == ["--set", "copilot_log=errors", "-q"]
     assert environ == {**ready.environ, "PYTHONUNBUFFERED": "1"}
+    ready.run(verb, "--port", str(port), "--verbose")
+    assert became[1][1]["COPILOT_BALANCER_VERBOSE"]
     assert (f"copilot-balancer exec --port {port} -- opencode" in told) is hint
 
 
@@ -73,6 +75,31 @@ def test_run_makes_the_folder(machine, became, port):  # noqa: F811 - a fixture
     machine.run("run", "--port", str(port))
     assert machine.authority.folder.stat().st_mode & 0o777 == 0o700
     assert became
+
+
+@pytest.mark.parametrize(
+    ("arguments", "config", "said"),
+    [
+        (("--set", "copilot_max_attempts=0"), "", "--set copilot_max_attempts must be a whole number from 1 to 10"),
+        (("--set=copilot_nonsense=1",), "", "--set: 'copilot_nonsense' is not a setting"),
+        (
+            ("--set", "copilot_failover=limit", "--set", "copilot_failover=x"),
+            "",
+            "--set copilot_failover must be a list",
+        ),
+        ((), "deadline = -1\n", "deadline must be a number of seconds"),
+    ],
+)
+def test_bad_settings_are_said_first(machine, became, port, arguments, config, said):  # noqa: F811 - a fixture
+    """On bad settings nothing is announced, made or started before the error."""
+    machine.env.paths.config.mkdir(parents=True)
+    (machine.env.paths.config / "config.toml").write_text(config)
+    result = machine.run("run", "--port", str(port), *arguments, exit_code=1)
+    assert result.stdout == ""
+    assert said in result.stderr
+    assert "Point a client" not in result.stderr
+    assert became == []
+    assert not machine.authority.folder.exists()
 
 
 def test_another_program_has_the_port(ready, became):
@@ -531,6 +558,20 @@ def test_signals_are_passed_on(home, tmp_path, number):
 def test_a_client_that_is_killed(home):
     """A client that a signal ended is told as a shell tells it."""
     assert execute(home, "sh", "-c", "kill -KILL $$").returncode == 128 + signal.SIGKILL
+
+
+def test_exec_that_is_killed(home):
+    """When exec is killed with SIGKILL its client goes on, and the proxy ends when the client does."""
+    script = "import sys; print('up', flush=True); sys.stdin.read()"
+    arguments = [*PROGRAM, "exec", "--proxy-args", home["TO_FAKE"], "--", sys.executable, "-c", script]
+    with subprocess.Popen(arguments, env=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as ran:
+        assert ran.stdout.readline() == b"up\n"
+        (log,) = proxies(home)
+        ran.send_signal(signal.SIGKILL)
+        ran.wait()
+        assert not ended(log)  # the client still runs
+        ran.stdin.close()  # it ends
+        until(lambda: ended(log), "the end of the proxy")
 
 
 def test_interrupted_before_the_client_runs(home, tmp_path):

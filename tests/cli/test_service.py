@@ -5,7 +5,6 @@ import plistlib
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -86,7 +85,7 @@ def test_a_disk_that_refuses(machine, system, monkeypatch):  # noqa: F811 - a fi
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     assert "cannot be written: No space left on device" in machine.refused("service", "install")
 
 

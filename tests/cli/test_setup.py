@@ -56,7 +56,7 @@ def test_there_and_back(ready, monkeypatch, client, platform):
     told = ready.run("setup", client).stdout
     (path,) = set(everything(ready.home)) - set(empty)
     assert f"Wrote to {path}:" in told
-    assert f"Take it back: copilot-balancer setup {client} --undo" in told
+    assert f"To undo: copilot-balancer setup {client} --undo" in told
     there = everything(ready.home)
     assert "is set up already" in ready.run("setup", client).stdout
     assert "Nothing was changed" in ready.run("setup", client, "--undo", "--dry-run").stdout
@@ -64,7 +64,7 @@ def test_there_and_back(ready, monkeypatch, client, platform):
 
     assert ready.run("setup", client, "--undo").stdout == f"{path} is as it was before.\n"
     assert everything(ready.home) == empty
-    assert "nothing to take back" in ready.run("setup", client, "--undo").stdout
+    assert "nothing to undo" in ready.run("setup", client, "--undo").stdout
 
 
 @pytest.mark.parametrize("client", ["opencode", "copilot-cli", "vscode", "neovim"])
@@ -109,7 +109,7 @@ def test_opencode_has_its_own_login(ready, auth):
     kept = ready.env.paths.state / "setup" / "opencode.before"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
-    assert "opencode holds its own login again" in ready.run("setup", "opencode", "--undo").stderr
+    assert "opencode has its own login again" in ready.run("setup", "opencode", "--undo").stderr
     assert everything(ready.home) == before
     assert not kept.exists()
 
@@ -121,7 +121,7 @@ def test_opencode_wrote_there_since(ready, auth):
     since = {**json.loads(auth.read_text()), **OTHERS}
     auth.write_text(json.dumps(since))
     assert "has what it needs already" in ready.run("setup", "opencode").stdout
-    assert "only what was written here is gone" in ready.run("setup", "opencode", "--undo").stdout
+    assert "only what copilot-balancer wrote is removed" in ready.run("setup", "opencode", "--undo").stdout
     assert json.loads(auth.read_text()) == {**OTHERS, "github-copilot": OWN}
 
 
@@ -133,7 +133,7 @@ def test_what_is_kept_is_not_overwritten(ready, auth):
     assert "`copilot-balancer setup opencode --undo` first" in ready.refused("setup", "opencode")
     kept = ready.env.paths.state / "setup" / "opencode.before"
     assert json.loads(kept.read_text()) == {"github-copilot": OWN}
-    assert "logged in by itself since" in ready.refused("setup", "opencode", "--undo")
+    assert "has logged in by itself since" in ready.refused("setup", "opencode", "--undo")
 
 
 def test_opencode_holds_the_placeholder(ready, auth):
@@ -142,7 +142,7 @@ def test_opencode_holds_the_placeholder(ready, auth):
     before = everything(ready.home)
     told = ready.run("setup", "opencode").stdout
     assert "has what it needs already" in told
-    assert "Take it back" not in told
+    assert "To undo" not in told
     assert everything(ready.home) == before
 
 
@@ -171,7 +171,7 @@ def test_copilot_cli(ready, environ, said):
     assert said in told
     assert "`copilot-balancer exec -- copilot`" in told
     assert everything(ready.home) == before
-    assert "nothing to take back" in ready.run("setup", "copilot-cli", "--undo").stdout
+    assert "nothing to undo" in ready.run("setup", "copilot-cli", "--undo").stdout
 
 
 # --- VS Code
@@ -225,7 +225,7 @@ def test_neovim_has_such_a_file(ready):
     path.unlink()
     ready.run("setup", "neovim")
     path.write_text("-- edited")
-    assert "was changed by somebody since" in ready.refused("setup", "neovim", "--undo")
+    assert "was changed by another program since" in ready.refused("setup", "neovim", "--undo")
     assert path.read_text() == "-- edited"
 
 

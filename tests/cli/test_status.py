@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
@@ -9,7 +10,9 @@ from copilot_balancer import __version__
 from copilot_balancer.cli.main import cli as program
 from copilot_balancer.cli.status import status
 from copilot_balancer.copilot.quota import QuotaWindow
+from copilot_balancer.copilot.usage import Usage
 from copilot_balancer.rules.state import AccountState, Cooldown, Memory, ModelFact
+from copilot_balancer.store.ledger import Entry, Ledger, day_of, period_of
 from copilot_balancer.store.running_proxies import RunningProxy, RunningProxyFile
 from support.command_line import CommandLine
 
@@ -147,7 +150,7 @@ def test_no_account(tmp_path, monkeypatch):
     monkeypatch.setitem(program.commands, "status", status)
     cli = CommandLine(tmp_path)
     told = cli.run("status", exit_code=1).stdout
-    assert "No account is stored yet. To log in: copilot-balancer accounts add\n" in told
+    assert "No account is stored yet. To add one: copilot-balancer start\n" in told
     assert "note: no proxy runs: `copilot-balancer run` starts one\n" in told
     assert json.loads(cli.run("status", "--json", exit_code=1).stdout)["accounts"] == []
     assert not (tmp_path / "ours").exists()
@@ -226,3 +229,53 @@ def a_proxy_of(cli, **changes):
     file = RunningProxyFile(cli.env.paths.state)
     file.write(replace(RunningProxy(1, cli.now, (), __version__), **changes))
     return file
+
+
+@pytest.mark.parametrize(
+    ("seconds", "named"),
+    [
+        pytest.param(90_000, True, id="25 hours"),
+        pytest.param(384_495, True, id="four days and a half"),
+        pytest.param(3600, True, id="an hour"),
+        pytest.param(3599, False, id="less than an hour"),
+    ],
+)
+def test_a_long_rest_comes_with_the_command_that_ends_it(cli, seconds, named):
+    """Who has to wait for long is told how to end that: the server's own wait is kept whole otherwise."""
+    now = cli.now
+    learn(cli, "work", cooldowns=[Cooldown(now, now + seconds, "limit", "o3", source="server")])
+    assert ("copilot-balancer accounts clear work" in " ".join(cli.run("status").stdout.split())) == named
+
+
+def test_line(cli):
+    """One line for a status bar: who can serve first, then who rests and why, and that no proxy runs."""
+    assert cli.run("status", "--line").stdout == "private | work limit 9 min | acme needs login | no proxy runs\n"
+    a_proxy(cli)
+    assert cli.run("status", "--format", "line").stdout.count("\n") == 1
+
+
+def test_line_of_nobody(tmp_path):
+    """Without an account the line says so, and the exit code says that nothing can serve."""
+    assert CommandLine(tmp_path).run("status", "--line", exit_code=1).stdout == "no account\n"
+
+
+def test_prometheus(cli):
+    """Metrics in the exposition format: every sample has its TYPE, and what is spent is counted by model."""
+    cli.run("accounts", "rename", "private", "my-own")
+    work = cli.decisions.find("work").id
+    entry = Entry(
+        day_of(cli.now, cli.env.zone), period_of(cli.now, None), work, 'gpt"5\\', Usage(10, 0, 1, 0, 2_500_000_000)
+    )
+    Ledger(cli.env.paths.state).add([entry], date(2026, 9, 1))
+
+    lines = cli.run("status", "--format", "prometheus").stdout.splitlines()
+
+    samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    typed = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    assert {name.partition("{")[0] for name in samples} == typed
+    assert samples['copilot_balancer_account_ready{account="my-own"}'] == "1"
+    assert samples['copilot_balancer_account_ready{account="work"}'] == "0"
+    assert samples['copilot_balancer_account_cooldown_seconds{account="work",model="",reason="limit"}'] == "540"
+    assert samples['copilot_balancer_quota_percent_left{account="work",window="premium"}'] == "68.1"
+    assert samples['copilot_balancer_spent_today_credits{account="work",model="gpt\\"5\\\\"}'] == "2.5"
+    assert not any("chat" in name for name in samples)

@@ -38,13 +38,16 @@ def test_usage(cli):
         "work  octocat on github.com, plan business\n"
         "  premium  [##############......]  68 %  204 of 300  resets 2026-09-22 14:13 UTC\n"
         "  chat     unlimited\n"
+        "  spent through this store's proxies since 22 Aug 14:13 UTC: nothing\n"
         "\n"
         "opencat  opencat on github.com, plan unknown\n"
         "  api.github.com tells nothing about quota (HTTP 404): this account has no\n"
         "  Copilot, or the token's app may not ask for it\n"
+        "  spent through this store's proxies since 1 Sep: nothing\n"
         "\n"
         "acme  jane_acme on acme.ghe.com, plan enterprise\n"
         "  GitHub names no quota\n"
+        "  spent through this store's proxies since 1 Sep: nothing\n"
     )
     assert sorted(cli.asked) == [
         "api.acme.ghe.com/copilot_internal/user",
@@ -111,7 +114,7 @@ def test_without_accounts(tmp_path):
     """Without an account it is said how to get one."""
     cli = CommandLine(tmp_path)
 
-    assert "To log in: copilot-balancer accounts add" in cli.run("usage").stdout
+    assert "To add one: copilot-balancer start" in cli.run("usage").stdout
     assert cli.run("usage", "--json").stdout == "[]\n"
 
 
@@ -121,5 +124,5 @@ def test_memory_that_cannot_be_written(cli, monkeypatch):
 
     result = cli.run("usage")
 
-    assert "what was learnt is forgotten: locked" in result.stderr
+    assert "the answers were not stored: locked" in result.stderr
     assert "68 %" in result.stdout

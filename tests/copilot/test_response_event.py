@@ -173,7 +173,7 @@ SAID = [
         marks=(mark("signature", "sealed"),),
     ),
     case("only usage", MESSAGES, named({"type": "message_delta", "delta": {"stop_reason": None}})),
-    case("an end", MESSAGES, END_TURN, complete=True),
+    case("an end", MESSAGES, END_TURN, complete=True, used={"output_tokens": 3}),
     case("the last word", MESSAGES, MESSAGE_STOP, **OVER),
     case("quota", MESSAGES, named({"type": "message_stop", "copilot_quota_snapshots": QUOTA}), quota=QUOTA, **OVER),
     case("[DONE] is none of its words", MESSAGES, DONE),
@@ -318,9 +318,10 @@ THINKING = [
 def test_a_document_says_the_same(api, document, marks):
     """An answer that is one JSON document tells its marks, each once, and its quota."""
     raw = json.dumps(document).encode()
-    assert (marks, None) == read_document(api, raw)
+    assert (marks, None, {}) == read_document(api, raw)
     assert may_tell(api, [raw]) or not marks
-    assert (marks, QUOTA) == read_document(api, json.dumps({**document, "copilot_quota_snapshots": QUOTA}).encode())
+    more = {**document, "copilot_quota_snapshots": QUOTA, "copilot_usage": {"total_nano_aiu": 7}}
+    assert (marks, QUOTA, {"total_nano_aiu": 7}) == read_document(api, json.dumps(more).encode())
 
 
 @given(
@@ -342,7 +343,7 @@ def test_a_word_is_found_however_it_is_cut(word, cuts, data):
 @pytest.mark.parametrize("body", [b"", b"[]", b"<html>", b'{"choices":'])
 def test_a_document_that_cannot_be_read_says_nothing(body):
     """What is no JSON object has no marks."""
-    assert read_document(CHAT, body) == ([], None)
+    assert read_document(CHAT, body) == ([], None, {})
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from copilot_balancer.fake.answers import Ok, Refuse, limited
+from copilot_balancer.rules.edits import turned_off, turned_on
 from fake.test_ownership import DONE, USE, Conversation
 from support.proxies import PERSONAL, SPARE, WORK, until
 
@@ -136,15 +137,23 @@ def test_what_is_owned_survives_a_restart(start, fake):
     assert fake.lost == []
 
 
+def a_session(client):
+    """A new session's token, and whose it is."""
+    fetched = client.post(f"{API}/models/session", json={})
+    return fetched.json()["session_token"], fetched.headers["x-copilot-account"]
+
+
 def test_a_session_belongs_to_who_fetched_it(talking, fake):
-    """A request with a session token goes to the account that fetched the session, home account or not."""
+    """A request with a session token goes to the account that fetched the session, whoever is next in order."""
     with talking.client() as client:
-        fetched = client.post(f"{API}/models/session", json={})
-        token = fetched.json()["session_token"]
-        talking.store.edit_decisions(lambda known: known.model_copy(update={"home_id": known.accounts[2].id}))
-        until(lambda: "read again" in talking.log, "the proxy to see its new home account")
-        other = client.post(f"{API}/models/session", json={}).json()["session_token"]
-        for session, whose in ((token, "work"), (other, "spare"), (token, "work")):
+        token, first = a_session(client)
+        talking.store.edit_decisions(lambda known: turned_off(known.find(first).id)(known))
+        until(lambda: "read again" in talking.log, "the proxy to see that the account is off")
+        other, second = a_session(client)
+        talking.store.edit_decisions(lambda known: turned_on(known.find(first).id, 2.0)(known))
+        until(lambda: talking.log.count("read again") == 2, "the proxy to see that the account is on")
+        assert first != second
+        for session, whose in ((token, first), (other, second), (token, first)):
             answer = client.post(
                 f"{API}/chat/completions",
                 json={"model": "gpt-4.1", "messages": [{"role": "user", "content": "hi"}]},

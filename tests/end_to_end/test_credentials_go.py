@@ -3,7 +3,7 @@
 One proxy serves every case. Copilot hosts on port 443 lead to the embedded fake; everything else, and where a case has
 the name service poisoned the Copilot hosts too, leads to a stranger who takes down whatever arrives, in clear or by TLS,
 under any name. Each case is one form in which a request may come; after each, and once more at the end, every account's
-token must have arrived where it may, and nowhere else (security.md, T1).
+token must have arrived where it may, and nowhere else (docs/security.md#where-a-token-may-go).
 """
 
 import contextlib

@@ -125,16 +125,34 @@ def test_a_refusal_of_the_request_is_passed_down(proxy, fake):
 
 def test_an_abuse_block_stops(proxy, fake):
     """An abuse block is passed down, nobody else is asked, and the account is off from then on."""
-    fake.accounts[WORK].default = Refuse(
-        403,
-        message="Access to this endpoint is forbidden. Please review our Terms of Service",
-        content_type="text/plain",
-    )
+    fake.accounts[WORK].default = Refuse(403, code="access_revoked", message="Copilot was taken from this account")
     assert proxy.post().status_code == 403
     assert asked(fake) == ["work"]
     for _ in range(3):
         assert proxy.post().status_code == 200
     assert asked(fake).count("work") == 1
+
+
+def test_a_hint_at_the_terms_alone_stops_nobody(proxy, fake):
+    """A 403 that names the Terms of Service: the host is learnt once, then the model rests and another account serves.
+
+    The same for a second model says that the account itself is stopped: nobody else is asked then, and it stays off.
+    """
+    fake.accounts[WORK].default = Refuse(
+        403,
+        message="Access to this endpoint is forbidden. Please review our Terms of Service",
+        content_type="text/plain",
+    )
+    assert proxy.post().status_code == 200
+    assert asked(fake) == ["work", "work", "personal"]
+    assert proxy.post().status_code == 200
+    assert asked(fake).count("work") == 2
+    state = proxy.memory().accounts.get("github.com:1")
+    assert state is None or state.blocked_at is None
+    assert proxy.post(model="gpt-5-mini").status_code == 403
+    assert asked(fake).count("work") == 4
+    assert proxy.post(model="gpt-5-mini").status_code == 200
+    assert asked(fake).count("work") == 4
 
 
 def test_everybody_is_limited(proxy, fake):

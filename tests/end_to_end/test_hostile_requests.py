@@ -1,4 +1,4 @@
-"""Foreign text on its way through the addon's real hooks: no forged line, no forged header, no exception (T17, T18)."""
+"""Foreign text on its way through the addon's real hooks: no forged line, no forged header, no exception."""
 
 import asyncio
 import json

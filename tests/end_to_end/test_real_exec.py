@@ -32,7 +32,7 @@ DOORS = (
     "/copilot/mcp_registry",
     "/repos/github/copilot-cli/releases",
 )
-"""What the Copilot CLI asks api.github.com when it starts, with its token (clients.md 4, and seen here)."""
+"""What the Copilot CLI asks api.github.com when it starts, with its token (docs/clients.md#copilot-cli, and seen here)."""
 
 
 @pytest.fixture

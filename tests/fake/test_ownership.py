@@ -1,4 +1,4 @@
-"""The fake enforces ownership: what an account made is accepted from that account alone (copilot-protocol.md 4)."""
+"""The fake enforces ownership: what an account made is accepted from that account alone."""
 
 import asyncio
 import base64

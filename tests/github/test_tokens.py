@@ -102,7 +102,7 @@ def test_a_refused_token_is_replaced_once():
 
 
 def test_the_host_that_comes_with_a_token():
-    """A token works on the host that was named with it (copilot-protocol.md 1.3); else on the account's."""
+    """A token works on the host that was named with it (docs/copilot-protocol.md#wrong-host); else on the account's."""
     mint = TokenCache(lambda: GitHub(api_host="api.enterprise.githubcopilot.com"))
     assert asyncio.run(mint.bearer(WORK, wall=0.0)).host == "api.enterprise.githubcopilot.com"
     assert asyncio.run(TokenCache(GitHub).bearer(WORK, wall=0.0)).host == WORK.api_host

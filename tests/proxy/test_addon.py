@@ -1,6 +1,7 @@
 """What mitmproxy calls, called directly: options, connections, which hosts are opened, what is kept."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from copilot_balancer.config import options
 from copilot_balancer.proxy.addon import CopilotBalancer
 from copilot_balancer.proxy.failover.layer import FailoverLayer
 from copilot_balancer.rules.accounts import Decisions
+from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.types import SERVED, PoolRequest
 from copilot_balancer.store.decision_replay import replay
 from copilot_balancer.store.store import Paths, Store
@@ -293,11 +295,20 @@ def test_decisions_are_recorded_when_asked_for(tmp_path, stored):
         attempt = addon.live.pool.assign(PoolRequest("r1", "gpt-4.1", now), now)
         addon.live.pool.record(attempt, SERVED, now)
         addon.live.pool.finish("r1", now)
-        await addon.upkeep._write(addon.upkeep.recording.close)
+        tctx.configure(addon, copilot_record_decisions="false")
+        addon.live.pool.finish("unrecorded", now)
+        assert type(addon.live.pool) is Pool
+        await addon.upkeep._write(addon.upkeep._recording.close)
 
     play(tmp_path, test)
     lines = (tmp_path / "state" / "decisions.jsonl").read_bytes().splitlines()
-    assert len(lines) == 4
+    assert [json.loads(line).get("call", "begin") for line in lines] == [
+        "begin",
+        "assign",
+        "record",
+        "finish",
+        "set_policy",
+    ]
     assert WORK.encode() not in b"".join(lines)
     done = replay(lines)
     assert done.difference is None

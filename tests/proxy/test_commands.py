@@ -224,13 +224,15 @@ def test_removed_meanwhile(tmp_path, caplog):
 
     async def test(proxy):
         left = proxy.store.edit_decisions(lambda now: now.without("github.com:home", START))
-        for line in ("copilot.use home", "copilot.account.enable home"):
+        for line in ("copilot.use home", "copilot.account.enable home", "copilot.cooldown.clear home"):
             proxy.console(line)
         assert await proxy.written() == left
         told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+        failed, why = "copilot: failed, nothing was changed:", "(this account was removed meanwhile)"
         assert told == [
-            "copilot: this was not done: home is the home account now. this account was removed meanwhile",
-            "copilot: this was not done: home is on now. this account was removed meanwhile",
+            f'{failed} "home is the home account now." {why}',
+            f'{failed} "home is on now." {why}',
+            f'{failed} "Cleared: home." {why}',
         ]
         proxy.live.decisions = left
         proxy.console("copilot.cooldown.clear")
@@ -260,7 +262,7 @@ def test_a_broken_store(tmp_path, monkeypatch, caplog):
         proxy.console("copilot.use home")
         while proxy.commands._writing:
             await asyncio.sleep(0.001)
-        assert "copilot: this was not done: home is the home account now. accounts.json: it is empty" in caplog.text
+        assert 'nothing was changed: "home is the home account now." (accounts.json: it is empty' in caplog.text
 
     play(tmp_path, test)
 

@@ -8,17 +8,24 @@ import pytest
 from copilot_balancer.proxy import journal
 from copilot_balancer.proxy.journal import MAX_WINDOWS, Journal
 from copilot_balancer.store.request_log import RequestLog, newest_events
-from copilot_balancer.views.requests import Attribution, Try, log_line
+from copilot_balancer.store.request_record import AttemptRecord, finished
+from copilot_balancer.views.requests import log_line
 
-WORK = Try("work", "api.githubcopilot.com", "sticky", "limit", 429, 30.0, "slow down")
-SPARE = Try("spare", "api.githubcopilot.com", "least recently used", "served", 200)
-SERVED = Attribution("gpt-5", (SPARE,), 200, 0.8, served=True)
-OVER = Attribution("gpt-5", (WORK, SPARE), 200, 0.8, served=True)
-REFUSED = Attribution("gpt-5", (WORK,), 429, 0.1, served=False, note="all accounts tried, all refused")
-CUT = Attribution("gpt-5", (SPARE,), None, 0.1, served=True)
-FAILED = replace(SERVED, error="overloaded")
-LEFT = replace(CUT, client_left=True)
-DECLINED = Attribution("GET /responses", (), 426, 0.1, served=False, declined=True)
+WORK = AttemptRecord("work", "api.githubcopilot.com", "sticky", "limit", 429, 30.0, "slow down")
+SPARE = AttemptRecord("spare", "api.githubcopilot.com", "least recently used", "served", 200)
+
+
+def record(*attempts, what="gpt-5", served=True, status=200, **facts):
+    return finished(attempts, served=served, status=status, at=1000.0, id="f1", what=what, ms=800.0, **facts)
+
+
+SERVED = record(SPARE)
+OVER = record(WORK, SPARE)
+REFUSED = record(WORK, status=429, served=False, note="all accounts tried, all refused")
+CUT = record(SPARE, status=None)
+FAILED = record(SPARE, error="overloaded")
+LEFT = record(SPARE, status=None, client_left=True)
+DECLINED = record(what="GET /responses", status=426, served=False, declined=True)
 EVERY = (SERVED, OVER, REFUSED, CUT, FAILED, LEFT, DECLINED)
 
 
@@ -47,7 +54,7 @@ def test_noise(told, caplog, noise, wanted, tmp_path):
     """The setting says which requests get a line; failures are warnings; the events file gets everything."""
     told.noise = noise
     for record in EVERY:
-        told.tell(record, 10.0, 1000.0)
+        told.tell(record, 10.0)
     assert [record.getMessage() for record in caplog.records] == [log_line(r) for r in EVERY if r.verdict in wanted]
     loud = {record.getMessage() for record in caplog.records if record.levelno == logging.WARNING}
     assert loud == {log_line(r) for r in (REFUSED, CUT, FAILED) if r.verdict in wanted}
@@ -59,7 +66,7 @@ def test_noise(told, caplog, noise, wanted, tmp_path):
 def test_a_hundred_equal_failures(told, tmp_path):
     """A hundred equal failures in five seconds are one line at once and a count; each one is an event."""
     for number in range(100):
-        told.tell(replace(REFUSED, seconds=number / 7, note=f"free again in {number} s"), 10.0 + number * 0.045, 1000.0)
+        told.tell(replace(REFUSED, ms=number / 7, note=f"free again in {number} s"), 10.0 + number * 0.045)
         assert len(told.lines()) == 1
     told.tick(14.9)
     assert len(told.lines()) == 1
@@ -73,10 +80,10 @@ def test_a_hundred_equal_failures(told, tmp_path):
 
 def test_the_next_one_closes_the_window(told):
     """Without a tick the count is told before the next line."""
-    told.tell(REFUSED, 10.0, 0.0)
-    told.tell(REFUSED, 11.0, 0.0)
-    told.tell(SERVED, 16.0, 0.0)
-    told.tell(REFUSED, 17.0, 0.0)
+    told.tell(REFUSED, 10.0)
+    told.tell(REFUSED, 11.0)
+    told.tell(SERVED, 16.0)
+    told.tell(REFUSED, 17.0)
     assert [line.split(" in ")[0] for line in told.lines()] == [
         "gpt-5 <- nobody, 429",
         "gpt-5 <- nobody, 429: repeated 1 time more",
@@ -87,7 +94,7 @@ def test_the_next_one_closes_the_window(told):
 
 def test_a_single_failure(told):
     """A failure that does not come again is one line."""
-    told.tell(REFUSED, 10.0, 0.0)
+    told.tell(REFUSED, 10.0)
     told.tick(20.0)
     told.close()
     assert len(told.lines()) == 1
@@ -96,7 +103,7 @@ def test_a_single_failure(told):
 def test_at_the_end(told):
     """What was counted is told when the proxy ends."""
     for now in (10.0, 10.1, 10.2):
-        told.tell(CUT, now, 0.0)
+        told.tell(CUT, now)
     told.close()
     told.close()
     assert told.lines()[1:] == ["gpt-5 <- spare, cut off by the upstream: repeated 2 times more in 1 s"]
@@ -105,8 +112,8 @@ def test_at_the_end(told):
 def test_successes_are_not_counted(told):
     """Each success has its line."""
     for _ in range(3):
-        told.tell(SERVED, 10.0, 0.0)
-        told.tell(OVER, 10.0, 0.0)
+        told.tell(SERVED, 10.0)
+        told.tell(OVER, 10.0)
     assert len(told.lines()) == 6
 
 
@@ -115,33 +122,33 @@ def test_successes_are_not_counted(told):
     [
         pytest.param(replace(REFUSED, what="gpt-4.1"), 2, id="another model"),
         pytest.param(CUT, 2, id="another end"),
-        pytest.param(replace(REFUSED, tries=(replace(WORK, account="home"),)), 2, id="another account"),
-        pytest.param(replace(REFUSED, tries=(replace(WORK, reason="quota"),)), 2, id="another reason"),
-        pytest.param(replace(REFUSED, tries=(WORK, replace(WORK, account="home"))), 2, id="one account more"),
-        pytest.param(replace(CUT, tries=REFUSED.tries, served_model="gpt-4.1"), 2, id="another model served"),
-        pytest.param(replace(REFUSED, note="x", seconds=9.0, request_id="f2"), 1, id="equal"),
+        pytest.param(replace(REFUSED, attempts=(replace(WORK, account="home"),)), 2, id="another account"),
+        pytest.param(replace(REFUSED, attempts=(replace(WORK, reason="quota"),)), 2, id="another reason"),
+        pytest.param(replace(REFUSED, attempts=(WORK, replace(WORK, account="home"))), 2, id="one account more"),
+        pytest.param(replace(CUT, attempts=REFUSED.attempts, model="gpt-4.1"), 2, id="another model served"),
+        pytest.param(replace(REFUSED, note="x", ms=9.0, id="f2"), 1, id="equal"),
     ],
 )
 def test_equal(told, other, lines):
     """Equal failures have the same model, end, accounts and reasons."""
-    told.tell(REFUSED, 10.0, 0.0)
-    told.tell(other, 10.0, 0.0)
+    told.tell(REFUSED, 10.0)
+    told.tell(other, 10.0)
     assert len(told.lines()) == lines
 
 
 def test_the_order_of_accounts(told):
     """Accounts that were asked in another order make no other failure."""
     home = replace(WORK, account="home")
-    told.tell(replace(REFUSED, tries=(WORK, home)), 10.0, 0.0)
-    told.tell(replace(REFUSED, tries=(home, WORK)), 10.0, 0.0)
+    told.tell(replace(REFUSED, attempts=(WORK, home)), 10.0)
+    told.tell(replace(REFUSED, attempts=(home, WORK)), 10.0)
     assert len(told.lines()) == 1
 
 
 def test_bounded(told):
     """So many different failures are counted; for one more the oldest count is told."""
-    told.tell(REFUSED, 10.0, 0.0)
-    told.tell(REFUSED, 10.0, 0.0)
+    told.tell(REFUSED, 10.0)
+    told.tell(REFUSED, 10.0)
     for number in range(MAX_WINDOWS):
-        told.tell(replace(REFUSED, what=f"model-{number}"), 11.0, 0.0)
+        told.tell(replace(REFUSED, what=f"model-{number}"), 11.0)
     assert "gpt-5 <- nobody, 429: repeated 1 time more in 1 s" in told.lines()
     assert len(told._windows) == MAX_WINDOWS

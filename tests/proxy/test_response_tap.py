@@ -101,7 +101,7 @@ def test_what_cannot_be_read_is_judged_by_nothing(api, more):
     told, _ = taken_up(b"data: x", api=api, **more)
     assert not told.watched
     assert (told.opened, told.refused, told.whole) == (True, False, True)
-    assert told.learnt() == ([], None)
+    assert told.learnt() == ([], None, {})
     assert told.error is None
 
 
@@ -112,7 +112,7 @@ def test_a_document_teaches(monkeypatch):
     assert told.learnt()[0] == [mark("opaque", "sealed")]
     monkeypatch.setattr(response_tap, "DOCUMENT_LIMIT", 30)
     told, _ = taken_up(document, kind="application/json")
-    assert told.learnt() == ([], None)
+    assert told.learnt() == ([], None, {})
 
 
 def test_what_is_kept_is_bounded():
@@ -141,7 +141,7 @@ def test_what_is_over_holds_no_bytes():
     assert told.kept
     told.let_go()
     assert not told.kept
-    assert told.learnt() == ([], None)
+    assert told.learnt() == ([], None, {})
 
 
 ENCODED = {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress, "zstd": zstd.compress}
@@ -170,10 +170,10 @@ def test_a_compressed_document_teaches(name):
     held, _ = taken_up(kind="application/json", content_encoding=name)
     held.completed(answer("application/json", body, content_encoding=name))
     streamed, _ = taken_up(body[:9], body[9:], kind="application/json", content_encoding=name)
-    assert held.learnt() == streamed.learnt() == ([mark("opaque", "sealed")], None)
+    assert held.learnt() == streamed.learnt() == ([mark("opaque", "sealed")], None, {})
     long, _ = taken_up(kind="application/json", content_encoding=name)
     long.completed(answer("application/json", ENCODED[name](document + b" " * 2_000_000), content_encoding=name))
-    assert long.learnt() == ([], None)
+    assert long.learnt() == ([], None, {})
 
 
 @pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
@@ -183,6 +183,6 @@ def test_an_encoding_that_cannot_be_read_is_told_once(kind, caplog):
     caplog.set_level("INFO")
     for _ in range(3):
         told, _ = taken_up(b"these bytes", b"are not in it", kind=kind, content_encoding="gzip")
-        assert (told.opened, told.refused, told.whole, told.learnt()) == (True, False, True, ([], None))
+        assert (told.opened, told.refused, told.whole, told.learnt()) == (True, False, True, ([], None, {}))
     assert [record.levelname for record in caplog.records] == ["INFO"]
     assert "encoding is gzip" in caplog.text

@@ -32,7 +32,7 @@ class Labelled(BaseModel):
     label: Label
 
 
-# ── 54 that are refused, 12 that are taken (security.md, T19) ────────────────────────────────────────────────────────
+# ── 54 that are refused, 12 that are taken ───────────────────────────────────────────────────────────────────────────
 
 
 BAD_LABELS = (

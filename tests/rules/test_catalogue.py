@@ -143,3 +143,24 @@ def test_odd_entries_do_no_harm():
     ]
     account = Account(id="github.com:1", label="a", token=SecretStr("gho_aaaaaaaa"))
     assert list(shelf(account, odd, 1.0).entries) == ["m"]
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "expected"),
+    [
+        pytest.param([entry("a")], [{"a": entry("a", b=1)}], None, id="has it"),
+        pytest.param([entry("a")], [{"b": entry("b")}], [entry("a"), entry("b")], id="lacks one"),
+        pytest.param(
+            [entry("a", policy={"state": "disabled"}), entry("c")],
+            [{"a": entry("a", b=1)}, {"a": entry("a", b=2)}],
+            [entry("a", b=1), entry("c")],
+            id="disabled: the whole entry of the first that can serve it, in its place",
+        ),
+        pytest.param([entry("a", policy={"state": "disabled"})], [{}], None, id="disabled everywhere"),
+        pytest.param([entry(7, policy={"state": "disabled"}), "x", None], [{}], None, id="no entries"),
+    ],
+)
+def test_a_disabled_entry(own, others, expected):
+    """A list gets what the others have and it lacks; a disabled entry gives way to one that can be used."""
+    document = {"data": own, "object": "list"}
+    assert completed(document, others) == (None if expected is None else {"data": expected, "object": "list"})

@@ -6,10 +6,13 @@ import pytest
 
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.rules.cooldowns import (
+    Mark,
     backoff_step,
     blocked,
     clear,
     counted,
+    distrust,
+    forget_clients,
     health,
     is_long,
     learn,
@@ -18,17 +21,28 @@ from copilot_balancer.rules.cooldowns import (
     rejected,
     take_back,
 )
-from copilot_balancer.rules.state import AccountState, Cooldown, Count, ModelFact
+from copilot_balancer.rules.eligibility import cooling
+from copilot_balancer.rules.state import (
+    MAX_CLIENT_COOLDOWNS,
+    AccountState,
+    Cooldown,
+    Count,
+    Memory,
+    ModelFact,
+    restored,
+)
 from copilot_balancer.rules.types import SERVED, Action, Attempt, CooldownKind, CooldownRule, Outcome, Reason, Scope
 from support.pools import (
     AGENT_LIMIT,
     BAD_CREDENTIALS,
     BLOCKED,
     CLIENT_LIMITED,
+    CLIENT_REFUSED,
     CONVERSATION,
     DAY,
     EXPIRED,
     FAULT,
+    FORBIDDEN,
     HOUR,
     INTEGRATOR,
     LIMIT,
@@ -42,21 +56,25 @@ from support.pools import (
     REQUEST,
     SESSION,
     START,
+    UNKNOWN_403,
     WEEKLY,
     WRONG_HOST,
+    Bench,
     answer,
     hinted,
 )
 
 
-def attempt(began: float = START, model: str | None = "gpt", *, repair: bool = False) -> Attempt:
-    return Attempt("r1", 1, "github.com:a", "fp", model, "test", began, repair=repair)
+def attempt(began: float = START, model: str | None = "gpt", **more) -> Attempt:
+    return Attempt("r1", 1, "github.com:a", "fp", model, "test", began, **more)
 
 
 def taught(outcome: Outcome, state: AccountState | None = None, *, at: float = START, direct: bool = True, **changes):
     """The state after this answer at `at`, to an attempt that began then unless ``began=`` says otherwise."""
     state = state or AccountState()
-    mark = learn(state, attempt(**{"began": at, **changes}), outcome, at, direct=direct, model_ttl=DAY)
+    renews = changes.pop("renews", False)
+    began = attempt(**{"began": at, **changes})
+    mark = learn(state, began, outcome, at, direct=direct, model_ttl=DAY, renews=renews)
     return state, mark
 
 
@@ -92,10 +110,12 @@ EXCHANGE_LIMIT = Outcome(Reason.TRANSIENT, Scope.ACCOUNT, Action.NEXT, CooldownR
     ],
 )
 def test_how_long_a_rest_is(outcome, expected):
-    """The server's hint first, else as outcomes.md says, for the account or for the model."""
+    """The server's hint first, else as the row's rest says, for the account or for the model."""
     state, mark = taught(outcome)
     assert rests(state) == [expected]
-    assert mark.cooldown == state.cooldowns[0]
+    named = expected[-1] == "server"
+    assert mark == (None if named and outcome.reason != "transient" else mark)
+    assert (mark.cooldown if mark else None) == (None if named else state.cooldowns[0])
     assert state.cooldowns[0].told_until is None
     assert state.refused == 1
 
@@ -107,32 +127,77 @@ def test_how_long_a_rest_is(outcome, expected):
 )
 def test_what_never_rests_an_account(outcome):
     """Faults of the request, of the client or of nobody, and what a repair may mend, begin no rest."""
-    state, _ = taught(outcome, direct=False)
+    state, _ = taught(outcome, direct=False, renews=outcome.action is Action.SAME)
     assert state.cooldowns == []
     assert state.rejected_at is None
 
 
 @pytest.mark.parametrize(
-    ("outcome", "until", "told"),
+    "outcome",
     [
-        pytest.param(hinted(LIMIT, 587 * HOUR), DAY, 587 * HOUR, id="weekly hint of weeks"),
-        pytest.param(hinted(LIMIT, 366 * DAY), DAY, 35 * DAY, id="absurd hint"),
-        pytest.param(hinted(MODEL_LIMIT, 30 * HOUR), DAY, 30 * HOUR, id="model"),
-        pytest.param(hinted(QUOTA, 10 * HOUR), 6 * HOUR, 10 * HOUR, id="quota"),
-        pytest.param(
-            hinted(replace(QUOTA, rest=CooldownRule(CooldownKind.RESET)), 10 * HOUR),
-            6 * HOUR,
-            10 * HOUR,
-            id="quota, plain",
-        ),
-        pytest.param(hinted(OVERLOADED, HOUR), 60, HOUR, id="nobody's fault"),
-        pytest.param(hinted(FAULT, HOUR), 60, HOUR, id="fault"),
+        pytest.param(hinted(LIMIT, 90_000), id="25 hours"),
+        pytest.param(hinted(WEEKLY, 384_495), id="four days and a half"),
+        pytest.param(hinted(LIMIT, 587 * HOUR), id="weeks"),
+        pytest.param(hinted(LIMIT, 366 * DAY), id="a year"),
+        pytest.param(hinted(MODEL_LIMIT, 30 * HOUR), id="one model"),
+        pytest.param(hinted(QUOTA, 10 * HOUR), id="quota"),
+        pytest.param(hinted(replace(QUOTA, rest=CooldownRule(CooldownKind.RESET)), 10 * HOUR), id="quota, plain"),
+        pytest.param(hinted(OVERLOADED, HOUR), id="nobody's fault"),
+        pytest.param(hinted(FAULT, HOUR), id="fault"),
     ],
 )
-def test_a_hint_beyond_the_cap_is_kept(outcome, until, told):
-    """The account is asked again at the cap; what the server said is kept to be shown."""
+def test_a_wait_that_the_server_named_is_kept_whole(outcome):
+    """No cap of ours shortens a wait that the server named, nor does a restart."""
     state, _ = taught(outcome)
-    assert (state.cooldowns[0].until, state.cooldowns[0].told_until) == (START + until, START + told)
+    assert state.cooldowns[0].until == START + outcome.retry_after
+    assert state.cooldowns[0].told_until is None
+    restarted = restored(Memory({"a": state}), START + 1).accounts["a"]
+    assert restarted.cooldowns == state.cooldowns
+
+
+def test_a_missing_model_waits_as_long_as_the_server_says():
+    """A wait that the server named for a model that an account lacks is kept whole as well."""
+    state, _ = taught(hinted(MISSING, 30 * HOUR))
+    assert state.models["gpt"].until == START + 30 * HOUR
+
+
+@pytest.mark.parametrize(
+    ("outcome", "name", "before", "window", "ends"),
+    [
+        pytest.param(
+            WEEKLY, "weekly", None, QuotaWindow(90.0, seen_at=START + 9), True, id="weekly, never seen before"
+        ),
+        pytest.param(QUOTA, "premium", 0.0, QuotaWindow(90.0, seen_at=START + 9), True, id="quota filled up"),
+        pytest.param(
+            QUOTA, "premium", 0.0, QuotaWindow(0.0, unlimited=True, seen_at=START + 9), True, id="no bounds any more"
+        ),
+        pytest.param(SESSION, "session", 1.0, QuotaWindow(90.0, seen_at=START + 9), True, id="a new session"),
+        pytest.param(QUOTA, "premium", 0.0, QuotaWindow(3.0, seen_at=START + 9), False, id="next to nothing left"),
+        pytest.param(QUOTA, "premium", 90.0, QuotaWindow(90.0, seen_at=START + 9), False, id="no news"),
+        pytest.param(QUOTA, "premium", 0.0, QuotaWindow(90.0, seen_at=START - 9), False, id="seen before the refusal"),
+        pytest.param(WEEKLY, "premium", 0.0, QuotaWindow(90.0, seen_at=START + 9), False, id="another window"),
+        pytest.param(LIMIT, "premium", 0.0, QuotaWindow(90.0, seen_at=START + 9), False, id="a limit of no quota"),
+    ],
+)
+def test_quota_that_is_back_ends_the_wait(outcome, name, before, window, ends):
+    """Quota that GitHub shows as back ends the cooldown that was for it, learnt here or by another program."""
+    known = {} if before is None else {name: QuotaWindow(before, seen_at=START - 20)}
+    bench = Bench("a", "b")
+    state = bench.pool.memory(START).accounts["github.com:a"]
+    state.quota.update(known)
+    taught(hinted(outcome, 90_000), state)
+    bench.pool.remember(Memory({"github.com:a": state}), START)
+    assert bench.rest("a") == 90_000
+
+    other = bench.restarted()  # learnt by another program, and merged
+    theirs = AccountState(credential=state.credential, quota={name: window})
+    other.remember(Memory({"github.com:a": theirs}), START + 10)
+    bench.pool.learn_quota("github.com:a", {name: window})
+
+    for pool in (bench.pool, other):
+        assert (pool.cooldown_left("github.com:a", "gpt", START + 10) is None) == ends
+    bench.pool.remember(Memory({"github.com:a": state}), START + 11)  # the copy on disk does not bring it back
+    assert (bench.pool.cooldown_left("github.com:a", "gpt", START + 11) is None) == ends
 
 
 @pytest.mark.parametrize(
@@ -283,7 +348,7 @@ def test_how_long_a_model_is_missing(outcome, first, again):
     """A first refusal may pass in seconds; a repeated one is believed for longer."""
     state, mark = taught(outcome)
     assert state.models["gpt"] == ModelFact(False, START + first, START, 1)
-    assert mark.after == state.models["gpt"]
+    assert mark == (None if outcome.retry_after else Mark("github.com:a", model="gpt", after=state.models["gpt"]))
     taught(outcome, state, at=START + HOUR)
     assert state.models["gpt"] == ModelFact(False, START + HOUR + again, START + HOUR, 2)
 
@@ -378,17 +443,61 @@ def test_a_dead_credential():
     assert not rejected(AccountState())
 
 
-def test_a_refused_bearer_on_a_direct_account_is_its_github_token():
-    """There is nothing to mint: it needs a login."""
-    state, _ = taught(EXPIRED, direct=True)
-    assert rejected(state)
+def test_only_bad_credentials_prove_that_a_login_is_needed():
+    """A refused bearer of another kind rests the account; of an exchanged token even those words do."""
+    for outcome, direct, expected in (
+        (EXPIRED, True, False),
+        (BAD_CREDENTIALS, True, True),
+        (BAD_CREDENTIALS, False, False),
+    ):
+        state, _ = taught(outcome, direct=direct)
+        assert rejected(state) is expected
+        assert bool(state.cooldowns) is not expected
+    exchange, _ = taught(replace(BAD_CREDENTIALS, sent=False), direct=False)
+    assert rejected(exchange), "the exchange judges the GitHub token itself"
+
+
+def test_a_client_that_is_refused_rests_alone():
+    """The account goes on with clients of another identity, and the credential's replacement forgets it."""
+    state = AccountState()
+    learn(state, replace(attempt(), client="old-editor"), CLIENT_REFUSED, START, direct=True, model_ttl=DAY)
+    assert cooling(state, attempt(client="old-editor"), START).until == START + HOUR
+    assert cooling(state, attempt(client="vscode-chat vscode/1.104"), START) is None
+    forget_clients(state)
+    assert cooling(state, attempt(client="old-editor"), START) is None
+
+
+def test_a_flood_of_clients_displaces_no_other_cooldown():
+    """Their names are the clients' choice: only the latest few are remembered."""
+    state, _ = taught(hinted(LIMIT, HOUR))
+    for number in range(200):
+        who = replace(attempt(START + number), client=f"client {number}")
+        learn(state, who, CLIENT_REFUSED, START + number, direct=True, model_ttl=DAY)
+    assert [rest.reason for rest in state.cooldowns if rest.client is None] == ["limit"]
+    assert len(state.cooldowns) == 1 + MAX_CLIENT_COOLDOWNS
+
+
+def test_an_unknown_refusal_is_held_against_an_account_once_another_has_served():
+    """Its model rests a moment; without a model nothing does; an older attempt than the last success changes nothing."""
+    state = AccountState()
+    distrust(state, attempt(), START)
+    assert rests(state) == [("unknown", "gpt", 60, "ladder")]
+    for fresh, one in ((AccountState(), attempt(model=None)), (AccountState(healed={"gpt": START + 1}), attempt())):
+        distrust(fresh, one, START)
+        assert fresh.cooldowns == []
+
+
+def test_an_unknown_refusal_rests_only_as_long_as_the_server_says():
+    """A wait that it names is kept, for the account and the model; without one nothing rests."""
+    assert rests(taught(hinted(UNKNOWN_403, 40))[0]) == [("unknown", "gpt", 40, "server")]
+    assert rests(taught(UNKNOWN_403)[0]) == []
 
 
 @pytest.mark.parametrize("outcome", [EXPIRED, PREFIX, WRONG_HOST], ids=lambda outcome: f"{outcome.reason}")
 def test_a_repair_that_did_not_help_rests_the_account(outcome):
     """The first refusal is for the repair to mend; the second begins a rest on the ladder."""
-    state, mark = taught(outcome, direct=False)
-    assert mark is None
+    state, mark = taught(outcome, direct=False, renews=True)
+    assert (mark, state.cooldowns) == (None, [])
     taught(outcome, state, direct=False, repair=True)
     assert rests(state) == [(str(outcome.reason), None, 60, "ladder")]
 
@@ -403,6 +512,32 @@ def test_an_abuse_block():
     assert not blocked(AccountState(), 0.0)
     coded, _ = taught(replace(BLOCKED, text="", code="spammy_user"))
     assert coded.blocked_why == "spammy_user"
+
+
+@pytest.mark.parametrize(
+    ("answers", "stopped", "resting"),
+    [
+        pytest.param([("gpt", False)], False, [], id="once, not yet repaired"),
+        pytest.param([("gpt", False), ("gpt", True)], False, ["gpt"], id="again on the right host"),
+        pytest.param([("gpt", True), ("gpt", True)], False, ["gpt"], id="twice the same model"),
+        pytest.param([("gpt", True), ("o3", False)], False, ["gpt"], id="another model, not yet repaired"),
+        pytest.param([("gpt", True), ("o3", True)], True, ["gpt"], id="two models on the right host"),
+        pytest.param([("gpt", True), (None, True)], False, ["gpt", None], id="no model is no other model"),
+        pytest.param([("gpt", True), "served", ("o3", True)], False, ["gpt", "o3"], id="it served in between"),
+    ],
+)
+def test_a_hint_at_the_terms_stops_by_two_models_alone(answers, stopped, resting):
+    """A 403 that points at the Terms of Service rests one model; a second model, repaired as well, stops the account."""
+    state, now = AccountState(), START
+    for said in answers:
+        now += 1
+        if said == "served":
+            taught(SERVED, state, at=now, model="haiku")
+        else:
+            taught(FORBIDDEN, state, at=now, model=said[0], repair=said[1], renews=not said[1])
+    assert blocked(state, 0.0) == stopped
+    assert {rest.model for rest in state.cooldowns} == set(resting)
+    assert all(rest.until - rest.began == HOUR for rest in state.cooldowns)
 
 
 # --- taking back, clearing, forgetting --------------------------------------------------------------------------------

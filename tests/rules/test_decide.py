@@ -4,19 +4,23 @@ from dataclasses import replace
 
 import pytest
 
-from copilot_balancer.rules.decide import _KINDS, FAILOVER_CLASS
-from copilot_balancer.rules.types import SERVED, Exclusion, NobodyKind, Policy, Reason, Route
+from copilot_balancer.rules.decide import FAILOVER_CLASS
+from copilot_balancer.rules.give_up import _KINDS
+from copilot_balancer.rules.types import SERVED, Action, Exclusion, NobodyKind, Policy, Reason, Route
 from support.pools import (
     AGENT_LIMIT,
     BAD_CREDENTIALS,
     BLOCKED,
     CLIENT_LIMITED,
+    CLIENT_REFUSED,
     CONVERSATION,
+    DENIED,
     EXPIRED,
     FAULT,
     HOUR,
     INTEGRATOR,
     LIMIT,
+    MINUTE,
     MISSING,
     MODEL_LIMIT,
     NO_ACCESS,
@@ -26,8 +30,12 @@ from support.pools import (
     REFUSED,
     REQUEST,
     RESET,
+    RETIRED,
     SESSION,
     START,
+    UNKNOWN_403,
+    UNKNOWN_429,
+    VISION,
     WEEKLY,
     WRONG_HOST,
     Bench,
@@ -52,19 +60,21 @@ def through(bench: Bench, *outcomes, **changes):
     [
         (LIMIT, "limit"), (SESSION, "limit"), (WEEKLY, "limit"), (MODEL_LIMIT, "limit"), (AGENT_LIMIT, "limit"),
         (QUOTA, "quota"), (MISSING, "model"), (INTEGRATOR, "model"), (BAD_CREDENTIALS, "auth"), (NO_ACCESS, "auth"),
-        (EXPIRED, "auth"), (FAULT, "transient"), (RESET, "transient"), (REFUSED, "transient"),
+        (EXPIRED, "auth"), (DENIED, "auth"), (VISION, "auth"), (CLIENT_REFUSED, "auth"), (UNKNOWN_403, "auth"),
+        (UNKNOWN_429, "limit"), (RETIRED, "model"), (FAULT, "transient"), (RESET, "transient"), (REFUSED, "transient"),
         (OVERLOADED, "transient"),
     ],
     ids=lambda value: value if isinstance(value, str) else f"{value.reason}",
 )  # fmt: skip
 def test_each_class_can_be_switched_off(outcome, name):
     """With its class on a refusal moves the request; with it off the refusal is given back as it is."""
+    twice = (outcome, outcome) if outcome.action in (Action.SAME, Action.SAME_ONCE) else (outcome,)
     bench = Bench("a", "b", policy=PLAIN)
-    assert through(bench, outcome).sent() == "b"
+    assert through(bench, *twice).sent() == "b"
 
     alone = Bench("a", "b", policy=replace(PLAIN, failover=PLAIN.failover - {name}))
-    nobody = through(alone, outcome).nobody()
-    assert (nobody.kind, nobody.give, nobody.retry_after) == (NobodyKind.NOT_RETRIED, 0, None)
+    nobody = through(alone, *twice).nobody()
+    assert (nobody.kind, nobody.give, nobody.retry_after) == (NobodyKind.NOT_RETRIED, len(twice) - 1, None)
     assert nobody.why == f"not retried, because failover for {name} is switched off"
 
 
@@ -97,7 +107,7 @@ def test_sends_are_counted():
     bench = Bench("a", "b", "c", "d", policy=replace(PLAIN, max_attempts=2))
     nobody = through(bench, hinted(LIMIT, 90), hinted(LIMIT, 40)).nobody()
     assert (nobody.kind, nobody.give, nobody.retry_after) == (NobodyKind.LIMITED, 1, 1)
-    assert nobody.why == "not retried, because it was sent 2 times"
+    assert nobody.why == "not retried, because it was sent 2 times; 2 more were ready (copilot_max_attempts)"
     assert nobody.accounts[2].reason == "was not asked"
     nobody = through(bench, FAULT, FAULT).nobody()
     assert (nobody.kind, nobody.give, nobody.retry_after) == (NobodyKind.LIMITED, 1, None)
@@ -110,7 +120,7 @@ def test_one_deadline_covers_all_attempts():
     ask.sent()
     bench.now += 20
     ask.answered(LIMIT)
-    assert ask.nobody().why == "not retried, because its time is over"
+    assert ask.nobody().why == "not retried, because its time is over; 1 more was ready (copilot_deadline)"
 
 
 def test_a_fault_is_sent_once_more():
@@ -191,9 +201,18 @@ def test_one_repair_in_a_whole_request():
     assert ask.sent() == "c"
 
 
-def test_a_refused_github_token_is_not_minted_again():
-    """On a direct account the next one is asked."""
-    assert through(Bench("a", "b", policy=PLAIN), EXPIRED).sent() == "b"
+def test_a_direct_account_has_nothing_to_mint():
+    """Its host is learnt again, once an hour; a GitHub token that was refused as such is asked no second time."""
+    bench = Bench("a", "b", policy=PLAIN)
+    ask = through(bench, EXPIRED)
+    assert (ask.sent(), ask.decision.renew) == ("a", True)
+    ask.answered(EXPIRED)
+    assert ask.sent() == "b"
+    bench.now += 20 * MINUTE
+    assert through(bench, EXPIRED, only="github.com:a").nobody()
+    bench.now += HOUR
+    assert through(bench, EXPIRED, only="github.com:a").sent() == "a"
+    assert through(Bench("a", "b", policy=PLAIN), BAD_CREDENTIALS).sent() == "b"
 
 
 def test_a_repair_happens_with_balancing_off():

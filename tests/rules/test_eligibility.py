@@ -102,7 +102,7 @@ def test_with_balancing_off_only_home_serves():
 )  # fmt: skip
 def test_what_the_user_has_to_do(one, bar, text):
     """The reason says what to act on."""
-    told = why(one, bar, "gpt", "r1", START)
+    told = why(one, bar, PoolRequest("r1", "gpt", START), START)
     assert (told.reason, told.bar, told.free_at, told.label) == (text, bar, None, "a")
 
 
@@ -143,7 +143,7 @@ REST = Cooldown(START, START + MINUTE, "limit")
 )  # fmt: skip
 def test_which_rest_keeps_a_model_away(state, model, until):
     """The longest one that still runs, is not over, and concerns this model."""
-    rest = cooling(state, model, START)
+    rest = cooling(state, PoolRequest("r1", model, START), START)
     assert (None if rest is None else rest.until - START) == until
 
 
@@ -196,8 +196,8 @@ LONG = Cooldown(START - HOUR, START, "session limit")
 )
 def test_what_a_probe_would_prove(state, keys):
     """Long rests and long refusals that ran out and that nothing has ended."""
-    assert unproved(member(state=state), "gpt", START) == keys
-    assert unproved(member(), None, START) == []
+    assert unproved(member(state=state), REQUEST, START) == keys
+    assert unproved(member(), PoolRequest("r1", None, START), START) == []
 
 
 def test_a_probe_is_one_requests_for_a_while():
@@ -228,7 +228,7 @@ def test_a_probe_is_one_requests_for_a_while():
         ),
         pytest.param(
             member(state=AccountState(cooldowns=[replace(REST, reason="credential")])),
-            (Exclusion.CREDENTIAL, "could not renew its credential", START + 60), id="credential",
+            (Exclusion.CREDENTIAL, "had its credential refused", START + 60), id="credential",
         ),
         pytest.param(
             member(state=AccountState(cooldowns=[replace(REST, reason="of a newer version")])),
@@ -243,8 +243,9 @@ def test_a_probe_is_one_requests_for_a_while():
 )  # fmt: skip
 def test_what_was_learnt_against_it(one, expected):
     """The reason, and when it ends by itself."""
-    bar = learnt(one, "gpt", "r1", START)
-    told = bar and why(one, bar, "gpt", "r1", START)
+    request = PoolRequest("r1", "gpt", START)
+    bar = learnt(one, request, START)
+    told = bar and why(one, bar, request, START)
     assert (told and (told.bar, told.reason, told.free_at)) == expected
 
 

@@ -955,11 +955,11 @@ def test_the_same_calls_give_the_same_decisions():
         pytest.param((NO_ACCESS, NO_ACCESS), NobodyKind.NO_ACCESS, False, id="no access"),
         pytest.param((LIMIT, SESSION), NobodyKind.LIMITED, True, id="limited"),
         pytest.param((REQUEST,), NobodyKind.NOT_RETRIED, False, id="request"),
-        pytest.param((EXPIRED, EXPIRED), NobodyKind.NEEDS_LOGIN, False, id="a direct token expired"),
+        pytest.param((EXPIRED, EXPIRED, EXPIRED), NobodyKind.NEEDS_LOGIN, False, id="a direct token expired"),
     ],
 )
 def test_words_that_make_clients_ask_again_stand_only_where_waiting_helps(outcomes, kind, status_words):
-    """Clients decide by a pattern over the text (clients.md 6): it must not match where waiting is of no use."""
+    """Clients decide by a pattern over the text (docs/clients.md#after-a-refusal): it must not match where waiting is of no use."""
     from copilot_balancer.rules.types import sentences
 
     bench = Bench("a", "b")

@@ -34,16 +34,20 @@ from copilot_balancer.rules.types import (
     Policy,
     PoolRequest,
     Reason,
+    Scope,
     Tried,
 )
 from support.pools import (
     AGENT_LIMIT,
     BAD_CREDENTIALS,
     BLOCKED,
+    CLIENT_REFUSED,
     CONVERSATION,
     DAY,
+    DENIED,
     EXPIRED,
     FAULT,
+    FORBIDDEN,
     HOUR,
     INTEGRATOR,
     LIMIT,
@@ -54,8 +58,12 @@ from support.pools import (
     QUOTA,
     REFUSED,
     REQUEST,
+    RETIRED,
     SESSION,
     START,
+    UNKNOWN_403,
+    UNKNOWN_429,
+    VISION,
     WEEKLY,
     account,
     decisions,
@@ -75,14 +83,16 @@ MODELS = ["gpt", "o9", None]
 CONVERSATIONS = ["talk", "chat", None]
 HINTS = [0.0, 1.0, 2.0, 30.0, 90.0, HOUR, 20 * HOUR, 60 * HOUR]
 LIMITS = [LIMIT, SESSION, WEEKLY, MODEL_LIMIT, AGENT_LIMIT, QUOTA]
+ASKING = [FAULT, OVERLOADED, UNKNOWN_403, UNKNOWN_429]
+"""Nobody's fault, or a fault that nobody understands; with a wait, it is kept as any other."""
 OTHERS = [
-    FAULT, REFUSED, OVERLOADED, MISSING, INTEGRATOR, BAD_CREDENTIALS, EXPIRED, NO_ACCESS, BLOCKED, REQUEST,
+    DENIED, VISION, CLIENT_REFUSED, RETIRED, UNKNOWN_403, UNKNOWN_429, FORBIDDEN, FAULT, REFUSED, OVERLOADED, MISSING, INTEGRATOR, BAD_CREDENTIALS, EXPIRED, NO_ACCESS, BLOCKED, REQUEST,
     CONVERSATION,
 ]  # fmt: skip
 ANSWERS = strategies.one_of(
     strategies.sampled_from(LIMITS),
     strategies.builds(hinted, strategies.sampled_from(LIMITS), strategies.sampled_from(HINTS)),
-    strategies.builds(hinted, strategies.sampled_from([FAULT, OVERLOADED]), strategies.sampled_from(HINTS)),
+    strategies.builds(hinted, strategies.sampled_from(ASKING), strategies.sampled_from(HINTS)),
     strategies.sampled_from(OTHERS),
     strategies.just(SERVED),
 )
@@ -118,7 +128,7 @@ EDITS = strategies.one_of(
 
 def told_seconds(outcome: Outcome) -> float | None:
     """How long the server asked to be left alone by this account, within our caps."""
-    if outcome.retry_after is None or outcome.reason not in {one.reason for one in LIMITS}:
+    if outcome.retry_after is None or outcome.reason not in {one.reason for one in (*LIMITS, *ASKING)}:
         return None
     return min(max(outcome.retry_after, 1.0), 6 * HOUR if outcome.reason is Reason.QUOTA else DAY)
 
@@ -333,13 +343,12 @@ class PoolMachine(RuleBasedStateMachine):
                 del self.refused[label]
         elif outcome.reason is Reason.BLOCKED:
             self.blocked.add(label)
-        elif outcome.reason is Reason.NEEDS_LOGIN or (
-            outcome.reason is Reason.CREDENTIAL and known[0].credential == "direct"
-        ):
-            if attempt.began == self.now:
+        elif outcome.reason is Reason.NEEDS_LOGIN:
+            if attempt.began == self.now and known[0].credential == "direct":
                 self.refused[label] = self.now
         elif seconds is not None:
-            key = (label, (attempt.model or "") if outcome.reason is Reason.MODEL_LIMIT else "")
+            for_model = outcome.reason is Reason.MODEL_LIMIT or outcome.scope is Scope.NOBODY
+            key = (label, (attempt.model or "") if for_model else "")
             self.told[key] = max(self.told.get(key, (0.0, 0.0)), (self.now, self.now + seconds), key=lambda it: it[1])
 
     # --- time ---------------------------------------------------------------------------------------------------------

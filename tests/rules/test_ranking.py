@@ -9,7 +9,8 @@ from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules.eligibility import PoolAccount
 from copilot_balancer.rules.ranking import STRATEGIES, Moment, named, parts, strategy
 from copilot_balancer.rules.state import AccountState, ModelFact
-from support.pools import DAY, HOUR, START, account
+from copilot_balancer.rules.types import Policy
+from support.pools import DAY, HOUR, START, Bench, account
 
 
 def seen(
@@ -164,3 +165,13 @@ def test_every_strategy_says_what_it_compares(name):
     assert tuple(terms.values()) == STRATEGIES[name].terms(*seen())
     assert all(isinstance(value, (int, float)) for value in terms.values())
     assert STRATEGIES[name].terms.__doc__
+
+
+@pytest.mark.parametrize("strategy_name", ["hybrid", "sticky", "round-robin", "priority", "quota"])
+def test_a_disabled_model_is_asked_of_others_first(strategy_name):
+    """An account whose own list disables the model comes last, whatever the strategy; it is asked when nobody else is."""
+    bench = Bench("work", "home", policy=Policy(strategy=strategy_name))
+    bench.pool.learn_models("github.com:work", ["another"], bench.now, disabled=["gpt"])
+    assert bench.ask("gpt").sent() == "home"
+    bench.edit("home", enabled=False)
+    assert bench.ask("gpt").sent() == "work"

@@ -43,7 +43,7 @@ def test_an_account_as_people_see_it():
     )  # fmt: skip
     assert (first.fence, first.priority, first.weight, first.reserve) == ("default", 2, 3.0, 5.0)
     assert (first.enabled, first.home, first.status) == (True, True, Status.COOLING)
-    assert first.rests == (CooldownView("quota", None, 6 * HOUR - MINUTE, "server", 10 * HOUR - MINUTE),)
+    assert first.rests == (CooldownView("quota", None, 10 * HOUR - MINUTE, "server", None),)
     assert first.quota == {"premium": QuotaWindow(40.0, seen_at=START)}
     assert (first.in_flight, first.last_used, first.served, first.refused) == (0, START, 0, 1)
     assert first.why_not == "has used up its quota"

@@ -10,6 +10,7 @@ from copilot_balancer.rules import state as room
 from copilot_balancer.rules.state import (
     LONGEST_COOLDOWN,
     LONGEST_DATE,
+    LONGEST_WAIT,
     MAX_CONVERSATIONS,
     MAX_COOLDOWNS,
     MAX_MODELS,
@@ -370,12 +371,14 @@ def test_absurd_dates_are_cut():
         cooldowns=[
             Cooldown(NOW, NOW + 30 * DAY, "limit", told_until=NOW + 3650 * DAY),
             Cooldown(NOW + 5, NOW, "quota"),
+            Cooldown(NOW, NOW + 3650 * DAY, "limit", "gpt", "server"),
         ],
         quota={"premium": QuotaWindow(0.0, NOW + 3650 * DAY)},
         models={"gpt": ModelFact(False, NOW + 2 * DAY, NOW)},
     )
     after = restored(Memory({"a": state}), NOW).accounts["a"]
 
+    assert after.cooldowns[2] == Cooldown(NOW, NOW + LONGEST_WAIT, "limit", "gpt", "server")
     assert after.cooldowns[0] == Cooldown(NOW, NOW + LONGEST_COOLDOWN, "limit", told_until=NOW + LONGEST_DATE)
     assert after.cooldowns[1].until == NOW
     assert after.quota["premium"].resets_at == NOW + LONGEST_DATE

@@ -1,4 +1,4 @@
-"""The report of scripts/simulate: means and worst, the table in README, and the program."""
+"""The report of scripts/simulate: means and worst, the table in the documentation, and the program."""
 
 from collections import Counter
 
@@ -47,7 +47,7 @@ def test_tables():
 BEGIN, END = report.BEGIN, report.END
 
 
-def test_the_block_in_readme_is_replaced():
+def test_the_block_in_the_page_is_replaced():
     """What stands between the markers is replaced, and nothing else; again gives the same."""
     once = report.replaced(f"before\n{BEGIN}\nold\n{END}\nafter\n", "new")
     assert once == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
@@ -63,28 +63,28 @@ def test_the_block_in_readme_is_replaced():
         pytest.param(f"{BEGIN} x {END} {BEGIN} y {END}", id="twice"),
     ],
 )
-def test_a_readme_without_its_markers(text):
+def test_a_page_without_its_markers(text):
     """It is left alone."""
     with pytest.raises(ValueError, match="each once"):
         report.replaced(text, "new")
 
 
 def test_the_program(tmp_path, monkeypatch, capsys):
-    """It prints definitions, table and verdicts; with --write-readme the same table stands in README."""
-    readme = tmp_path / "README.md"
-    monkeypatch.setattr(report, "README", readme)
+    """It prints definitions, table and verdicts; with --write-docs the same table stands in the page."""
+    page = tmp_path / "page"
+    monkeypatch.setattr(report, "PAGE", page)
 
     assert report.main(["--seeds", "1", "--strategy", "hybrid", "--why"]) == 0
     text = capsys.readouterr().out
     for part in ("- optimum: ", "- goodput: ", "strategy  goodput", "hybrid    ", "lost: ", "hybrid: switches "):
         assert part in text
 
-    arguments = ["--seeds", "1", "--strategy", "naive", "--markdown", "--write-readme"]
+    arguments = ["--seeds", "1", "--strategy", "naive", "--markdown", "--write-docs"]
     assert report.main(arguments) == 1
-    assert "README.md stays as it is" in capsys.readouterr().err
-    readme.write_text(f"{BEGIN}\n{END}\n")
+    assert "page stays as it is" in capsys.readouterr().err
+    page.write_text(f"{BEGIN}\n{END}\n")
     assert report.main(arguments) == 0
-    assert readme.read_text() == f"{BEGIN}\n{capsys.readouterr().out}{END}\n"
+    assert page.read_text() == f"{BEGIN}\n{capsys.readouterr().out}{END}\n"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from support.worlds import demand, window
     ],
 )
 def test_when_a_client_comes_back(client, status, told, retries, expected):
-    """As it was measured (clients.md 6)."""
+    """As it was measured (docs/clients.md#after-a-refusal)."""
     assert comes_back_after(demand(1, client=client), status, told, retries) == pytest.approx(expected)
 
 

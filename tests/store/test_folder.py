@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from copilot_balancer.store import folder as folder_module
-from copilot_balancer.store.folder import KEEPERS, MAX_BYTES, Folder, Refusal, make, opened
+from copilot_balancer.store.folder import KEEPERS, MAX_BYTES, Folder, Refusal, make, opened, replace_file
 from support.faults import Faults
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners and modes as POSIX has them")
@@ -446,3 +446,38 @@ def test_without_owners_and_modes(path, monkeypatch):
         assert folder.put("x", b"2") is None
         assert isinstance(folder.set_aside("x"), str)
         assert sorted(found.name[:12] for found in path.iterdir()) == [".gitignore", "CACHEDIR.TAG", "x.corrupt-20"]
+
+
+# --- a file of another program ----------------------------------------------------------------------------------------
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    """Folders that are missing are made; the file has the mode asked for, whatever the umask; nothing stays beside."""
+    path, old = tmp_path / "a" / "b" / "settings.json", os.umask(0o077)
+    try:
+        replace_file(path, b"one", 0o644)
+        replace_file(path, b"two", 0o640)
+    finally:
+        os.umask(old)
+    assert path.read_bytes() == b"two"
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+    if os.name == "posix":
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_what_a_killed_writer_left_is_no_obstacle(tmp_path):
+    """The next write takes its place."""
+    path = tmp_path / "settings.json"
+    (tmp_path / ".settings.json.copilot-balancer").write_bytes(b"half")
+    replace_file(path, b"whole")
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [(path.name, b"whole")]
+
+
+def test_a_file_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    """On a full disk the old file is as it was, and nothing stays beside it."""
+    path = tmp_path / "settings.json"
+    path.write_bytes(b"old")
+    Faults(monkeypatch, "fsync", errno.ENOSPC)
+    with pytest.raises(OSError, match="No space left"):
+        replace_file(path, b"new")
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [(path.name, b"old")]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies
 
 from copilot_balancer.errors import StoreBusy, StoreError
-from copilot_balancer.store import request_log
+from copilot_balancer.store import line_log, request_log
 from copilot_balancer.store.folder import Refusal
 from copilot_balancer.store.request_log import BEFORE, LINE_BYTES, NAME, RequestLog, RequestLogReader, newest_events
 from copilot_balancer.store.request_record import document, parsed
@@ -281,7 +281,7 @@ def test_the_disk_is_full(folder, monkeypatch):
 
 def test_another_proxy_hangs(folder, monkeypatch):
     """When another proxy holds the lock for too long the lines wait."""
-    monkeypatch.setattr(request_log, "LOCK_SECONDS", 0.01)
+    monkeypatch.setattr(RequestLog, "LOCK_SECONDS", 0.01)
     write(folder, 1)
     file = RequestLog(folder)
     file.put(document(replace(EVENT, id="2")))
@@ -293,7 +293,7 @@ def test_another_proxy_hangs(folder, monkeypatch):
 
 def test_a_disk_without_locks(folder, monkeypatch):
     """On a file system without locks nothing is written, and it is said why."""
-    monkeypatch.setattr(request_log, "held", lambda *_: Refusal("it cannot be locked", "put it elsewhere"))
+    monkeypatch.setattr(line_log, "held", lambda *_: Refusal("it cannot be locked", "put it elsewhere"))
     with pytest.raises(StoreError, match=r"events\.jsonl: it cannot be locked. Remedy: put it elsewhere"):
         write(folder, 1)
 
@@ -341,7 +341,7 @@ def test_other_failures(folder, monkeypatch, step):
     """Whatever the system refuses is one sentence with a remedy, and the line waits."""
     write(folder, 1, 2, 3, 4)
     file = RequestLog(folder, file_bytes=LINE_BYTES)
-    line = document(replace(EVENT, note="x" * 3000, id="5"))
+    line = {**document(replace(EVENT, id="5")), "note": "x" * 3000}
     file.put(line)
     real = getattr(os, step, None)
 
@@ -353,7 +353,7 @@ def test_other_failures(folder, monkeypatch, step):
     with monkeypatch.context() as patched:
         if step == "make":
             refusal = Refusal("making it failed (Permission denied)", "look at owner and mode")
-            patched.setattr(request_log, "make", lambda _: refusal)
+            patched.setattr(line_log, "make", lambda _: refusal)
         else:
             patched.setattr(os, step, refuse)
         with pytest.raises(StoreError, match=r"failed \(Permission denied\).*look at owner and mode"):
@@ -365,7 +365,7 @@ def test_other_failures(folder, monkeypatch, step):
 
 def test_the_folder_goes(folder, monkeypatch):
     """A folder that is removed in this very moment is an error, and the line waits."""
-    monkeypatch.setattr(request_log, "make", lambda _: None)
+    monkeypatch.setattr(line_log, "make", lambda _: None)
     file = RequestLog(folder)
     file.put(document(EVENT))
     with pytest.raises(StoreError, match="the folder was removed"):

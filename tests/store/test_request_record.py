@@ -1,6 +1,7 @@
 """An event as it is told: what stands in the file about it, and what is read of a line, whoever wrote it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, strategies
@@ -101,3 +102,12 @@ def test_whose_an_attempt_was():
     assert known.is_by("github.com:1", "office")
     assert not known.is_by("github.com:2", "work")
     assert AttemptRecord("work", "h", "w", "served", 200).is_by("github.com:1", "work")
+
+
+@pytest.mark.parametrize("rest", [float("inf"), float("nan"), None], ids=str)
+def test_an_endless_cooldown(rest):
+    """A cooldown without an end has no number in the file, and the line stays JSON."""
+    written = document(replace(EVENT, attempts=(replace(EVENT.attempts[0], rest=rest),)))
+    read = parsed(json.dumps(written, allow_nan=False))
+    assert read is not None
+    assert read.attempts[0].rest is None

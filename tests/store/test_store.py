@@ -350,7 +350,7 @@ def test_a_tampered_file_is_refused(store, tamper):
 
 
 def test_the_table_is_long_enough():
-    """At least 17 ways to tamper are tried (security.md, T9)."""
+    """At least 17 ways to tamper are tried."""
     assert len(TAMPERED_FILE) >= 17
 
 

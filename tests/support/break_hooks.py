@@ -15,7 +15,7 @@ _connect = FailoverStream._send
 
 def _break(exchange: Exchange, where: str) -> None:
     if exchange.body.model == f"break-{where}":
-        secret = exchange.account.token.get_secret_value() if exchange.account else "none"
+        secret = exchange.upstream.account.token.get_secret_value() if exchange.upstream else "none"
         raise RuntimeError(f"broken {where} with {secret}")
 
 

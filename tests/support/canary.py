@@ -1,4 +1,4 @@
-"""The last step of a test run: no token of any test stands in anything that the run wrote (security.md, T2).
+"""The last step of a test run: no token of any test stands in anything that the run wrote.
 
 Every token of the tests holds one of `CANARIES`, so that even a part of one is found: as it is, and in the forms in
 which a program could have written it. At the end of the session this plugin looks through every file below pytest's

@@ -146,7 +146,7 @@ class CommandLine:
         self._no_token_in(result.output + result.stdout + result.stderr + repr(result.exception) + repr(env))
         for path in (self.home / "ours" if foreign else self.home).rglob("*"):
             if path.is_file() and path.name not in ("accounts.json", "auth.json"):
-                self._no_token_in(path.read_text())
+                self._no_token_in(path.read_bytes().decode(errors="replace"))
         return result
 
     def refused(self, *arguments: str, **call) -> str:

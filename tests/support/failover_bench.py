@@ -1,6 +1,6 @@
 """The sixteen scenarios of Failover Bench, with accounts in the place of models, and how each is scored.
 
-Source: https://github.com/failoverbench/failoverbench, scenarios/catalogue.yaml and METHODOLOGY.md (v0.1), read
+Source: failoverbench/failoverbench at github.com, scenarios/catalogue.yaml and its METHODOLOGY (v0.1), read
 2026-11-29: faults, checks and verdicts are the catalogue's. What is ours: the words, and that the primary and the
 fallback are two accounts of one person, so that the model that is reported is the account in ``x-copilot-account``.
 

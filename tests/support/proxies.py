@@ -165,7 +165,7 @@ def proxies(fake: FakeCopilot, where_to: Path) -> Iterator[Callable[..., Proxy]]
         proxy = Proxy(port, folder, process, store, fake)
         begun.append(proxy)
         if wait:
-            until(lambda: "copilot: ready on" in proxy.log or process.poll() is not None, f"{program} to be ready")
+            until(lambda: "copilot: ready on" in proxy.log or process.poll() is not None, f"{program} to be ready", 60)
             assert process.poll() is None, proxy.log
         return proxy
 

@@ -6,8 +6,8 @@ Laws of this file:
 2. A client gets a home of its own, the proxy and a CA file, and nothing else of whoever runs the tests.
 3. A client runs in a process group of its own; one that does not end in time is ended with all that it started.
 
-What each client needs to run without network, and what it sends: clients.md 2, 3, 4 and 7, which was measured with
-opencode 1.18.33 and Copilot CLI 1.0.102.
+What each client needs to run without network, and what it sends: docs/clients.md#running-a-client-in-a-test,
+which was measured with opencode 1.18.33 and Copilot CLI 1.0.102.
 """
 
 import json

@@ -7,10 +7,11 @@ from hypothesis import strategies
 from pydantic import SecretStr
 
 from copilot_balancer.copilot.quota import QuotaWindow
+from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.ranking import STRATEGIES
 from copilot_balancer.rules.state import Memory
 from copilot_balancer.rules.types import SERVED, Attempt, Hold, Policy, PoolRequest, Route, Tried
-from copilot_balancer.store.decision_log import RecordedPool
+from copilot_balancer.store.decision_log import Recorder
 from support.pools import (
     BAD_CREDENTIALS,
     BLOCKED,
@@ -50,21 +51,22 @@ POLICIES = [
 
 
 class Tape:
-    """Where the lines of a recorded pool go; `room` is how many more it takes."""
+    """Where the lines of a recorder go; `left` is how many more it takes."""
 
-    def __init__(self, room: float = float("inf")) -> None:
-        self.room = room
+    waiting_bytes = 0
+    room = 0
+
+    def __init__(self, left: float = float("inf")) -> None:
+        self.left = left
         self.lines: list[str] = []
-        self.begins: list[int] = []
 
-    def put(self, line: str, begins: bool) -> bool:
-        assert "\n" not in line
+    def put_line(self, line: bytes, *, begins: bool) -> bool:
+        assert line.count(b"\n") == 1
         assert line.isascii()
-        if len(self.lines) >= self.room:
+        assert begins == line.startswith(b'{"begin"')
+        if len(self.lines) >= self.left:
             return False
-        if begins:
-            self.begins.append(len(self.lines))
-        self.lines.append(line)
+        self.lines.append(line.decode().removesuffix("\n"))
         return True
 
     @property
@@ -88,9 +90,9 @@ class Story:
         self.now, self.count, self.calls = START, 0, 0
         self.decisions = decisions("a", account("b", weight=3.0, reserve=20.0), "c")
         self.policy = policy
-        self.pool = RecordedPool(policy, self.decisions, self.now)
-        self.twin = RecordedPool(policy, self.decisions, self.now)
-        self.pool.record_to(tape.put)
+        self.inner = Pool(policy, self.decisions, self.now)
+        self.pool = Recorder(self.inner, tape)
+        self.twin = Pool(policy, self.decisions, self.now)
         self.open: list[tuple[PoolRequest, Attempt | None]] = []
         self.memories: list[Memory] = []
 

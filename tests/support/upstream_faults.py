@@ -1,7 +1,7 @@
 """Every way in which an upstream fails, as data: what the first account does, and what a client must get then.
 
-Source of the kinds: security.md, T4. Its two faults of HTTP/2 have another form here, since upstream is pinned to
-HTTP/1.1: a dead peer is one that is silent, a GOAWAY is a connection that closes between two requests.
+The two faults that belong to HTTP/2 have another form here, since upstream is pinned to HTTP/1.1:
+a dead peer is one that is silent, a GOAWAY is a connection that closes between two requests.
 """
 
 import gzip

@@ -7,31 +7,27 @@ from hypothesis import given, strategies
 from mitmproxy import http
 
 from copilot_balancer.store import request_log
-from copilot_balancer.store.request_record import parsed
+from copilot_balancer.store.request_record import FAILURES, AttemptRecord, document, finished, parsed
 from copilot_balancer.views.requests import (
     BODY_LIMIT,
     ENDED,
-    FAILURES,
     LINE_LIMIT,
     MARKERS,
-    Attribution,
-    Try,
     comment,
-    event,
     log_line,
     metadata,
     put_headers,
-    recorded,
     repeated_line,
-    told,
+    summary,
 )
 
-WORK = Try("work", "api.githubcopilot.com", "sticky", "limit", 429, 30.0, "slow down")
-SPARE = Try("spare", "api.githubcopilot.com", "least recently used", "served", 200)
+WORK = AttemptRecord("work", "api.githubcopilot.com", "sticky", "limit", 429, 30.0, "slow down")
+SPARE = AttemptRecord("spare", "api.githubcopilot.com", "least recently used", "served", 200)
 
 
-def record(*tries, status=200, served=True, note=""):
-    return Attribution("gpt-5", tries, status, 0.8123, served, note)
+def record(*attempts, status=200, served=True, **facts):
+    facts = {"at": 1_790_000_000.5, "id": "f1", "what": "gpt-5", "ms": 812.3, **facts}
+    return finished(attempts, served=served, status=status, **facts)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +72,7 @@ def record(*tries, status=200, served=True, note=""):
             id="time-out of mitmproxy's",
         ),
         pytest.param(
-            Attribution("gpt-5", (SPARE,), None, 0.8123, served=True, client_left=True),
+            record(SPARE, status=None, client_left=True),
             "copilot: gpt-5 <- spare (api.githubcopilot.com) the client left in 812 ms, least recently used",
             "spare the client left (least recently used)",
             id="the client left",
@@ -88,7 +84,7 @@ def record(*tries, status=200, served=True, note=""):
             id="nobody was asked",
         ),
         pytest.param(
-            record(Try("work", "h", "w", "transient", text="server closed connection"), SPARE),
+            record(AttemptRecord("work", "h", "w", "transient", text="server closed connection"), SPARE),
             "copilot: gpt-5 <- spare (api.githubcopilot.com) 200 in 812 ms, least recently used; "
             "before: work transient: server closed connection",
             "spare 200 after work transient (least recently used)",
@@ -107,12 +103,12 @@ def test_verdicts():
     assert record(SPARE).verdict == "served"
     assert record(WORK, SPARE).verdict == "failed over"
     assert record(WORK, served=False).verdict == "refused"
-    declined = Attribution("gpt-5", (), 426, 0.1, served=False, declined=True)
+    declined = record(status=426, served=False, declined=True)
     assert declined.verdict == "declined"
     assert record(SPARE, status=None).verdict == "cut off"
-    assert Attribution("gpt-5", (SPARE,), None, 0.1, served=True, client_left=True).verdict == "left"
-    assert replace(record(SPARE), error="overloaded").verdict == "failed"
-    assert replace(record(SPARE, status=None), error="overloaded", client_left=True).verdict == "failed"
+    assert record(SPARE, status=None, client_left=True).verdict == "left"
+    assert record(SPARE, error="overloaded").verdict == "failed"
+    assert record(SPARE, status=None, error="overloaded", client_left=True).verdict == "failed"
     assert set(MARKERS) == {"served", "failed over", "refused", "failed", "declined", "cut off", "left"}
     assert {verdict for verdict, marker in MARKERS.items() if marker == ":red_circle:"} == FAILURES
 
@@ -128,17 +124,17 @@ def test_repeated():
 
 def test_a_refusal_can_be_inspected():
     """What an account said that the client never saw stands on the flow, the first 2 KB of it."""
-    tries = (replace(WORK, body="x" * 5000), SPARE)
-    told = metadata(record(*tries))
+    told = metadata(record(replace(WORK, body="x" * 5000), SPARE))
     assert told["copilot_attempt_1_body"] == "x" * BODY_LIMIT
     assert "copilot_attempt_2_body" not in told
 
 
 def test_what_was_changed_is_said():
     """Another model, what was left out and an error in the answer stand in line, comment, metadata and header."""
-    told = replace(
-        record(WORK, SPARE),
-        served_model="gpt-4.1",
+    told = record(
+        WORK,
+        SPARE,
+        model="gpt-4.1",
         moved="left out 3 reasoning items, since its account rests",
         error="overloaded_error: try later",
     )
@@ -207,10 +203,10 @@ BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u
 
 @strategies.composite
 def nasty_records(draw):
-    tries = draw(
+    attempts = draw(
         strategies.lists(
             strategies.builds(
-                Try,
+                AttemptRecord,
                 account=NASTY,
                 host=NASTY,
                 why=NASTY,
@@ -222,18 +218,17 @@ def nasty_records(draw):
             max_size=6,
         )
     )
-    return Attribution(
+    return record(
+        *attempts,
         what=draw(NASTY),
-        tries=tuple(tries),
         status=draw(strategies.none() | strategies.integers(100, 599)),
-        seconds=draw(strategies.floats(0, 1e6)),
-        served=bool(tries) and draw(strategies.booleans()),
+        ms=draw(strategies.floats(0, 1e9)),
+        served=bool(attempts) and draw(strategies.booleans()),
         note=draw(NASTY),
         declined=draw(strategies.booleans()),
         client_left=draw(strategies.booleans()),
-        request_id="f1",
         conversation=draw(NASTY),
-        served_model=draw(NASTY),
+        model=draw(NASTY),
         moved=draw(NASTY),
         error=draw(NASTY),
     )
@@ -265,37 +260,40 @@ def test_nothing_foreign_forges_a_header(account, model, moved):
 
 
 @given(nasty_records())
-def test_an_event_comes_back(record):
+def test_a_record_comes_back(record):
     """What is written about a request, even the worst, is one bounded line of ASCII and tells the same when read."""
-    line = request_log._line(event(record, 1_790_000_000.0))
+    line = request_log._line(document(record))
     assert line.isascii()
     assert line.count(b"\n") == 1
     assert len(line) <= request_log.LINE_BYTES
     read = parsed(line)
     assert read is not None
-    assert read.verdict == record.verdict
-    assert read.at == 1_790_000_000.0
-    again = recorded(read)
-    assert told(again).isprintable()
-    if len(again.tries) == len(record.tries):
-        assert again.verdict == record.verdict
-        assert again.status == record.status
+    assert (read.at, read.verdict, read.status) == (record.at, record.verdict, record.status)
+    assert (read.served is None) == (record.served is None)
+    assert summary(read).isprintable()
 
 
-def test_an_event_tells_the_same():
-    """An ordinary record comes back from its event as it was."""
-    full = replace(
-        record(WORK, SPARE),
-        seconds=0.812,
-        request_id="f1",
+def test_a_record_tells_the_same():
+    """An ordinary record comes back from the file as it was, but for what the file does not keep."""
+    full = record(
+        WORK,
+        replace(SPARE, body="never in the file"),
+        ms=812.34,
         conversation="0123456789abcdef01234567",
-        served_model="gpt-4.1",
+        model="gpt-4.1",
         moved="left out 3 reasoning items, since its account rests",
         error="overloaded_error: try later",
     )
-    read = parsed(request_log._line(event(full, 1_790_000_000.5)))
-    assert read is not None
+    read = parsed(request_log._line(document(full)))
+    assert read == replace(full, ms=812.3, conversation="0123456789ab", attempts=(WORK, SPARE))
     assert (read.account, read.host, read.model) == ("spare", "api.githubcopilot.com", "gpt-4.1")
-    assert recorded(read) == replace(full, conversation="0123456789ab")
+    assert summary(read) == summary(full)
     nobody = record(WORK, status=429, served=False, note="all accounts tried, all refused")
-    assert recorded(parsed(request_log._line(event(nobody, 1.0)))) == replace(nobody, seconds=812.3 / 1000)
+    assert parsed(request_log._line(document(nobody))) == nobody
+
+
+def test_a_record_without_its_attempts():
+    """A line that was too long for its attempts still says who served."""
+    read = replace(record(SPARE), attempts=())
+    assert log_line(read) == "copilot: gpt-5 <- spare (api.githubcopilot.com) 200 in 812 ms"
+    assert comment(read) == "spare 200"

@@ -1,10 +1,11 @@
-"""``copilot-balancer doctor``: one line for each thing that has to be right, and what to do where it is not.
+"""``copilot-balancer doctor``: one line for each check, and the remedy where it fails.
 
 Laws of this file:
 
 1. Nothing is changed, and no network is used unless ``--online`` says so.
-2. A check is a function that yields findings; what it finds wrong carries what to do. No check is stopped by another.
-3. What is judged elsewhere is asked there: files by the store, settings by ``config``, accounts by the pool.
+2. A check is a function that yields findings; a problem carries its remedy. No check stops another one.
+3. A check calls what decides in the proxy: the store checks files, ``config`` settings, the pool accounts.
+4. A file that cannot be read is one finding; the checks of what it would hold are silent.
 """
 
 import os
@@ -20,14 +21,14 @@ from pathlib import Path
 
 import click
 
-from copilot_balancer import __version__
+from copilot_balancer import __version__, config
 from copilot_balancer.cli.clients.doctor import Case, Finding, Found, State, proxy_variables, traps, trusting
-from copilot_balancer.cli.clients.environment import PORT
 from copilot_balancer.cli.clients.local_proxy import SCRIPT, Listener, listener, open_addresses, usual_authority
-from copilot_balancer.cli.env import Env, json_option, pass_world, show_json
+from copilot_balancer.cli.env import Env, coloured, json_option, pass_world, port_option, show_json
 from copilot_balancer.errors import BalancerError, StoreError, UpstreamError
 from copilot_balancer.github.https import Request, Wire
 from copilot_balancer.rules.accounts import Status
+from copilot_balancer.rules.names import known_models, unknown_names
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.snapshot import AccountView
 from copilot_balancer.rules.state import Memory, restored
@@ -35,9 +36,9 @@ from copilot_balancer.rules.types import Policy
 from copilot_balancer.text import printable, wrapped
 
 MITMPROXY = ((12, 2, 3), (13, 0, 0))
-"""From, and below: as in pyproject.toml; the layer leans on private names."""
+"""From, and below: as in pyproject.toml; ``proxy.failover`` uses private names of mitmproxy."""
 SKEW_WARNING, SKEW_PROBLEM = 60.0, 300.0
-"""Seconds that our clock may differ from GitHub's: cooldowns and short-lived tokens are reckoned with it."""
+"""Seconds that the clock may differ from GitHub's: cooldowns and short-lived tokens depend on it."""
 LOAD_SECONDS = 60.0
 
 
@@ -113,18 +114,20 @@ def _settings(case: Case) -> Found:
     try:
         loaded = case.env.settings(with_project=True)
     except BalancerError as error:
-        yield Finding("settings", State.PROBLEM, str(error), "Correct that line; `copilot-balancer config show`.")
+        yield Finding("settings", State.PROBLEM, str(error), "Correct it: `copilot-balancer config edit`.")
         return
     for warning in loaded.warnings:
-        yield Finding("settings", State.WARNING, warning, "Take these keys out of that file.")
+        yield Finding("settings", State.WARNING, warning, "Remove these keys from that file.")
     changed = sum(source != "default" for source in loaded.sources.values())
     yield Finding("settings", State.OK, f"{changed or 'none'} changed from the default")
 
 
 def _accounts(case: Case) -> Found:
     decisions = case.decisions()
+    if case.broken:
+        return
     if not decisions.accounts:
-        yield Finding("accounts", State.WARNING, "none is stored", "Bring one in: `copilot-balancer accounts add`.")
+        yield Finding("accounts", State.WARNING, "none is stored", "Add one: `copilot-balancer start`.")
         return
     now = case.env.now()
     pool = Pool(Policy(), decisions, now)
@@ -139,6 +142,20 @@ def _accounts(case: Case) -> Found:
                 yield Finding(f"account {account.label}", State.PROBLEM, str(error), remedy)
             else:
                 yield Finding(f"account {account.label}", State.OK, f"GitHub knows it as {who.login}")
+
+
+def _names(case: Case) -> Found:
+    decisions = case.decisions()
+    if case.broken or not decisions.accounts:
+        return
+    try:
+        loaded = case.env.settings(with_project=True)
+    except BalancerError:
+        return
+    policy = config.policy(loaded.settings, decisions)
+    for sentence in unknown_names(policy, decisions, known_models(_memory(case), decisions)):
+        remedy = "Correct it: `copilot-balancer routes`, `copilot-balancer config edit`."
+        yield Finding("names", State.WARNING, sentence, remedy)
 
 
 def _memory(case: Case) -> Memory:
@@ -156,25 +173,27 @@ def _account(view: AccountView) -> Finding:
     if view.status is Status.DISABLED:
         return Finding(name, State.WARNING, why, f"To let it serve: `copilot-balancer accounts enable {view.label}`.")
     if view.status is Status.COOLING:
-        return Finding(name, State.WARNING, why, "Nothing: it comes back by itself.")
+        return Finding(name, State.WARNING, why, "Nothing: the cooldown ends by itself.")
     return Finding(name, State.OK, why)
 
 
 def _terms(case: Case) -> Found:
     decisions = case.decisions()
+    if case.broken:
+        return
     if decisions.terms_missing:
         remedy = "Read them and accept: `copilot-balancer terms accept`."
         yield Finding("terms", State.WARNING, f"not accepted: only {decisions.accounts[0].label} serves", remedy)
     elif decisions.terms_accepted_at is not None:
         yield Finding("terms", State.OK, "accepted")
     else:
-        yield Finding("terms", State.OK, "they matter from the second account on")
+        yield Finding("terms", State.OK, "needed from the second account on")
 
 
 def _certificate(case: Case) -> Found:
     authority = case.authority
     if not authority.certificate.is_file():
-        yield Finding("CA", State.OK, "not made yet; the first `copilot-balancer run` makes it")
+        yield Finding("CA", State.OK, "not made yet; the first `copilot-balancer run` or `exec` makes it")
         return
     for path, mode in ((authority.folder, 0o700), (authority.key, 0o600)):
         if problem := _others_may_use(path):
@@ -207,7 +226,7 @@ def _port(case: Case) -> Found:
     if listener(case.port, case.authority) is Listener.OURS:
         beyond = open_addresses(case.port)
         if beyond:
-            remedy = "End it, unless that is your wish: it lends your accounts to whoever reaches it."
+            remedy = "Stop it, unless you want that: everybody who can connect uses your accounts."
             yield Finding("proxy", State.PROBLEM, f"listens on {', '.join(beyond)}, not on loopback alone", remedy)
         else:
             yield Finding("proxy", State.OK, f"a proxy of yours runs on {where}")
@@ -215,9 +234,9 @@ def _port(case: Case) -> Found:
     usual = usual_authority(case.env.home)
     heard = listener(case.port, usual)
     if heard is Listener.NOBODY:
-        yield Finding("proxy", State.OK, f"none runs on {where}; `run` starts one, `exec` its own")
+        yield Finding("proxy", State.OK, f"none listens on {where}; `run` starts one, `exec` its own")
     elif heard is Listener.OURS:
-        remedy = "If it was started without the addon: end it, and `copilot-balancer run`."
+        remedy = "If it was started without the addon: stop it, then `copilot-balancer run`."
         yield Finding("proxy", State.WARNING, f"a mitmproxy that was started by hand runs on {where}", remedy)
     else:
         remedy = f"Give the proxy another port: `copilot-balancer run --port {case.port + 1}`."
@@ -226,10 +245,10 @@ def _port(case: Case) -> Found:
 
 def _clock(case: Case) -> Found:
     now = case.env.now()
-    remedy = "Set the clock; time synchronisation does it by itself."
+    remedy = "Set the clock; time synchronisation does that by itself."
     newest = max((account.added_at for account in case.decisions().accounts), default=0.0)
     if newest > now + SKEW_WARNING:
-        yield Finding("clock", State.PROBLEM, "it is earlier than when the newest account was stored", remedy)
+        yield Finding("clock", State.PROBLEM, "the time is before the newest account was stored", remedy)
         return
     if not case.online:
         yield Finding("clock", State.OK, "not before anything that is stored; --online compares it with GitHub's")
@@ -254,6 +273,7 @@ CHECKS: tuple[Callable[[Case], Found], ...] = (
     _store,
     _settings,
     _accounts,
+    _names,
     _terms,
     _certificate,
     _port,
@@ -271,14 +291,15 @@ _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "red"}
 
 
 @click.command("doctor")
-@click.option(
-    "-p", "--port", type=click.IntRange(1, 65535), default=PORT, show_default=True, help="Where the proxy listens."
-)
-@click.option("--online", is_flag=True, help="Also ask GitHub whose the tokens are, and what time it is.")
+@port_option
+@click.option("--online", is_flag=True, help="Also ask GitHub whose the tokens are, and for its time.")
 @json_option
 @pass_world
 def doctor(env: Env, *, port: int, online: bool, as_json: bool) -> None:
-    """Look for what could keep it from working, and say what to do. Exit code 1: there is a problem."""
+    """Check what could keep it from working, with remedies.
+
+    Exit code 1: there is a problem.
+    """
     case = Case(env, port, online)
     found = [finding for check in CHECKS for finding in check(case)]
     count = {state: sum(finding.state is state for finding in found) for state in State}
@@ -295,9 +316,7 @@ def doctor(env: Env, *, port: int, online: bool, as_json: bool) -> None:
 def _tell(finding: Finding, width: int) -> None:
     head = f"{finding.state:<7}  {finding.check:<{width}}  "
     lines = wrapped(finding.text, head)
-    if "NO_COLOR" not in os.environ:
-        lines = click.style(lines[:7], fg=_COLOURS[finding.state]) + lines[7:]
-    click.echo(lines)
+    click.echo(coloured(lines[:7], _COLOURS[finding.state]) + lines[7:])
     if finding.remedy:
         click.echo(wrapped(finding.remedy, f"{'':<{len(head)}}-> "))
 

@@ -1,21 +1,22 @@
-"""What the commands share: the outside world that they touch, and how they print.
+"""What the commands share: the outside world that they use (files, clock, network, terminal), and how they print.
 
 Laws of this file:
 
-1. Facts go to stdout, as a table, as lines, or as JSON; what the user should know besides goes to stderr as a note.
+1. Results go to stdout, as a table, as lines, or as JSON; hints and warnings go to stderr as notes.
 2. Lines are wrapped at 80 columns, so that output looks the same in a terminal, a pipe and a bug report. Only a log,
    one line an entry for programs, is folded to the width of a terminal.
-3. Nothing here is ever given a token. What is given to another program goes by its stdin, where ``ps`` does not look.
+3. Colours are for terminals: none in a pipe, none where ``NO_COLOR`` is set (no-color.org).
+4. Nothing here is ever given a token.
 """
 
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
@@ -23,19 +24,21 @@ from pathlib import Path
 import click
 
 from copilot_balancer import config
+from copilot_balancer.cli.clients.client import PORT
 from copilot_balancer.github.api import GitHub
 from copilot_balancer.store.store import Paths, Store, paths
-from copilot_balancer.text import wrapped
+from copilot_balancer.text import table, wrapped
 
-CLIPBOARDS = (
-    (("pbcopy",), None),
-    (("wl-copy",), "WAYLAND_DISPLAY"),
-    (("xclip", "-selection", "clipboard"), "DISPLAY"),
-    (("clip.exe",), None),
-)
-"""Programs that take what they read for the clipboard (macOS, Wayland, X11, Windows and its Linux), and the variable
-without which there is no clipboard for them."""
-_CLIPBOARD_SECONDS = 5.0
+
+def _copied(text: str) -> bool:
+    """Put `text` into the clipboard; whether that worked."""
+    import pyperclip  # noqa: PLC0415 - only one option needs it
+
+    try:
+        pyperclip.copy(text)
+    except (pyperclip.PyperclipException, OSError):
+        return False
+    return True
 
 
 def _stdin_is_terminal() -> bool:
@@ -48,7 +51,7 @@ def _columns() -> int | None:
 
 @dataclass(frozen=True)
 class Env:
-    """The outside world of the commands; the tests and the demo give their own."""
+    """The outside world of the commands; the tests and the demo pass their own."""
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     home: Path = field(default_factory=Path.home)
@@ -57,16 +60,18 @@ class Env:
     interactive: Callable[[], bool] = _stdin_is_terminal
     """Whether a person can be asked."""
     folder: Callable[[], Path] = Path.cwd
-    """Where the user stands: a project's settings are there."""
+    """The working directory: a project's settings are there."""
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
-    """Seconds that pass evenly."""
+    """Monotonic seconds."""
     open_page: Callable[[str], bool] = webbrowser.open
     """Show a page in the user's browser; whether that worked."""
+    copy: Callable[[str], bool] = _copied
+    """Put a text into the clipboard; whether that worked."""
     columns: Callable[[], int | None] = _columns
     """How wide the terminal is that is printed to; None: it is none."""
     zone: tzinfo | None = None
-    """Of the times of a log; None: this computer's."""
+    """The time zone of the times in a log; None: this computer's."""
 
     @property
     def paths(self) -> Paths:
@@ -87,52 +92,61 @@ class Env:
         """
         return config.load(self.paths.config, self.folder() if with_project else None, {})
 
-    def copy(self, text: str) -> bool:
-        """Put `text` into the clipboard by one of `CLIPBOARDS`; whether that worked."""
-        return any(self._copied(command, needs, text) for command, needs in CLIPBOARDS)
-
-    def _copied(self, command: Sequence[str], needs: str | None, text: str) -> bool:
-        program = shutil.which(command[0], path=self.environ.get("PATH", ""))
-        if program is None or (needs and not self.environ.get(needs)):
-            return False
-        try:
-            done = subprocess.run(  # noqa: S603 - a program of the list above
-                [program, *command[1:]],
-                input=text.encode("ascii"),
-                env=dict(self.environ),
-                stdout=subprocess.DEVNULL,  # xclip and wl-copy stay, and would keep a pipe open
-                stderr=subprocess.DEVNULL,
-                timeout=_CLIPBOARD_SECONDS,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return False
-        return done.returncode == 0
-
 
 pass_world = click.make_pass_decorator(Env, ensure=True)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print for programs.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+port_option = click.option(
+    "-p", "--port", type=click.IntRange(1, 65535), default=PORT, show_default=True, help="The proxy's port."
+)
 
 
 def show_json(value: object) -> None:
-    """Print `value` for programs."""
+    """Print `value` as JSON."""
     click.echo(json.dumps(value, indent=2))
 
 
+def ask_all[T, R](items: Sequence[T], name: Callable[[T], str], ask: Callable[[T], R]) -> list[R]:
+    """`ask` of each item, all at the same time in threads; the results in the order of `items`.
+
+    At a terminal stderr shows which are still awaited. An exception of `ask` is raised when all are done.
+    """
+    if not items:
+        return []
+    waiting = [name(item) for item in items]
+    shows = sys.stderr.isatty()
+
+    def show() -> None:
+        if shows:
+            told = f"asking {', '.join(waiting)} ..." if waiting else ""
+            click.echo(f"\r\x1b[K{told[: shutil.get_terminal_size().columns - 1]}", nl=False, err=True)
+
+    with ThreadPoolExecutor(len(items)) as threads:
+        show()
+        futures = {threads.submit(ask, item): name(item) for item in items}
+        for done in as_completed(futures):
+            waiting.remove(futures[done])
+            show()
+    return [future.result() for future in futures]
+
+
+def coloured(text: str, colour: str | None) -> str:
+    """`text` in a colour of click's; `click.echo` takes it out again where stdout is no terminal."""
+    return click.style(text, fg=colour) if colour and not os.environ.get("NO_COLOR") else text
+
+
 def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print `rows` under `head`, each column as wide as its widest cell."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    for row in (head, *rows):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    """Print `rows` under `head`, each column as wide as its widest cell; a cell may be `coloured`."""
+    for line in table([head, *rows], measure=lambda cell: len(click.unstyle(cell))):
+        click.echo(line)
 
 
 def show_facts(facts: Mapping[str, str]) -> None:
-    """Print names and values, indented, one a line."""
+    """Print names and values, indented, one pair a line."""
     width = max(map(len, facts))
     for name, value in facts.items():
         click.echo(f"  {name.ljust(width)}  {value}")
 
 
 def note(text: str) -> None:
-    """Tell the user what stdout, which a program may read, should not hold."""
+    """Print a hint or a warning to stderr, since a program may read stdout."""
     click.echo(wrapped(text, "note: "), err=True)

@@ -1,19 +1,30 @@
-"""``copilot-balancer models``: which account has which model, as remembered; and asking them again.
+"""``copilot-balancer models``: which account has which model, as stored; and refreshing that.
 
 Laws of this file:
 
-1. Without ``refresh`` nobody is asked: what is shown is what a proxy or a command last wrote down.
+1. Without ``refresh`` no request is made: what is shown is what a proxy or a command last stored.
 2. Facts about an older credential of an account are not shown: another one may have other models.
+3. ``refresh`` asks all accounts at the same time; one that fails is a note.
 """
 
 from collections.abc import Sequence
 
 import click
 
-from copilot_balancer.cli.env import Env, json_option, note, pass_world, show_facts, show_json, show_table
+from copilot_balancer.cli.env import (
+    Env,
+    ask_all,
+    coloured,
+    json_option,
+    note,
+    pass_world,
+    show_facts,
+    show_json,
+    show_table,
+)
 from copilot_balancer.errors import UpstreamError
 from copilot_balancer.rules.accounts import Account
-from copilot_balancer.rules.catalogue import Catalogue, Shelf, learnt, shelf
+from copilot_balancer.rules.catalogue import Catalogue, Listed, Shelf, learnt, shelf
 from copilot_balancer.rules.state import AccountState, Memory, ModelFact, restored
 from copilot_balancer.text import day, duration, iso, printable
 
@@ -23,7 +34,10 @@ from copilot_balancer.text import day, duration, iso, printable
 @click.pass_context
 @pass_world
 def models(env: Env, context: click.Context, as_json: bool) -> None:
-    """List which account has which model, as far as it is known. Nobody is asked."""
+    """List which account has which model, as far as known.
+
+    No request is made; `models refresh` asks the accounts.
+    """
     if context.invoked_subcommand is None:
         _show(env, as_json=as_json)
 
@@ -33,17 +47,25 @@ def models(env: Env, context: click.Context, as_json: bool) -> None:
 @pass_world
 @click.pass_context
 def refresh_command(context: click.Context, env: Env, as_json: bool) -> None:
-    """Ask each account for its own list of models. Exit code 1: none answered."""
+    """Ask each account for its list of models.
+
+    Exit code 1: none answered.
+    """
     ttl = env.settings().settings.model_ttl
     accounts = env.store.read_decisions().accounts
     memory = env.store.read_memory()
     learnt_now: dict[str, AccountState] = {}
     shelves: dict[str, Shelf] = {}
-    for account in accounts:
+
+    def ask(account: Account) -> Sequence[Listed] | UpstreamError:
         try:
-            listed = env.github.models_of(account)
+            return env.github.models_of(account)
         except UpstreamError as error:
-            note(f"{account.label}: {error}")
+            return error
+
+    for account, listed in zip(accounts, ask_all(accounts, lambda one: one.label, ask), strict=True):
+        if isinstance(listed, UpstreamError):
+            note(f"{account.label}: {listed}")
         else:
             shelves[account.id] = shelf(account, listed, env.now())
             learnt_now[account.id] = learnt(account, listed, memory.accounts.get(account.id), env.now(), ttl)
@@ -63,7 +85,7 @@ def _show(env: Env, *, as_json: bool) -> None:
         show_json([_row(account, facts, listed_at) for account, facts, listed_at in known])
         return
     if not accounts:
-        click.echo("No account is stored yet. To log in: copilot-balancer accounts add")
+        click.echo("No account is stored yet. To add one: copilot-balancer start")
         return
     names = sorted({name for _, facts, _ in known for name in facts})
     if names:
@@ -74,7 +96,7 @@ def _show(env: Env, *, as_json: bool) -> None:
 
 def _age(listed_at: float | None) -> str:
     if listed_at is None:
-        return "was not asked for its list yet: `copilot-balancer models refresh`"
+        return "its list is not known yet: `copilot-balancer models refresh`"
     return f"listed its models on {day(listed_at)}"
 
 
@@ -103,7 +125,7 @@ def _line(name: str, known: Sequence[_Known], now: float) -> tuple[str, str, str
         for account, facts, _ in known
         if name in facts and not facts[name].has
     ]
-    return printable(name, 60), ", ".join(has) or "-", ", ".join(lacks) or "-"
+    return printable(name, 60), ", ".join(has) or "-", coloured(", ".join(lacks), "yellow") if lacks else "-"
 
 
 def _row(account: Account, facts: dict[str, ModelFact], listed_at: float | None) -> dict[str, object]:

@@ -1,11 +1,12 @@
-"""``copilot-balancer run``, ``web``, ``console``, ``exec``, ``env``: the proxy, and clients that go through it.
+"""``copilot-balancer run``, ``web``, ``console``, ``exec``, ``env``: start the proxy, and run clients through it.
 
 Laws of this file:
 
-1. ``run``, ``web`` and ``console`` become mitmproxy: signals and the exit code are its own.
+1. ``run``, ``web`` and ``console`` replace this process by mitmproxy: signals and the exit code are its own.
 2. ``exec`` adds nothing to what a client prints or reads; its exit code is the client's. A proxy that it started ends
-   with the client.
-3. What a client needs stands in the table of ``clients``; no credential of an account is in what is made here.
+   with the client, also when ``exec`` itself is killed (not on Windows, which cannot pass a pipe on like this).
+3. What a client needs is a row of ``clients``; no credential of an account is in an environment that is made here.
+4. Settings are checked before anything is announced.
 """
 
 import os
@@ -17,25 +18,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import click
 
-from copilot_balancer.cli.clients.copilot_cli import copilot_cli_login
-from copilot_balancer.cli.clients.environment import (
-    BYPASS_VARIABLES,
-    CLIENTS,
-    PORT,
-    PROXY_VARIABLES,
-    Client,
-    Way,
-    client_named,
-    client_of,
-    environment,
-    other_proxy,
-)
-from copilot_balancer.cli.clients.files import Login
+from copilot_balancer import config
+from copilot_balancer.cli.clients.client import PORT, Way
+from copilot_balancer.cli.clients.environment import BYPASS_VARIABLES, PROXY_VARIABLES, environment, other_proxy
 from copilot_balancer.cli.clients.local_proxy import (
     Authority,
     Listener,
@@ -49,8 +41,9 @@ from copilot_balancer.cli.clients.local_proxy import (
     trust_more,
     usual_authority,
 )
-from copilot_balancer.cli.clients.opencode import opencode_logins, opencode_logins_file
-from copilot_balancer.cli.env import Env, json_option, note, pass_world, show_json
+from copilot_balancer.cli.clients.registry import PROXIED, client_named, client_of
+from copilot_balancer.cli.completion import users
+from copilot_balancer.cli.env import Env, json_option, note, pass_world, port_option, show_json
 from copilot_balancer.copilot.hosts import copilot_hosts
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules.accounts import Decisions
@@ -58,39 +51,59 @@ from copilot_balancer.text import printable
 
 SHELLS = ("bash", "fish", "powershell", "zsh")
 
-port_option = click.option(
-    "-p", "--port", type=click.IntRange(1, 65535), default=PORT, show_default=True, help="Where the proxy listens."
+as_option = click.option(
+    "--as", "user", metavar="NAME", shell_complete=users, help="Only this account, or this fence, serves."
 )
-as_option = click.option("--as", "user", metavar="NAME", help="A fence, or an account: nobody else serves.")
 client_option = click.option(
-    "--client", "name", type=click.Choice([client.name for client in CLIENTS]), help="For which client."
+    "--client", "name", type=click.Choice([client.name for client in PROXIED]), help="The client that it is for."
 )
 
 
 # ── the proxy ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _THROUGH = {"ignore_unknown_options": True}
-"""What we do not know is mitmproxy's."""
+"""Options that are not ours are passed to mitmproxy."""
 
 
 def _runs(tool: str) -> Callable[..., None]:
     @port_option
+    @click.option("--verbose", is_flag=True, help="Also log each connection.")
     @click.argument("extra", nargs=-1, type=click.UNPROCESSED)
     @pass_world
-    def run(env: Env, port: int, extra: tuple[str, ...]) -> None:
+    def run(env: Env, port: int, verbose: bool, extra: tuple[str, ...]) -> None:
         authority = own_authority(env.paths.state)
         arguments = command(tool, authority, port, extra)
+        env.store.read_decisions()
+        config.load(env.paths.config, env.folder(), _overrides(extra))
         _must_be_free(env, authority, port)
         authority.prepare()
+        authority.create()
         if tool != "mitmproxy":
             click.echo(
                 f"Point a client at it, in another terminal:  copilot-balancer exec{_port(port)} -- opencode\n"
-                "Ctrl-C ends it.\n",
+                "Ctrl-C stops it.\n",
                 err=True,
             )
-        become(arguments, prompt(env.environ))
+        become(arguments, prompt(env.environ, verbose=verbose))
 
     return run
+
+
+def _overrides(extra: Sequence[str]) -> dict[str, object]:
+    """The settings among mitmproxy's arguments: ``--set copilot_NAME=VALUE``; an option of a list may come again."""
+    found: dict[str, object] = {}
+    given = [word for option, word in pairwise(extra) if option == "--set"]
+    given += [word.removeprefix("--set=") for word in extra if word.startswith("--set=copilot_")]
+    kinds = {option.name: option.kind for option in config.options()}
+    for word in given:
+        name, equals, value = word.partition("=")
+        if not equals or not name.startswith("copilot_"):
+            continue
+        if kinds.get(name.removeprefix("copilot_")) == "list":
+            found[name] = [*cast("list[str]", found.get(name, [])), value]
+        else:
+            found[name] = value
+    return found
 
 
 def _must_be_free(env: Env, authority: Authority, port: int) -> None:
@@ -114,7 +127,7 @@ def _port(port: int) -> str:
 
 
 def become(arguments: list[str], environ: dict[str, str]) -> None:
-    """Be this program from now on. Windows cannot: there it runs, and its exit code is ours."""
+    """Replace this process by a program. Windows cannot: there it runs as a child, and its exit code is ours."""
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "nt":
@@ -123,15 +136,15 @@ def become(arguments: list[str], environ: dict[str, str]) -> None:
 
 
 run = click.command(
-    "run", context_settings=_THROUGH, help="Run the proxy (mitmdump). Whatever else is said goes to mitmdump."
+    "run", context_settings=_THROUGH, help="Run the proxy (mitmdump). Extra arguments are passed to mitmdump."
 )(_runs("mitmdump"))
 
-web = click.command(
-    "web", context_settings=_THROUGH, help="Run the proxy with mitmweb, to look at requests in a browser."
-)(_runs("mitmweb"))
+web = click.command("web", context_settings=_THROUGH, help="Run the proxy with mitmweb: requests in a browser.")(
+    _runs("mitmweb")
+)
 
 console = click.command(
-    "console", context_settings=_THROUGH, help="Run the proxy in mitmproxy's console, to look at requests."
+    "console", context_settings=_THROUGH, help="Run the proxy with mitmproxy's console: requests in a terminal."
 )(_runs("mitmproxy"))
 
 
@@ -139,14 +152,17 @@ console = click.command(
 
 
 @click.command("env")
-@click.option("--shell", type=click.Choice(SHELLS), help="How to write it.  [default: the shell of $SHELL]")
+@click.option("--shell", type=click.Choice(SHELLS), help="The syntax of the output.  [default: the shell of $SHELL]")
 @client_option
 @port_option
 @as_option
 @json_option
 @pass_world
 def env_command(env: Env, *, shell: str | None, name: str | None, port: int, user: str | None, as_json: bool) -> None:
-    """Print what points a client at the proxy. Use it: eval "$(copilot-balancer env)"."""
+    """Print variables that point a client at the proxy.
+
+    Use it: eval "$(copilot-balancer env)"
+    """
     decisions = env.store.read_decisions()
     _check_user(decisions, user)
     authority = own_authority(env.paths.state)
@@ -156,7 +172,11 @@ def env_command(env: Env, *, shell: str | None, name: str | None, port: int, use
     client = client_named(name) if name else None
     way = _way(env, authority, port, user)
     found = environment(
-        client, way, env.environ, hosts=_hosts(env, decisions), placeholder=_needs_placeholder(env, client)
+        client,
+        way,
+        env.environ,
+        hosts=_hosts(env, decisions),
+        placeholder=client is not None and client.wants_placeholder(env.environ, env.home),
     )
     if client is None:  # what replaces the system's CAs is for those that need it, or have it already
         usual = {*PROXY_VARIABLES, *BYPASS_VARIABLES, "NODE_EXTRA_CA_CERTS"}
@@ -238,31 +258,13 @@ def _way(env: Env, authority: Authority, port: int, user: str | None) -> Way:
 
 
 def _hosts(env: Env, decisions: Decisions) -> frozenset[str]:
-    domains = {account.host for account in decisions.accounts if account.host.endswith(".ghe.com")}
-    return copilot_hosts({*domains, *env.settings(with_project=True).settings.hosts})
+    return copilot_hosts({*decisions.domains, *env.settings(with_project=True).settings.hosts})
 
 
 def _check_user(decisions: Decisions, user: str | None) -> None:
     known = {name: None for account in decisions.accounts for name in (account.fence, account.label)}
     if user is not None and user not in known:
         raise InvalidInput(f"--as: no fence or account is named {user!r} (there are: {', '.join(known) or 'none'})")
-
-
-def _needs_placeholder(env: Env, client: Client | None) -> bool:
-    """Whether `client` holds no login, and can be made to believe that it does by its environment alone."""
-    if client is None or not client.login:
-        return False
-    if client.name == "copilot-cli":
-        return copilot_cli_login(env.environ, env.home) is None
-    path = opencode_logins_file(env.environ, env.home)
-    held = opencode_logins(path)
-    if held.copilot is not Login.NONE or env.environ.get("OPENCODE_AUTH_CONTENT"):
-        return False
-    if held.others:  # what the environment says would hide those
-        raise InvalidInput(
-            f"opencode has logins in {path}, but none for GitHub Copilot: run `copilot-balancer setup opencode` once"
-        )
-    return True
 
 
 # ── a client ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -276,7 +278,7 @@ def _needs_placeholder(env: Env, client: Client | None) -> bool:
     "--proxy-args",
     default="",
     metavar="ARGS",
-    help="For the proxy that is started, as to mitmdump; one that runs already is not used then.",
+    help="Arguments of mitmdump for a new proxy; a running one is then not used.",
 )
 @click.argument("arguments", metavar="CLIENT [ARGS]...", nargs=-1, required=True, type=click.UNPROCESSED)
 @pass_world
@@ -285,7 +287,7 @@ def exec_command(
 ) -> None:
     """Run a client through the proxy, started if none runs.
 
-    Proxy and certificate are set for this client alone. A client that holds no login gets a placeholder.
+    Proxy and certificate are set for this client only. A client that holds no login gets a placeholder.
     """
     program = shutil.which(arguments[0], path=env.environ.get("PATH"))
     if program is None:
@@ -293,25 +295,45 @@ def exec_command(
     client = client_named(name) if name else client_of(arguments[0])
     decisions = env.store.read_decisions()
     _check_user(decisions, user)
-    placeholder = _needs_placeholder(env, client)
+    placeholder = client is not None and client.wants_placeholder(env.environ, env.home)
     if not decisions.accounts:
         if placeholder:
             raise InvalidInput(
-                f"no account is stored, and {arguments[0]} has no login of its own: bring one in with "
-                "`copilot-balancer accounts add` or `accounts import`"
+                f"no account is stored, and {arguments[0]} has no login of its own: run `copilot-balancer start` first"
             )
-        note("no account is stored, so requests go on with the client's own login")
+        note("no account is stored, so requests are sent with the client's own login")
+    if client and (warning := client.warning(program, env.environ)):
+        note(warning)
     hosts = _hosts(env, decisions)
-    with _signals() as signals, _proxy(env, port, proxy_args) as (authority, at):
+    with _signals() as signals, _pipe() as pipe, _proxy(env, port, proxy_args, pipe) as (authority, at):
         way = _way(env, authority, at, user)
         added = environment(client, way, env.environ, hosts=hosts, placeholder=placeholder)
-        code = _run_client([program, *arguments[1:]], {**env.environ, **added}, signals)
+        code = _run_client([program, *arguments[1:]], {**env.environ, **added}, signals, pipe)
     raise click.exceptions.Exit(code)
 
 
+@dataclass
+class _Pipe:
+    """The pipe whose end ends the proxy; None: not on this system, or no proxy was started."""
+
+    read: int | None
+    write: int | None
+
+
 @contextmanager
-def _proxy(env: Env, port: int, proxy_args: str) -> Iterator[tuple[Authority, int]]:
-    """A proxy of ours: the one on `port`, else one that lives as long as this lasts."""
+def _pipe() -> Iterator[_Pipe]:
+    pipe = _Pipe(*os.pipe()) if os.name == "posix" else _Pipe(None, None)
+    try:
+        yield pipe
+    finally:
+        for end in (pipe.read, pipe.write):
+            if end is not None:
+                os.close(end)
+
+
+@contextmanager
+def _proxy(env: Env, port: int, proxy_args: str, pipe: _Pipe) -> Iterator[tuple[Authority, int]]:
+    """A proxy of ours: the one on `port`, else one that ends with this context, or with `pipe`."""
     authority = own_authority(env.paths.state)
     if not proxy_args and listener(port, authority) is Listener.OURS:
         yield authority, port
@@ -323,10 +345,13 @@ def _proxy(env: Env, port: int, proxy_args: str) -> Iterator[tuple[Authority, in
     beyond = other_proxy(env.environ)
     if beyond and not proxy_args:
         note(
-            f"HTTPS_PROXY names {printable(beyond)}, which the proxy that is started here does not use by itself: "
+            f"HTTPS_PROXY names {printable(beyond)}, which the new proxy does not use by itself: "
             "`--proxy-args '--mode upstream:URL'`"
         )
-    started = start(authority, env.paths.state / "logs", env.environ, extra)
+    started = start(authority, env.paths.state / "logs", env.environ, extra, pipe.read)
+    if pipe.read is not None:
+        os.close(pipe.read)
+        pipe.read = None
     try:
         yield authority, started.port
     finally:
@@ -371,10 +396,11 @@ def _signals() -> Iterator[_Signals]:
             signal.signal(number, handler)
 
 
-def _run_client(arguments: Sequence[str], environ: Mapping[str, str], signals: _Signals) -> int:
-    """Run a client with our terminal; its exit code, as a shell tells it."""
+def _run_client(arguments: Sequence[str], environ: Mapping[str, str], signals: _Signals, pipe: _Pipe) -> int:
+    """Run a client with our terminal; its exit code, as a shell shows it. It holds our end of `pipe` open as well."""
+    handles = () if pipe.write is None else (pipe.write,)
     try:
-        signals.client = subprocess.Popen(arguments, env=environ)  # noqa: S603 - what the user asked for
+        signals.client = subprocess.Popen(arguments, env=environ, pass_fds=handles)  # noqa: S603 - what the user asked for
     except OSError as error:
         raise InvalidInput(f"{arguments[0]} cannot be run: {error.strerror}") from None
     code = signals.client.wait()

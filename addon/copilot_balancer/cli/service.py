@@ -1,8 +1,8 @@
-"""``copilot-balancer service``: let the system run the proxy for this user.
+"""``copilot-balancer service``: a systemd unit or a launchd agent that runs the proxy for this user.
 
 Laws of this file:
 
-1. A file is written and shown; nothing is ever started, enabled or stopped here.
+1. A file is written and shown; nothing is started, enabled or stopped here.
 2. No secret stands in it: the proxy reads its accounts itself.
 3. A file that is not ours is neither replaced nor removed.
 """
@@ -16,19 +16,20 @@ from pathlib import Path
 
 import click
 
-from copilot_balancer.cli.clients.environment import PORT
-from copilot_balancer.cli.env import Env, note, pass_world
+from copilot_balancer.cli.clients.client import PORT
+from copilot_balancer.cli.env import Env, note, pass_world, port_option
 from copilot_balancer.errors import BalancerError, InvalidInput
+from copilot_balancer.store.folder import replace_file
 from copilot_balancer.text import wrapped
 
 NAME = "copilot-balancer"
 _MARK = "Written by `copilot-balancer service install`"
 
 OPEN_FILES = 65_536
-"""Idle connections alone can use up the usual 1024 or 256 (security.md 3.2)."""
+"""Idle connections alone can use up the usual 1024 or 256 (docs/security.md#who-may-use-the-proxy)."""
 
 KEPT_VARIABLES = ("COPILOT_BALANCER_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
-"""What says where accounts and settings stand; the service must find the same ones."""
+"""The variables that say where accounts and settings are stored; the service must find the same ones."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def systemd_unit(env: Env, command: list[str], variables: dict[str, str]) -> Ser
     config = Path(env.environ.get("XDG_CONFIG_HOME") or env.home / ".config")
     unit = f"{NAME}.service"
     lines = [
-        f"# {_MARK}; `copilot-balancer service remove` takes it away.",
+        f"# {_MARK}; `copilot-balancer service remove` deletes it.",
         "[Unit]",
         "Description=Copilot requests over several accounts of your own",
         "",
@@ -100,7 +101,7 @@ def launchd_agent(env: Env, command: list[str], variables: dict[str, str]) -> Se
         sort_keys=False,
     ).decode()
     head, doctype, rest = content.split("\n", 2)
-    marked = f"{head}\n{doctype}\n<!-- {_MARK}; `copilot-balancer service remove` takes it away. -->\n{rest}"
+    marked = f"{head}\n{doctype}\n<!-- {_MARK}; `copilot-balancer service remove` deletes it. -->\n{rest}"
     where = shlex.quote(str(path))
     return Service(path, marked, f"launchctl bootstrap gui/$UID {where}", f"launchctl bootout gui/$UID/{NAME}")
 
@@ -115,7 +116,7 @@ def _service(env: Env, port: int) -> Service:
     make = _MAKERS.get(sys.platform)
     if make is None:
         raise InvalidInput(
-            "this system has neither systemd nor launchd: let its own means run `copilot-balancer run` at login "
+            "this system has neither systemd nor launchd: let it run `copilot-balancer run` at login by its own means "
             '(Windows: a task of the Task Scheduler, with the trigger "At log on")'
         )
     program = Path(sys.executable).with_name("copilot-balancer")
@@ -123,22 +124,33 @@ def _service(env: Env, port: int) -> Service:
     return make(env, [str(program), "run", "--port", str(port)], variables)
 
 
+def service_file(env: Env) -> Service | None:
+    """The service file that was written here; None: there is none.
+
+    Raises:
+        InvalidInput: a file stands there that is not ours.
+
+    """
+    if sys.platform not in _MAKERS:
+        return None
+    made = _service(env, PORT)
+    return made if _ours(made.path) is not None else None
+
+
 @click.group("service")
 def service() -> None:
-    """Let systemd or launchd run the proxy for you."""
+    """Let systemd or launchd run the proxy."""
 
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 
 
 @service.command("install")
-@click.option(
-    "-p", "--port", type=click.IntRange(1, 65535), default=PORT, show_default=True, help="Where the proxy listens."
-)
+@port_option
 @dry_run_option
 @pass_world
 def install(env: Env, port: int, dry_run: bool) -> None:
-    """Write the service file. Nothing is started."""
+    """Write the service file; nothing is started."""
     made = _service(env, port)
     old = _ours(made.path)
     if old == made.content:
@@ -152,14 +164,14 @@ def install(env: Env, port: int, dry_run: bool) -> None:
         click.echo("\n".join(f"    {line}".rstrip() for line in made.content.splitlines()))
     click.echo(f"\nStart it, now and at each login:\n\n    {made.begin}")
     if sys.platform == "darwin" and not dry_run:
-        note("launchd starts what stands in this folder at your next login by itself")
+        note("launchd starts the agents in this folder at your next login by itself")
 
 
 @service.command("remove")
 @dry_run_option
 @pass_world
 def remove(env: Env, dry_run: bool) -> None:
-    """Delete the service file. Nothing is stopped."""
+    """Delete the service file; nothing is stopped."""
     made = _service(env, PORT)
     if _ours(made.path) is None:
         click.echo(f"There is no {made.path}.")
@@ -169,11 +181,11 @@ def remove(env: Env, dry_run: bool) -> None:
     else:
         made.path.unlink()
         click.echo(f"Deleted {made.path}.")
-    click.echo(wrapped(f"If it was started, end it: `{made.end}`"))
+    click.echo(wrapped(f"If it was started, stop it: `{made.end}`"))
 
 
 def _ours(path: Path) -> str | None:
-    """What stands in the file; None: there is none."""
+    """The content of the file; None: there is none."""
     try:
         content = path.read_text(errors="replace")
     except FileNotFoundError:
@@ -186,10 +198,7 @@ def _ours(path: Path) -> str | None:
 
 
 def _write(path: Path, content: str) -> None:
-    beside = path.with_name(f"{path.name}.new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(content)
-        beside.replace(path)
+        replace_file(path, content.encode(), 0o644)
     except OSError as error:
         raise BalancerError(f"{path} cannot be written: {error.strerror}") from None

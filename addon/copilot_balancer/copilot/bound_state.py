@@ -1,4 +1,6 @@
-"""What a request carries that only the account that made it can read, and how that is left out (copilot-protocol.md 4).
+"""What a request carries that only the account that made it can read, and how that is left out.
+
+Source: docs/copilot-protocol.md#state-bound-to-an-account.
 
 Laws of this file:
 
@@ -6,7 +8,7 @@ Laws of this file:
 2. Stripping edits the client's own bytes: what is left out is cut, with one comma each; every other byte stays.
 3. What one answer carries stands or falls together: a reasoning item and the ids that follow it, the thinking blocks of
    one message. Half of a pair is refused ("provided without its required reasoning item", vercel/ai#10829), while ids
-   that are left out everywhere are accepted (copilot-protocol.md 4).
+   that are left out everywhere are accepted (openclaw#72613).
 4. What carries the history itself stays, whoever owns it: a compaction item, another item's sealed content, and a
    ``previous_response_id`` whose history is not in the request. A refusal that the client can act on is better than a
    model that has silently forgotten everything.

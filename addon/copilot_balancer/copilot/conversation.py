@@ -21,13 +21,13 @@ _HEADERS = (
     "x-client-session-id",  # Copilot CLI: one per session, kept by --continue
     "session-id",  # codex
 )
-"""Headers that name a whole conversation, best first (clients.md 3, 4, 5)."""
+"""Headers that name a whole conversation, best first (docs/copilot-protocol.md#conversation-identity)."""
 
 _PIECE = 1024 * 1024
 """Characters that are hashed at once."""
 
 _SESSION = re.compile(r"session_[0-9a-fA-F-]{8,64}")
-"""Claude Code puts this into ``metadata.user_id`` (copilot-protocol.md 3.3)."""
+"""Claude Code puts this into ``metadata.user_id`` (docs/copilot-protocol.md#conversation-identity)."""
 
 
 _LAST_HEADER = "x-interaction-id"

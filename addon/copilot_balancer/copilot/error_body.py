@@ -2,7 +2,8 @@
 
 Laws of this file:
 
-1. A foreign body is read with a bound: at most 64 KB as received, at most 64 KB inflated (security.md 3.4).
+1. A foreign body is read with a bound: at most 64 KB as received, at most 64 KB inflated
+   (docs/security.md#foreign-bodies).
 2. Nothing here raises, whatever the bytes are; what cannot be read is empty.
 3. It says what stands in the body. What that means is the table in ``outcomes``.
 """
@@ -45,7 +46,8 @@ class ErrorBody:
     def word(self) -> str:
         """The code that counts: without its suffix (``user_global_rate_limited:pro``); the type when it says nothing.
 
-        Source: copilot-protocol.md 5.1 (VS Code compares the part before ``:``; the code may be a number or empty).
+        Source: docs/copilot-protocol.md#error-bodies (VS Code compares the part before ``:``; the code may be a
+        number or empty).
         """
         code = before_colon(self.code)
         return before_colon(self.kind) if not code or code.isdigit() else code
@@ -77,7 +79,7 @@ def read(headers: Mapping[str, str], body: bytes, *, wall: float) -> ErrorBody:
 def read_json(parsed: object, whole: str, headers: Mapping[str, str], *, wall: float) -> ErrorBody:
     """Read an error of any shape: nested, flat, Anthropic's, a provider's JSON inside a message, plain text.
 
-    Sources: copilot-protocol.md 5.1; 2.2 for the ``error_details`` of the token exchange.
+    Sources: docs/copilot-protocol.md#error-bodies; for ``error_details`` docs/copilot-protocol.md#token-exchange.
 
     Args:
         parsed: the JSON document, None when it is not one.
@@ -121,7 +123,7 @@ def read_json(parsed: object, whole: str, headers: Mapping[str, str], *, wall: f
 
 
 def _code(value: object) -> str:
-    """A code as text: it may be a number, empty, or absent (copilot-protocol.md 5.1)."""
+    """A code as text: it may be a number, empty, or absent (docs/copilot-protocol.md#error-bodies)."""
     if isinstance(value, str):
         return value.strip()
     return f"{value:g}" if isinstance(value, float) else str(value) if type(value) is int else ""

@@ -42,7 +42,8 @@ def check_api_host(host: str, login_host: str) -> str:
     """Return `host` when an account of `login_host` may be sent there.
 
     Raises:
-        InvalidInput: any other host, whoever named it: GitHub's own answers are checked as well (security.md 3.1).
+        InvalidInput: any other host, whoever named it: GitHub's own answers are checked as well
+        (docs/security.md#what-the-network-says).
 
     """
     allowed = API_HOSTS if login_host == GITHUB else {f"copilot-api.{login_host}"}

@@ -2,31 +2,38 @@
 
 Laws of this file:
 
-1. A path that is not listed gets no account's credential: ``/mcp`` and ``/agents`` act as a person (design.md 5).
+1. A path that is not listed gets no account's credential: ``/mcp`` and ``/agents`` act as a person
+   (docs/how-it-decides.md#which-requests-get-an-account).
 2. Of a body we read the model, the stream flag and what names a conversation. A body that cannot be read is no error:
    it goes on as it is.
 3. The words of our own errors are chosen with care: clients decide by regular expression on the text whether to try
-   again (clients.md 6).
+   again (docs/clients.md#after-a-refusal).
 """
 
 import json
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum, StrEnum
 
+from copilot_balancer.copilot.auto_mode import INTENT
 from copilot_balancer.copilot.jsontext.incremental import finish
 from copilot_balancer.copilot.jsontext.lenient import loads
 from copilot_balancer.copilot.jsontext.spans import UNREADABLE
 from copilot_balancer.copilot.request_digest import abridged
+from copilot_balancer.text import printable
 
 PLACEHOLDER = "ghu_" + "a" * 36
 """What a client may hold in the place of a credential. It has the shape that the Copilot CLI accepts.
 
-Source: gh-aw-firewall, docs/api-proxy-sidecar.md (security.md 0.1).
+Source: github/gh-aw-firewall/docs/api-proxy-sidecar.md.
 """
 
 PARSE_LIMIT = 32 * 1024 * 1024
 """Bytes of a body that we are willing to parse; a longer one goes on unread."""
+
+CLIENT_LENGTH = 80
+"""Characters of a client program's identity that are compared."""
 
 MODEL_LENGTH = 200
 """Characters of the longest model name that is one."""
@@ -36,22 +43,29 @@ _BALANCED = frozenset(
     for path in ("/chat/completions", "/responses", "/messages", "/messages/count_tokens", "/embeddings")
     for prefix in ("", "/v1")
 )
-"""Source: copilot-protocol.md 3.1; each with and without a leading ``/v1``."""
+"""Source: docs/copilot-protocol.md#endpoints; each with and without a leading ``/v1``."""
+
+
+_SESSIONS = ("/models/session", INTENT)
+_SELECTIONS = ("/auto", *_SESSIONS)
+"""Source: docs/copilot-protocol.md#auto-mode."""
 
 
 class Kind(Enum):
-    """What is done with a request to a Copilot host (design.md 5)."""
+    """What is done with a request to a Copilot host (docs/how-it-decides.md#which-requests-get-an-account)."""
 
     BALANCED = "balanced"
     """Any account may serve it, and another one after a refusal."""
+    SELECTION = "selection"
+    """Auto mode chooses a model and mints a session token: any account may serve it, as BALANCED."""
     HOME = "home"
-    """The home account's answer, never failed over: what is listed, and sessions that are bound to their account."""
+    """The home account's answer, never failed over: the list of models."""
     OTHER = "other"
     """The client's own credential goes on unchanged; no account's is ever put here."""
 
 
 class Api(StrEnum):
-    """The three forms in which a model is spoken to (copilot-protocol.md 3.1)."""
+    """The three forms in which a model is spoken to (docs/copilot-protocol.md#endpoints)."""
 
     CHAT = "chat"
     RESPONSES = "responses"
@@ -80,9 +94,24 @@ def kind_of(method: str, path: str, *, websocket: bool = False) -> Kind:
         return Kind.BALANCED
     if method == "GET" and bare == "/models":
         return Kind.HOME
-    if method in ("GET", "POST") and bare in ("/models/session", "/models/session/intent"):
-        return Kind.HOME
+    if (method == "POST" and bare in _SELECTIONS) or (method == "GET" and bare in _SESSIONS):
+        return Kind.SELECTION
     return Kind.OTHER
+
+
+def client_identity(headers: Mapping[str, str]) -> str:
+    """The identity by which the service tells client programs apart: "vscode-chat vscode/1.104.0"; may be empty.
+
+    Some refusals hold for one kind of credential with one such identity alone, like ``Personal Access Tokens are not
+    supported``. Source: microsoft/vscode-copilot-chat sends both headers; an exchanged token without ``Editor-Version``
+    is refused with 400 "missing Editor-Version header for IDE auth" (BerriAI/litellm#18475).
+
+    Args:
+        headers: the request's, by lower-case name.
+
+    """
+    words = (headers.get(name, "").strip() for name in ("copilot-integration-id", "editor-version"))
+    return printable(" ".join(word for word in words if word), CLIENT_LENGTH)
 
 
 def read_body(body: bytes) -> dict[str, object] | None:
@@ -97,7 +126,7 @@ def read_body(body: bytes) -> dict[str, object] | None:
 
 
 def model_of(body: dict[str, object] | None) -> str | None:
-    """The model that a request names: always the top-level ``model`` (copilot-protocol.md 3.1).
+    """The model that a request names: always the top-level ``model`` (docs/copilot-protocol.md#endpoints).
 
     Something that is no name (not one line of printable characters, or longer than 200) is none: it is passed on as
     it is, and nothing is remembered under it.
@@ -119,7 +148,8 @@ def with_model(body: bytes, old: str, new: str) -> bytes:
 
 
 def error_body(path: str, *, message: str, code: str, kind: str) -> bytes:
-    """An error of our own in the service's shape; for the messages API in Anthropic's (copilot-protocol.md 5.1).
+    """An error of our own in the service's shape; for the messages API in Anthropic's
+    (docs/copilot-protocol.md#error-bodies).
 
     Args:
         path: of the request; chooses the shape.

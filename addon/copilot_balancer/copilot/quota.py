@@ -2,7 +2,8 @@
 
 Laws of this file:
 
-1. It is a hint: the service counts late and in batches (copilot-protocol.md 7.2). Nothing here decides anything.
+1. It is a hint: the service counts late and in batches (docs/copilot-protocol.md#quota-headers). Nothing here decides
+   anything.
 2. Names are normalised: ``premium``, ``chat``, ``completions``, ``session``, ``weekly``; a window with another name, or
    one that cannot be read, is left out. Malformed input never raises.
 3. The service tells a reset as a date on the wall clock; a window holds it on the clock of ``now``.
@@ -32,7 +33,7 @@ class QuotaWindow:
 
 
 WINDOW_LENGTHS = {"session": 5 * 3600.0, "weekly": 7 * 86400.0, "premium": 30 * 86400.0, "chat": 30 * 86400.0}
-"""Seconds from reset to reset: "5 hour session limits", weekly, monthly (copilot-protocol.md 5.2, 7)."""
+"""Seconds from reset to reset: "5 hour session limits", weekly, monthly (docs/copilot-protocol.md#limits)."""
 
 _HEADERS = ("x-quota-snapshot-", "x-usage-ratelimit-")
 
@@ -47,16 +48,18 @@ _WINDOWS = {
     "weekly": "weekly",
     "weekly-session-ratelimits": "weekly",
 }
-"""What the service calls a window, in lower case -> what we call it (copilot-protocol.md 3.4, 7.2). Of two names for
-the same window the one that stands first here counts: VS Code reads ``premium_models || premium_interactions``."""
+"""What the service calls a window, in lower case -> what we call it (docs/copilot-protocol.md#quota-headers). Of two
+names for the same window the one that stands first here counts: VS Code reads ``premium_models ||
+premium_interactions``."""
 
 _PERCENT = ("rem", "percent_remaining")
 _ENTITLEMENT = ("ent", "entitlement")
 _REMAINING = ("totRem", "quota_remaining", "remaining")
 _OVERAGE = ("ovPerm", "overage_permitted")
 _RESET = ("rst", "reset_date", "quota_reset_at")
-"""A field's names: in headers (copilot-protocol.md 7.2), in ``copilot_quota_snapshots`` (VS Code's
-``chatQuotaService.ts``: ``entitlement`` is a string there), in ``/copilot_internal/user`` (copilot-protocol.md 7.1)."""
+"""A field's names: in headers (docs/copilot-protocol.md#quota-headers), in ``copilot_quota_snapshots`` (VS Code's
+``chatQuotaService.ts``: ``entitlement`` is a string there), in ``/copilot_internal/user``
+(docs/copilot-protocol.md#account-document)."""
 
 _LONGEST_VALUE = 2048
 """Characters of a header value that are read; real ones have about 100."""
@@ -125,7 +128,7 @@ def _window(fields: Mapping[str, object], reset: object, wall: float, now: float
     unlimited = fields.get("unlimited") is True or entitlement == -1
     if unlimited:
         percent, entitlement, remaining = 100.0, None, None
-    elif fields.get("has_quota") is False:  # blocked, whatever the numbers say (copilot-protocol.md 7.1)
+    elif fields.get("has_quota") is False:  # blocked, whatever the numbers say
         percent = 0.0
     elif percent is None and remaining is not None and entitlement is not None and entitlement > 0:
         percent = 100 * remaining / entitlement

@@ -7,18 +7,19 @@ Laws of this file:
    may come in several events is handed on as it is, to be joined.
 3. Nothing here raises. What cannot be read opens the answer, so that nobody waits for it, and says nothing else.
 
-Sources: copilot-protocol.md 3.4, 3.5, 4, 5.8.
+Sources: docs/copilot-protocol.md#streams and the headings about WebSocket, bound state and errors there.
 """
 
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from copilot_balancer.copilot.bound_state import mark
 from copilot_balancer.copilot.encoding import LIMIT as MESSAGE_LENGTH
 from copilot_balancer.copilot.jsontext.lenient import Json, as_number, as_object, as_text, objects, parsed
 from copilot_balancer.copilot.protocol import Api, read_body
+from copilot_balancer.copilot.usage import counts
 
 LONGEST = 8 * 1024 * 1024
 """Bytes of the longest event that is read: ``response.completed`` carries the whole output once more."""
@@ -60,12 +61,17 @@ class ResponseEvent:
     """Chat: the choices that it speaks of."""
     quota: Json | None = None
     """``copilot_quota_snapshots``."""
+    used: Mapping[str, int] = field(default_factory=dict)
+    """Token counts and price (``usage.counts``)."""
     readable: bool = True
     """False: it was too long to be read, and could have said anything."""
 
     @property
     def ends(self) -> bool:
-        """Whether a response on a WebSocket is over with it; an error ends one, too (copilot-protocol.md 3.4)."""
+        """Whether a response on a WebSocket is over with it; an error ends one, too.
+
+        Source: docs/copilot-protocol.md#websocket.
+        """
         return self.final or self.error is not None
 
 
@@ -75,7 +81,16 @@ OUTPUT = ResponseEvent(output=True)
 _DONE = ResponseEvent(complete=True, final=True)
 
 TELLING: Mapping[Api, tuple[bytes, ...]] = {
-    Api.CHAT: (b'"error"', b'"copilot_', b'"reasoning_opaque"', b"[DONE]", b"event: error", b"event:error"),
+    Api.CHAT: (
+        b'"error"',
+        b'"copilot_',
+        b'"usage":{',
+        b'"usage": {',
+        b'"reasoning_opaque"',
+        b"[DONE]",
+        b"event: error",
+        b"event:error",
+    ),
     Api.RESPONSES: (
         b'"error"',
         b'"copilot_',
@@ -102,9 +117,9 @@ TELLING: Mapping[Api, tuple[bytes, ...]] = {
 _TELLING_FRAME = (*(word.decode() for word in TELLING[Api.RESPONSES]), "response.in_progress", "response.queued")
 
 _TELLING_DOCUMENT: Mapping[Api, tuple[bytes, ...]] = {
-    Api.CHAT: (b'"reasoning_opaque"', b'"copilot_quota_snapshots"'),
-    Api.RESPONSES: (b'"id"', b'"encrypted_content"', b'"copilot_quota_snapshots"'),
-    Api.MESSAGES: (b'"thinking"', b'"redacted_thinking"', b'"copilot_quota_snapshots"'),
+    Api.CHAT: (b'"reasoning_opaque"', b'"copilot_', b'"usage"'),
+    Api.RESPONSES: (b'"id"', b'"encrypted_content"', b'"copilot_', b'"usage"'),
+    Api.MESSAGES: (b'"thinking"', b'"redacted_thinking"', b'"copilot_', b'"usage"'),
 }
 """A document without any of these has nothing to tell, and need not be parsed, however long it is."""
 _WORD = max(len(word) for words in _TELLING_DOCUMENT.values() for word in words)
@@ -131,10 +146,19 @@ def tells(api: Api, data: bytes) -> bool:
     )
 
 
+def event_fields(block: bytes) -> tuple[bytes, str]:
+    """The lines of one server-sent event, ended by LF -> its data and its name, each empty where there is none.
+
+    Source: WHATWG HTML, 9.2.6 (interpreting an event stream).
+    """
+    block = block.removeprefix(b"\xef\xbb\xbf")
+    names = _NAME.findall(block)
+    return b"\n".join(_DATA.findall(block)).strip(), names[-1].decode("utf-8", "replace") if names else ""
+
+
 def read_event(api: Api, block: bytes) -> ResponseEvent:
     """The lines of one event -> what it says; one without data is none (a comment, an id)."""
-    block = block.removeprefix(b"\xef\xbb\xbf")
-    data = b"\n".join(_DATA.findall(block)).strip()
+    data, name = event_fields(block)
     if not data:
         return ResponseEvent(opens=False)
     if api is Api.CHAT and data == b"[DONE]":
@@ -142,8 +166,7 @@ def read_event(api: Api, block: bytes) -> ResponseEvent:
     found = parsed(data.decode("utf-8", "replace"))
     if found is None:
         return _UNTOLD
-    names = _NAME.findall(block)
-    return _READ[api](found, names[-1].decode("utf-8", "replace") if names else "")
+    return _with_usage(_READ[api](found, name), found)
 
 
 def read_frame(text: str) -> ResponseEvent:
@@ -153,7 +176,7 @@ def read_frame(text: str) -> ResponseEvent:
     if len(text) > LONGEST:
         return ResponseEvent(readable=False)
     found = parsed(text)
-    return _UNTOLD if found is None else _responses(found, "")
+    return _UNTOLD if found is None else _with_usage(_responses(found, ""), found)
 
 
 def may_tell(api: Api, pieces: Sequence[bytes]) -> bool:
@@ -164,8 +187,8 @@ def may_tell(api: Api, pieces: Sequence[bytes]) -> bool:
     return any(word in piece for piece in itertools.chain(pieces, seams) for word in _TELLING_DOCUMENT[api])
 
 
-def read_document(api: Api, body: bytes) -> tuple[list[str], Json | None]:
-    """The marks and the quota snapshots of an answer that is one JSON document.
+def read_document(api: Api, body: bytes) -> tuple[list[str], Json | None, dict[str, int]]:
+    """The marks, the quota snapshots and the usage counts of an answer that is one JSON document.
 
     Args:
         api: the form that the answer has.
@@ -181,7 +204,7 @@ def read_document(api: Api, body: bytes) -> tuple[list[str], Json | None]:
     else:
         blocks = [_block(0, block) for block in objects(document.get("content"))]
         marks = (found for block in blocks for found in (*block.marks, *(mark(k, v) for _, k, v in block.pieces)))
-    return list(dict.fromkeys(marks))[:MARKS], _quota(document)
+    return list(dict.fromkeys(marks))[:MARKS], _quota(document), counts(document)
 
 
 # --- the three forms: one event as an object, and the name that its ``event:`` line gave it ---------------------------
@@ -301,6 +324,11 @@ def _error(event: Json) -> StreamError:
         (code for code in codes if code not in (None, "", "error") and isinstance(code, str | int | float)), None
     )
     return StreamError(code, next((text for text in map(as_text, said) if text), "")[:MESSAGE_LENGTH])
+
+
+def _with_usage(event: ResponseEvent, found: Json) -> ResponseEvent:
+    used = counts(found)
+    return replace(event, used=used) if used else event
 
 
 def _quota(event: Json) -> Json | None:

@@ -69,6 +69,7 @@ class ResponseReader:
         "output",
         "quota",
         "readable",
+        "used",
     )
 
     def __init__(self, api: Api, longest: int | None = None) -> None:
@@ -87,6 +88,8 @@ class ResponseReader:
         """Of what is bound to the account, in order, each once."""
         self.quota: Json | None = None
         """The last ``copilot_quota_snapshots``, for `quota.read_snapshots`."""
+        self.used: dict[str, int] = {}
+        """Token counts and price so far, for `usage.usage_of`."""
         self.readable = True
         """False: no event stream, or something was too long to be read; only what is already known is sure."""
         self._api = api
@@ -200,6 +203,7 @@ class ResponseReader:
         else:
             self.complete = self.complete or event.complete
         self.quota = event.quota or self.quota
+        self.used.update(event.used)
         for found in event.marks:
             self._mark(found)
         for place, kind, value in event.pieces:

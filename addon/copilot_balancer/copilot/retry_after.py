@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 LONGEST = 366 * 86400.0
-"""Seconds. The longest wait that was ever seen is 587 hours (copilot-protocol.md 5.2)."""
+"""Seconds. The longest wait that was ever seen is 587 hours (docs/copilot-protocol.md#limits)."""
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
 _DATE = re.compile(r"[A-Za-z0-9 ,:.+-]{8,64}")
@@ -41,7 +41,7 @@ _SPAN = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 """Texts seen: "try again in 2 hours", "Please retry in 3.564818218s", "retrying in 10h 7m", "1d 21h"
-(copilot-protocol.md 5.1, 5.2)."""
+(docs/copilot-protocol.md#limits)."""
 _TEXT_READ = 65536
 """Characters of a text that are searched."""
 

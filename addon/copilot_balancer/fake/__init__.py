@@ -15,8 +15,7 @@ patches, in its own process, the one function with which mitmproxy dials (``dial
                chat, responses, messages
                             what an answer looks like in each API
                ownership    who may send back what
-               reply        an answer before it takes a form
-               seals        ids and signatures that tell whose they are
+               reply        an answer before it takes a form; ids and signatures that tell whose they are
                bodies       the service's other documents
 
 A test reads like this::

@@ -283,6 +283,8 @@ class FakeAccount:
     """Answers for any other path: ``{"/models": Refuse(500)}``; they stand until taken away."""
     quota: Mapping[str, Quota] = field(default_factory=dict)
     """``premium_interactions`` and so on: sent with each served answer and told by ``/copilot_internal/user``."""
+    nano_aiu_per_token: int | None = None
+    """What a token costs, told with each served answer; None: answers name no price."""
     websocket: bool = False
     """Whether ``GET /responses`` is upgraded; then ``/models`` offers it as well."""
     plan: str = "individual"

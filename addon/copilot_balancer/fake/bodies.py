@@ -3,8 +3,9 @@
 Laws of this file:
 
 1. Pure. The server sends them.
-2. A shape is complete enough that the real opencode and the real Copilot CLI take it. Sources: copilot-protocol.md
-   3.5, 3.6, 6 and 7; what the two clients read was tried with opencode 1.18.33 and Copilot CLI 1.0.102.
+2. A shape is complete enough that the real opencode and the real Copilot CLI take it. Source:
+   docs/copilot-protocol.md#models and what follows there; what the two clients read was tried with opencode 1.18.33
+   and Copilot CLI 1.0.102.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,9 +23,13 @@ EMBEDDINGS = "/embeddings"
 MODELS = "/models"
 SESSION = "/models/session"
 INTENT = "/models/session/intent"
+AUTO = "/auto"
+AUTO_VERSION = "2026-08-01"
+"""The ``X-GitHub-Api-Version`` without which ``/auto`` answers 400. Source: docs/copilot-protocol.md#auto-mode."""
 
 BALANCED = (CHAT, RESPONSES, MESSAGES, COUNT_TOKENS, EMBEDDINGS)
-"""The paths on which an account is chosen (design.md 5), as the API documents them."""
+"""The paths on which an account is chosen
+(docs/how-it-decides.md#which-requests-get-an-account), as the API documents them."""
 
 DEFAULT_MODELS = (
     "gpt-5-mini",
@@ -59,7 +64,7 @@ def supported_endpoints(model: str, *, websocket: bool) -> list[str]:
 
 
 def models_document(models: Iterable[str], *, websocket: bool = False) -> Json:
-    """``GET /models``: entries as in copilot-protocol.md section 6."""
+    """``GET /models``: entries as in docs/copilot-protocol.md#models."""
     return {"data": [_model(model, websocket) for model in models], "object": "list"}
 
 
@@ -115,13 +120,30 @@ def _model(model: str, websocket: bool) -> Json:
 
 
 def session_document(models: Iterable[str], token: str, expires_at: int) -> Json:
-    """``/models/session``: Auto mode's models, and the token that its requests carry (copilot-protocol.md 3.1, 3.6)."""
+    """``/models/session``: Auto mode's models, and the token that its requests carry.
+
+    Source: docs/copilot-protocol.md#auto-mode.
+    """
     available = [model for model in models if "embedding" not in model]
     return {
         "available_models": available,
         "selected_model": next(iter(available), None),
         "session_token": token,
         "expires_at": expires_at,
+        "discounted_costs": {},
+    }
+
+
+def auto_document(model: str, token: str, expires_at: int) -> Json:
+    """``/auto``: the model for one prompt, as a whole entry, and the token that its chats carry.
+
+    Source: docs/copilot-protocol.md#auto-mode.
+    """
+    return {
+        "session_token": token,
+        "expires_at": expires_at,
+        "selected_model": _model(model, False),
+        "hydra_scores": {"reasoning": 0.2, "code_gen": 0.5, "debugging": 0.1, "tool_use": 0.2},
         "discounted_costs": {},
     }
 
@@ -155,7 +177,7 @@ class Quota:
 
 
 def quota_headers(quotas: Mapping[str, Quota]) -> list[tuple[str, str]]:
-    """``x-quota-snapshot-NAME: ent=...&rem=...`` (copilot-protocol.md 7.2)."""
+    """``x-quota-snapshot-NAME: ent=...&rem=...`` (docs/copilot-protocol.md#quota-headers)."""
     return [
         (
             f"x-quota-snapshot-{name}",
@@ -180,7 +202,7 @@ def user_document(login: str, user_id: int) -> Json:
 
 
 def copilot_user_document(login: str, plan: str, endpoints: Mapping[str, str], quotas: Mapping[str, Quota]) -> Json:
-    """``GET /copilot_internal/user``: plan, endpoints, quotas (copilot-protocol.md 7.1)."""
+    """``GET /copilot_internal/user``: plan, endpoints, quotas (docs/copilot-protocol.md#account-document)."""
     snapshots = {
         name: {
             "quota_id": name,
@@ -214,7 +236,7 @@ def copilot_user_document(login: str, plan: str, endpoints: Mapping[str, str], q
 
 
 def exchanged_document(token: str, expires_at: int, refresh_in: int, endpoints: Mapping[str, str]) -> Json:
-    """``GET /copilot_internal/v2/token``: a short-lived token (copilot-protocol.md 2.2)."""
+    """``GET /copilot_internal/v2/token``: a short-lived token (docs/copilot-protocol.md#token-exchange)."""
     return {
         "token": token,
         "expires_at": expires_at,

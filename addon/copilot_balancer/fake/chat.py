@@ -1,4 +1,4 @@
-"""``POST /chat/completions``: the form of its answers (copilot-protocol.md 3.5, 5.8, 4 for ``reasoning_opaque``)."""
+"""``POST /chat/completions``: the form of its answers (docs/copilot-protocol.md#streams)."""
 
 from copilot_balancer.fake.bodies import Json
 from copilot_balancer.fake.reply import Event, Reply, Streamed
@@ -40,7 +40,7 @@ def stream(reply: Reply) -> Streamed:
         output += [
             chunk({"tool_calls": [{"index": number, "function": {"arguments": piece}}]}) for piece in call.pieces
         ]
-    output.append(chunk({}, _finish(reply), usage=_usage(reply)))
+    output.append(chunk({}, _finish(reply), usage=_usage(reply), **reply.price))
     return Streamed((chunk({"role": "assistant", "content": ""}),), tuple(output), (b"[DONE]",))
 
 
@@ -58,6 +58,7 @@ def document(reply: Reply) -> Json:
         "model": reply.model,
         "choices": [{"index": 0, "message": message, "finish_reason": _finish(reply)}],
         "usage": _usage(reply),
+        **reply.price,
     }
 
 

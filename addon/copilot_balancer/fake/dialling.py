@@ -1,7 +1,7 @@
 """How the proxy of a test or of the demo reaches the fake: the one function with which mitmproxy dials is replaced.
 
 Only in this process, and only while ``dial`` lasts. Names, ports, Host, SNI and certificates stay those of the service:
-rewriting the address in a hook would change all of them (clients.md 7).
+rewriting the address in a hook would change all of them (docs/clients.md#running-a-client-in-a-test).
 """
 
 import asyncio

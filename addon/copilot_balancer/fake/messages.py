@@ -1,4 +1,4 @@
-"""``POST /v1/messages``: the form of its answers (Anthropic's; copilot-protocol.md 3.5, 5.8, 4 for signatures)."""
+"""``POST /v1/messages``: the form of its answers (Anthropic's; docs/copilot-protocol.md#streams)."""
 
 import json
 from collections.abc import Iterator
@@ -41,6 +41,7 @@ def document(reply: Reply) -> Json:
         "stop_reason": _stop_reason(reply),
         "stop_sequence": None,
         "usage": {"input_tokens": reply.input_tokens, "output_tokens": len(reply.pieces)},
+        **reply.price,
     }
 
 
@@ -65,6 +66,7 @@ def stream(reply: Reply) -> Streamed:
     whole = document(reply)
     usage = {"input_tokens": reply.input_tokens, "output_tokens": 1}
     start = {**whole, "content": [], "stop_reason": None, "usage": usage}
+    start.pop("copilot_usage", None)  # it is known at the end only
     output: list[Event] = []
     before_calls = len(whole["content"]) - len(reply.calls)
     for index, block in enumerate(whole["content"]):
@@ -73,7 +75,7 @@ def stream(reply: Reply) -> Streamed:
         output += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
         output.append({"type": "content_block_stop", "index": index})
     stopped = {"stop_reason": _stop_reason(reply), "stop_sequence": None}
-    output.append({"type": "message_delta", "delta": stopped, "usage": whole["usage"]})
+    output.append({"type": "message_delta", "delta": stopped, "usage": whole["usage"], **reply.price})
     announced: tuple[Event, ...] = ({"type": "message_start", "message": start}, {"type": "ping"})
     return Streamed(announced, tuple(output), ({"type": "message_stop"},))
 

@@ -3,12 +3,13 @@
 Laws of this file:
 
 1. Pure. Of what is wrong with a request the first thing is told, in the service's own words
-   (copilot-protocol.md 4; the texts about tool calls and thinking are OpenAI's and Anthropic's).
+   (docs/copilot-protocol.md#state-bound-to-an-account; the texts about tool calls and thinking are OpenAI's and
+   Anthropic's).
 2. What is left out is accepted: ids, reasoning, thinking. The one exception is Anthropic's: where thinking is enabled,
    the assistant's turn before tool results begins with thinking.
 3. An item id of the client's own making is accepted where no encrypted content stands beside it: Copilot CLI 1.0.102
-   sends ``msg_<uuid>`` and ``fc_<call id>``, others repair histories that way (copilot-protocol.md 4, XUAN). What looks
-   like the service's own must be the account's.
+   sends ``msg_<uuid>`` and ``fc_<call id>``, others repair histories that way (xuangong/copilot-api-gateway,
+   connection-mismatch.ts). What looks like the service's own must be the account's.
 """
 
 import base64
@@ -22,10 +23,10 @@ from copilot_balancer.fake.reply import Kind, Made, call_id, unsealed
 from copilot_balancer.fake.seen import Seen
 
 _OPAQUE_ID = 20
-"""Characters from which on base64 is taken for an id of Copilot's (copilot-protocol.md 4, XUAN)."""
+"""Characters from which on base64 is taken for an id of Copilot's (xuangong/copilot-api-gateway)."""
 
 _DIFFERENT_CONVERSATION = "The block is bound to a different conversation and cannot be used in this one."
-"""How the service says it since September 2026; only its beginning was seen (copilot-protocol.md 4)."""
+"""How the service says it since September 2026; only its beginning was seen (opencode#48637)."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,19 @@ def wrong_with(endpoint: str, body: Json, asker: Asker) -> Wrong | None:
     return next(judge(body, asker), None) if judge else None
 
 
-def wrong_session_token(token: str | None, account: str) -> Wrong | None:
-    """What is wrong with a ``Copilot-Session-Token``; None: nothing, or there is none."""
+def wrong_session_token(token: str | None, account: str, model: str | None) -> Wrong | None:
+    """What is wrong with a ``Copilot-Session-Token`` on a request for `model`; None: nothing, or there is none.
+
+    The token of ``/auto`` is good for the model that it chose alone (docs/copilot-protocol.md#auto-mode).
+    """
     made = unsealed(token)
-    if token is None or (made and (made.account, made.kind) == (account, "session")):
+    if token is None:
         return None
+    if made and (made.account, made.kind) == (account, "session"):
+        chosen = made.part.partition("/")[2]
+        if not chosen or model in (None, chosen):
+            return None
+        return Wrong("Requested model not available for session", owner=account)
     return Wrong("Invalid Copilot-Session-Token", status=401, owner=_owner(token))
 
 

@@ -117,6 +117,8 @@ class Reply:
     compaction: bool = False
     """Responses API: a compaction item comes first."""
     quota: Mapping[str, Quota] = field(default_factory=dict)
+    nano_aiu_per_token: int | None = None
+    """What each of its tokens costs; None: the answer names no price."""
     socket: int = 0
     """The number of the WebSocket that it goes over; 0: none."""
 
@@ -124,6 +126,18 @@ class Reply:
     def text(self) -> str:
         """The whole answer."""
         return "".join(self.pieces)
+
+    @property
+    def nano_aiu(self) -> int | None:
+        """What the whole answer costs."""
+        if self.nano_aiu_per_token is None:
+            return None
+        return self.nano_aiu_per_token * (self.input_tokens + len(self.pieces))
+
+    @property
+    def price(self) -> Json:
+        """``copilot_usage``, which stands beside the last event of an answer that names its price."""
+        return {} if self.nano_aiu is None else {"copilot_usage": {"total_nano_aiu": self.nano_aiu}}
 
     @property
     def reasoning(self) -> str:

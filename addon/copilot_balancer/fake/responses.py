@@ -1,4 +1,4 @@
-"""``POST /responses``, and its WebSocket: the form of its answers (copilot-protocol.md 3.4, 3.5, 4 and 5.8).
+"""``POST /responses``, and its WebSocket: the form of its answers (docs/copilot-protocol.md#streams).
 
 An item has another id in each event, as the service has it. The id of ``output_item.done`` is that of
 ``response.completed`` too, and it is the one that a client sends back.
@@ -90,7 +90,7 @@ def _response(reply: Reply, status: str, output: list[Json], error: Json | None 
 
 def document(reply: Reply) -> Json:
     """``response``, completed."""
-    return _response(reply, "completed", _output(reply))
+    return {**_response(reply, "completed", _output(reply)), **reply.price}
 
 
 def _events(reply: Reply, item: Json, index: int, items: int, variants: Iterator[int]) -> Iterator[Json]:
@@ -134,7 +134,8 @@ def _events(reply: Reply, item: Json, index: int, items: int, variants: Iterator
 def stream(reply: Reply) -> Streamed:
     """``response.created`` ... ``response.output_text.delta`` ... ``response.completed`` with the whole response."""
     variants = itertools.count(_LAST + 1)
-    completed: Json = {"type": "response.completed", "response": document(reply)}
+    response = _response(reply, "completed", _output(reply))
+    completed: Json = {"type": "response.completed", "response": response, **reply.price}
     if reply.quota:
         completed["copilot_quota_snapshots"] = quota_snapshots(reply.quota)
     begun = [{"type": f"response.{word}", "response": _response(reply, "in_progress", [])} for word in _BEGINNINGS]
@@ -161,7 +162,7 @@ def failed(reply: Reply, code: str, message: str) -> Json:
 
 
 def frame_error(code: str, message: str, quota: Mapping[str, Quota]) -> Json:
-    """A refusal as a frame of a WebSocket (copilot-protocol.md 3.4)."""
+    """A refusal as a frame of a WebSocket (docs/copilot-protocol.md#websocket)."""
     told: Json = {"type": "error", "error": {"code": code, "message": message}}
     return {**told, "copilot_quota_snapshots": quota_snapshots(quota)} if quota else told
 

@@ -18,6 +18,7 @@ import ssl
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,7 +40,18 @@ from copilot_balancer.fake.answers import (
     chosen,
 )
 from copilot_balancer.fake.authority import Authority
-from copilot_balancer.fake.bodies import BALANCED, DEFAULT_MODELS, INTENT, MESSAGES, MODELS, RESPONSES, SESSION, Quota
+from copilot_balancer.fake.bodies import (
+    AUTO,
+    AUTO_VERSION,
+    BALANCED,
+    DEFAULT_MODELS,
+    INTENT,
+    MESSAGES,
+    MODELS,
+    RESPONSES,
+    SESSION,
+    Quota,
+)
 from copilot_balancer.fake.connection import Connection
 from copilot_balancer.fake.device import FakeLogin
 from copilot_balancer.fake.ownership import Asker, Lost, Wrong, wrong_session_token, wrong_with
@@ -73,7 +85,7 @@ _CLIENT_START_UP: dict[str, object] = {
     "/copilot_internal/team_customizations": {},
     "/agents/swe/internal/memory/v0/enabled": {"enabled": False},
 }
-"""What the Copilot CLI asks when it starts, beside models and user. Source: clients.md 4."""
+"""What the Copilot CLI asks when it starts, beside models and user. Source: docs/clients.md#copilot-cli."""
 
 
 class FakeCopilot:
@@ -97,11 +109,14 @@ class FakeCopilot:
         self.ownership = True
         """False: whatever a request carries is accepted."""
         self.wrong_id_status: Literal[400, 401] = 400
-        """The status for an item id of another account: both were seen (copilot-protocol.md 4)."""
+        """The status for an item id of another account: both were seen
+        (docs/copilot-protocol.md#state-bound-to-an-account)."""
         self.wrong_signature: Literal["signature", "conversation"] = "signature"
         """Which of the two texts says that thinking is another account's."""
         self.session_seconds = 1800
-        """How long a token of ``/models/session`` says that it lives; it is accepted for ever."""
+        """How long a token of ``/models/session`` or ``/auto`` says that it lives; it is accepted for ever."""
+        self.billed: Counter[str] = Counter()
+        """Account -> nano AIU of all that it answered, whether or not the client got it whole."""
         self.connections = 0
         """How many connections were accepted."""
         self.port = port
@@ -246,6 +261,8 @@ class FakeCopilot:
             return Document(bodies.models_document(account.models, websocket=account.websocket))
         if seen.method in ("GET", "POST") and seen.endpoint == SESSION:
             return self._session(account)
+        if seen.method == "POST" and seen.endpoint == AUTO:
+            return self._auto(seen, account)
         if seen.method == "POST" and seen.endpoint == INTENT:
             return Document(bodies.intent_document(account.models))
         if seen.method == "GET" and seen.websocket and seen.endpoint == RESPONSES:
@@ -261,13 +278,20 @@ class FakeCopilot:
         if not self.ownership or (seen.model is not None and seen.model not in account.models):
             return None
         asker = Asker(account.name, seen.socket, self.wrong_id_status, self.wrong_signature)
-        wrong = wrong_session_token(seen.header("copilot-session-token"), account.name)
+        wrong = wrong_session_token(seen.header("copilot-session-token"), account.name, seen.model)
         return wrong or wrong_with(seen.endpoint, seen.json, asker)
 
     def _session(self, account: FakeAccount) -> Document:
         token = seal("session", account.name, str(next(self._numbers)))
         until = int(time.time()) + self.session_seconds
         return Document(bodies.session_document(account.models, token, until))
+
+    def _auto(self, seen: Seen, account: FakeAccount) -> Answer:
+        if seen.header("x-github-api-version") != AUTO_VERSION:
+            return Refuse(400, message="invalid apiVersion")
+        model = next((name for name in account.models if "embedding" not in name), DEFAULT_MODELS[0])
+        token = seal("session", account.name, f"{next(self._numbers)}/{model}")
+        return Document(bodies.auto_document(model, token, int(time.time()) + self.session_seconds))
 
     def _scripted(self, seen: Seen, account: FakeAccount) -> Answer:
         return chosen(account.script.popleft() if account.script else account.default, seen)
@@ -312,7 +336,7 @@ class FakeCopilot:
         # a model whose thinking is enabled thinks before it calls a tool: its client must send that back
         reasoning = ok.reasoning or ("A tool will tell." if thinks and ok.tool_calls and not ok.redacted else "")
         silent = not ok.text and (reasoning or ok.tool_calls)
-        return Reply(
+        reply = Reply(
             id=f"{seen.account}-{next(self._numbers):04}",
             model=seen.model or DEFAULT_MODELS[0],
             pieces=() if silent else cut(ok.text, ok.events),
@@ -324,8 +348,12 @@ class FakeCopilot:
             redacted=ok.redacted,
             compaction=ok.compaction,
             quota=self.quota_of(seen),
+            nano_aiu_per_token=account.nano_aiu_per_token if (account := self._whose(seen)) else None,
             socket=seen.socket,
         )
+        if reply.nano_aiu is not None:
+            self.billed[reply.account] += reply.nano_aiu
+        return reply
 
     def quota_of(self, seen: Seen) -> Mapping[str, Quota]:
         """The quotas of the account that is asked."""

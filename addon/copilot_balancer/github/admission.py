@@ -35,7 +35,7 @@ _UNUSABLE = (
         "this is a short-lived Copilot token, which is over in half an hour: give it the GitHub token it was made from",
     ),
 )
-"""How a token begins -> why it is none of an account. Source for ``ghp_``: copilot-protocol.md 2.1; ``tid=``: 2.2."""
+"""How a token begins -> why it is none of an account. Source: docs/copilot-protocol.md#credentials."""
 
 
 @dataclass(frozen=True)

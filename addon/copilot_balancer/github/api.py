@@ -4,13 +4,13 @@ Laws of this file:
 
 1. A GitHub token goes to ``api.github.com`` or ``api.NAME.ghe.com``, and to the Copilot API host of its account; a
    token that was exchanged for it to that API host alone. How it travels stands in ``asking``.
-2. What GitHub says is checked before it is believed: the API host above all (security.md 3.1).
+2. What GitHub says is checked before it is believed: the API host above all (docs/security.md#what-the-network-says).
 3. Nothing here asks on its own: each method is one wish of the user's, or of a request that needs a credential.
 """
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -38,7 +38,7 @@ REST_VERSION = "2022-11-28"
 Source: GitHub docs, rest/overview/api-versions; seen with Copilot's version in QLHazyCoder/copilot-api#5.
 """
 COPILOT_VERSION = "2025-04-01"
-"""What clients send to ``/copilot_internal``. Source: copilot-protocol.md 7.1."""
+"""What clients send to ``/copilot_internal``. Source: docs/copilot-protocol.md#account-document."""
 
 _SHOWN = frozenset(
     {
@@ -195,7 +195,7 @@ class GitHub:
         )
 
     def exchange(self, token: SecretStr, host: str = GITHUB) -> Exchanged:
-        """A short-lived token for the Copilot API, for a GitHub token. Source: copilot-protocol.md 2.2.
+        """A short-lived token for the Copilot API, for a GitHub token. Source: docs/copilot-protocol.md#token-exchange.
 
         Raises:
             InvalidInput: `token` or `host` is none.
@@ -239,8 +239,29 @@ class GitHub:
         minted = self.exchange(account.token, account.host)
         return self.models(minted.token, account.host, minted.api_host or account.api_host)
 
+    def select(
+        self, account: Account, token: SecretStr, *, api_host: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> Response:
+        """The answer to a selection request of Auto mode (docs/copilot-protocol.md#auto-mode), asked with `account`.
+
+        Args:
+            account: whose `token` it is.
+            token: what goes to the Copilot API for it: a GitHub token, or one that was exchanged.
+            api_host: where `token` may go.
+            path: of the client's own selection request.
+            body: of it.
+            headers: of it, without a credential; names in any case.
+
+        Raises:
+            InvalidInput: an account of this login host may not be sent to `api_host`.
+            UpstreamError: there was no answer.
+
+        """
+        url = f"https://{check_api_host(api_host, account.host)}{path}"
+        return self._wire.ask(Request(url, token, "Bearer", headers=headers, body=body))
+
     def access(self, token: SecretStr, who: Identity) -> Access:
-        """How the Copilot API takes `token`: as it is, or exchanged (features A13).
+        """How the Copilot API takes `token`: as it is, or exchanged.
 
         It is asked for its models with the token as it is. Only where it refuses the token as such, and GitHub
         exchanges it, and the exchanged one is not refused as well, the token is one to be exchanged.

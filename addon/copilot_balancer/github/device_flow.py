@@ -25,7 +25,7 @@ from copilot_balancer.text import printable
 
 SCOPE = "read:user"
 """All that a login may do besides Copilot: read who its user is. What opencode and the editors ask for
-(copilot-protocol.md 2.3)."""
+(docs/copilot-protocol.md#oauth-clients)."""
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
 
@@ -51,7 +51,9 @@ _REFUSALS = {
     "incorrect_device_code": "{host} does not know this login any more: begin again",
     "unsupported_grant_type": "{host} does not know logins by code",
 }
-"""GitHub's words for no -> ours. Source: copilot-protocol.md 2.4; an unknown client gets ``Not Found``."""
+"""GitHub's words for no -> ours. Source: docs/copilot-protocol.md#device-login; an unknown
+client gets
+``Not Found``."""
 
 _USER_CODE = re.compile(r"[A-Z0-9][A-Z0-9-]{3,31}")
 _DEVICE_CODE = re.compile(r"[\x21-\x7e]{8,512}")
@@ -191,7 +193,10 @@ def _grant(reply: Reply | None, words: Mapping[str, str]) -> _Grant | str:
 
 
 def check_verification_url(url: object, host: str) -> str | None:
-    """Why a person who logs in at `host` is not sent to `url`; None when it is the one page (security.md 3.4)."""
+    """Why a person who logs in at `host` is not sent to `url`; None when it is the one page.
+
+    Source: docs/security.md#login-page.
+    """
     if url == f"https://{host}/login/device":
         return None
     return f"{host} wants the code to be typed at {printable(str(url), 80)!r}: nobody is sent there"

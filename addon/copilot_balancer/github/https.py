@@ -55,7 +55,9 @@ class Request:
     version: str | None = None
     """``X-GitHub-Api-Version``."""
     form: Mapping[str, str] | None = field(default=None, repr=False)
-    """A form to be posted; None: a GET."""
+    """A form to be posted; None and no `body`: a GET."""
+    body: bytes | None = field(default=None, repr=False)
+    """What else is posted, as it is."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Further ones."""
     cap: int = ANSWER_BYTES
@@ -181,10 +183,14 @@ class Wire:
             follow_redirects=False,
             timeout=httpx.Timeout(self._total_seconds, connect=min(CONNECT_SECONDS, self._total_seconds)),
         ) as client:
-            method = "GET" if question.form is None else "POST"
+            method = "GET" if question.form is None and question.body is None else "POST"
             try:
                 with client.stream(
-                    method, question.url, headers=_headers(question), data=question.form or None
+                    method,
+                    question.url,
+                    headers=_headers(question),
+                    data=question.form or None,
+                    content=question.body,
                 ) as response:
                     return _answer(response, question)
             except httpx.HTTPError as error:

@@ -18,9 +18,9 @@ from copilot_balancer.rules.classify import classify
 from copilot_balancer.rules.types import Outcome, Reason
 
 MODELS_VERSION = "2026-06-01"
-"""What opencode sends to ``/models``. Source: clients.md 3."""
+"""What opencode sends to ``/models``. Source: docs/clients.md#opencode."""
 MODELS_BYTES = 4 * 1024 * 1024
-"""A list of 41 models has about 100 KB (copilot-protocol.md 6)."""
+"""A recorded list has 41 entries of about 1,500 characters (docs/copilot-protocol.md#models)."""
 
 REFUSED_AS_SUCH = frozenset({Reason.NEEDS_LOGIN, Reason.CREDENTIAL, Reason.NO_ACCESS, Reason.WRONG_HOST, Reason.PREFIX})
 """The Copilot API's refusals that another form of the token, or its own host, could cure."""
@@ -39,7 +39,8 @@ class Listing:
 def list_models(wire: Wire, token: SecretStr, api_host: str, *, exchanged: bool) -> Listing:
     """The models that `token` has at `api_host`, or why there is no list; GitHub tokens need one of two prefixes.
 
-    Which one a host wants is not documented (copilot-protocol.md 2.1), so the other one is tried once.
+    Which one a host wants is not documented
+    (docs/copilot-protocol.md#prefix-of-a-github-token), so the other one is tried once.
 
     Args:
         wire: how it is asked.

@@ -3,7 +3,7 @@
 Laws of this file:
 
 1. One exchange at a time per credential: whoever comes meanwhile waits for it and takes what came of it, be it a
-   token or a failure (features A13).
+   token or a failure.
 2. A token is replaced five minutes before it ends, or when GitHub asked for it, whichever is sooner; not before.
 3. A token that was refused is replaced once: whoever reports the one before gets the new one without another exchange.
 4. GitHub is asked in a thread, off the event loop. Minted tokens live in memory alone.
@@ -23,7 +23,8 @@ from copilot_balancer.rules.accounts import Account
 from copilot_balancer.rules.types import Outcome
 
 EARLY = 300.0
-"""Seconds before its end in which a token is not used any more; VS Code does the same (copilot-protocol.md 2.2)."""
+"""Seconds before its end in which a token is not used any more; VS Code does the same
+(docs/copilot-protocol.md#token-exchange)."""
 
 JITTER = 60
 """Up to so many seconds earlier still, so that several accounts are not refreshed in one moment."""

@@ -3,7 +3,7 @@
 Laws of this file:
 
 1. It translates between mitmproxy's hooks and our rooms; it decides nothing about accounts.
-2. Only Copilot hosts are opened: everything else is tunnelled as it is, unseen (design.md 1.5).
+2. Only Copilot hosts are opened: everything else is tunnelled as it is, unseen (docs/security.md#what-is-opened).
 3. Nothing here blocks the event loop; what goes to and from disk is ``upkeep``'s.
 4. An exception of ours never lets a request through with anything but what was decided: the stream gets a 502.
 """
@@ -37,12 +37,10 @@ from copilot_balancer import config
 from copilot_balancer.copilot.hosts import plain_host
 from copilot_balancer.copilot.protocol import error_body
 from copilot_balancer.errors import BalancerError, InvalidInput
-from copilot_balancer.github.parent_proxy import WayOut
-from copilot_balancer.proxy import network
 from copilot_balancer.proxy.commands import Commands
 from copilot_balancer.proxy.completion import ended, frames_after
 from copilot_balancer.proxy.exchange import Exchange
-from copilot_balancer.proxy.failover import dispatch, parent_tunnel
+from copilot_balancer.proxy.failover import dispatch
 from copilot_balancer.proxy.failover.connect_timeout import ConnectTimeout
 from copilot_balancer.proxy.failover.hooks import Refusal, Send, Wait
 from copilot_balancer.proxy.failover.layer import FailoverLayer
@@ -50,9 +48,11 @@ from copilot_balancer.proxy.guard import credential_guard, log_filters
 from copilot_balancer.proxy.guard.client_access import ClientAccess, is_loopback
 from copilot_balancer.proxy.incident import log_incident
 from copilot_balancer.proxy.inspect import contentview
+from copilot_balancer.proxy.network import Network
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.proxy.sync import Sync
 from copilot_balancer.proxy.websocket import WebSocketFrames
+from copilot_balancer.rules.names import known_models, unknown_names
 from copilot_balancer.store.running_proxies import RunningProxy
 from copilot_balancer.store.store import Paths, paths
 from copilot_balancer.text import printable
@@ -93,9 +93,10 @@ class CopilotBalancer:
         """None until the first `configure`; and then what requests share."""
         self._commands = Commands(lambda: self.live, self.upkeep.store, self._this_proxy)
         self._door = ClientAccess(lambda: self.live.settings if self.live else None)
-        self._way = WayOut()
-        parent_tunnel.take_place()
-        self._upstreams = upstreams = ConnectTimeout(self._is_copilot, self._is_watched)
+        self._network = network = Network(self.where.state, os.environ)
+        self._upstreams = upstreams = ConnectTimeout(
+            self._is_copilot, lambda host, port: self._is_copilot(host, port) or network.is_parent(host, port)
+        )
         # their hooks are ours: an addon inside the addon would be looked at for each hook of each request
         self.client_connected = self._door.client_connected
         self.server_connected = upstreams.server_connected
@@ -152,18 +153,8 @@ class CopilotBalancer:
             self._check_remote(ctx.options.listen_host)
         if not ctx.options.validate_inbound_headers:
             raise InvalidInput("validate_inbound_headers must stay on: without it requests can be smuggled")
-        self._find_the_way_out(loaded.settings)
+        self._network.configure(loaded.settings, ctx.options)
         self._switch_off(credential_guard.unsafe_options(ctx.options))
-
-    def _find_the_way_out(self, settings: config.Settings) -> None:
-        """Which parent proxy and CAs connections use, mitmproxy's and our own."""
-        way = network.way_of(settings, ctx.options, os.environ)
-        if way.warning and way.warning != self._way.warning:
-            logger.warning("copilot: %s", way.warning)
-        if way.parent and way.parent != self._way.parent:
-            logger.info("copilot: connections go through the parent proxy %s (%s)", way.parent.url, way.source)
-        self._way = way
-        network.use(way, ctx.options, self.where.state)
 
     def _switch_off(self, reason: str | None) -> None:
         """Use no account while there is a reason; at start-up the ERROR ends mitmproxy."""
@@ -230,6 +221,9 @@ class CopilotBalancer:
             )
         if not decisions.balancing and decisions.home:
             logger.warning("copilot: balancing is off: %s serves everything", decisions.home.label)
+        models = known_models(self.live.pool.memory(self.live.now()), decisions)
+        for sentence in unknown_names(config.policy(self.live.settings, decisions), decisions, models):
+            logger.warning("copilot: %s", sentence)
 
     def _this_proxy(self) -> RunningProxy:
         assert self.live is not None
@@ -246,8 +240,7 @@ class CopilotBalancer:
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """Take the proxy user and password, if any, out of the CONNECT; the name says which fence or account."""
-        if flow.response is None and network.takes_the_parent(self._way, flow.client_conn, flow.request):
-            flow.response = network.connected()
+        self._network.http_connect(flow)
         told = flow.request.headers.pop("proxy-authorization", "")
         if not told or getattr(ctx.options, "proxyauth", None):
             return
@@ -271,7 +264,7 @@ class CopilotBalancer:
         if nextlayer.layer or not context.server.address or isinstance(context.client.proxy_mode, ReverseMode):
             return
         try:
-            if (tunnel := network.tunnel(self._way, context)) is not None:
+            if (tunnel := self._network.tunnel(context)) is not None:
                 nextlayer.layer = tunnel
                 return
             self._choose_layer(nextlayer, *context.server.address[:2])
@@ -304,17 +297,16 @@ class CopilotBalancer:
             data.ignore_connection = True
 
     async def server_connect(self, data: ServerConnectionHookData) -> None:
-        """Pin HTTP/1.1: over HTTP/2 mitmproxy never times out, and a graceful GOAWAY cuts streams (security.md 0.7)."""
+        """Pin HTTP/1.1: over HTTP/2 mitmproxy never times out, and a graceful GOAWAY cuts streams.
+
+        Source: docs/security.md#http11-upstream.
+        """
         if data.server.address and self._is_copilot(*data.server.address[:2]):
             data.server.alpn_offers = [b"http/1.1"]
         await self._upstreams.server_connect(data)
 
     def _is_copilot(self, host: str, port: int) -> bool:
         return self.live is not None and port == 443 and plain_host(host) in self.live.hosts
-
-    def _is_watched(self, host: str, port: int) -> bool:
-        parent = self._way.parent
-        return self._is_copilot(host, port) or (parent is not None and parent.address == (host, port))
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
@@ -408,10 +400,10 @@ class CopilotBalancer:
                 self.sockets[flow] = frames
             exchange.let_go()
         except Exception as error:  # noqa: BLE001 - the client has its answer
-            log_incident("the attribution", error)
+            log_incident("the record of a request", error)
             return
         assert self.live is not None
-        self.upkeep.journal.tell(record, self.live.now(), time.time())
+        self.upkeep.journal.tell(record, self.live.now())
         self._trim_view()
 
     def _trim_view(self) -> None:

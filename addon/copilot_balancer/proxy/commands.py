@@ -2,20 +2,19 @@
 
 Laws of this file:
 
-1. A command answers at once, from memory: mitmproxy calls it on the event loop. What it decides is written to the
-   store in a thread, one decision after the other, and is in force within a second; a failure is told in the event log.
-2. Names match ``[a-z.]+``: mitmweb can call no other. Every text that is returned is printable.
-3. What has several lines fits into mitmproxy's console. mitmweb's command bar prints an answer as JSON, on one line:
+1. A command returns at once, from memory: mitmproxy calls it on the event loop. An edit (``rules.edits``, the same as
+   the command line's) is written to the store in a thread, one after the other, and is in force within a second; when
+   it fails the event log says that nothing was changed.
+2. Names match ``[a-z.]+``: mitmweb can call no other. Every returned text is printable.
+3. Output of several lines fits into mitmproxy's console. mitmweb's command bar prints a result as JSON, on one line:
    there the lines go to the event log, and the bar gets the first sentence and where the rest is.
-4. It decides nothing that the command line could not decide in the same words. How those are printed is imported by
-   the first command that is typed: a proxy of which nobody asks anything does without.
+4. The formatters are imported by the first command that is typed: a proxy that is not asked anything never loads them.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import cast
 
 from mitmproxy import command, ctx
@@ -26,16 +25,15 @@ from copilot_balancer import config
 from copilot_balancer.copilot.conversation import conversation_of
 from copilot_balancer.errors import BalancerError, InvalidInput
 from copilot_balancer.proxy.runtime import Runtime
+from copilot_balancer.rules import edits
 from copilot_balancer.rules.accounts import Account, Decisions
 from copilot_balancer.rules.snapshot import AccountView
 from copilot_balancer.store.running_proxies import RunningProxy
 from copilot_balancer.store.store import Store
-from copilot_balancer.text import duration, printable
+from copilot_balancer.text import duration, printable, table
 from copilot_balancer.views.overview import overview
 
 logger = logging.getLogger(__name__)
-
-type _Change = Callable[[Decisions], Decisions]
 
 
 def _command[F: Callable[..., object]](name: str, /, **choices: str) -> Callable[[F], F]:
@@ -59,9 +57,9 @@ class Commands:
     """What has the commands; mitmproxy collects them when our addon is loaded.
 
     Args:
-        live: what the requests of this proxy share; None before it runs.
+        live: the runtime of this proxy; None before it runs.
         store: where decisions are written.
-        this_proxy: what this proxy tells about itself.
+        this_proxy: this proxy's entry in the list of running proxies.
         wall: seconds since the epoch, on the wall clock: the time of a decision.
 
     """
@@ -88,7 +86,7 @@ class Commands:
 
     @_command("copilot.status")
     def status(self) -> str:
-        """Show accounts, quota, rests and what is under way."""
+        """Show accounts, quota, cooldowns and requests under way."""
         from copilot_balancer.views.status import headline, status_text  # noqa: PLC0415 - law 4
 
         live = self._running()
@@ -148,52 +146,41 @@ class Commands:
     def use(self, label: str) -> str:
         """Make an account the home account. It answers /models, and serves alone while balancing is off."""
         account = self._account(label)
-
-        def change(decisions: Decisions) -> Decisions:
-            return decisions.model_copy(update={"home_id": _known(decisions, account.id).id})
-
-        return self._decide(change, f"{account.label} is the home account now.")
+        return self._decide(edits.made_home(account.id), f"{account.label} is the home account now.")
 
     @_command("copilot.balancing", switch="copilot.switches")
     def balancing(self, switch: str) -> str:
         """Turn balancing on or off. Off: only the home account serves, and its refusals reach the client."""
         self._running()
-
-        def change(decisions: Decisions) -> Decisions:
-            return decisions.model_copy(update={"balancing": switch == "on"})
-
-        return self._decide(change, f"Balancing is {switch} now.")
+        return self._decide(edits.balanced(on=switch == "on"), f"Balancing is {switch} now.")
 
     @_command("copilot.account.enable", label="copilot.labels")
     def enable(self, label: str) -> str:
-        """Let an account serve. This also ends the rest of one that GitHub blocked for abuse."""
+        """Let an account serve. This also ends the cooldown of one that GitHub blocked for abuse."""
         account = self._account(label)
-        return self._decide(
-            partial(_changed, account.id, enabled=True, enabled_at=self._wall()), f"{account.label} is on now."
-        )
+        return self._decide(edits.turned_on(account.id, self._wall()), f"{account.label} is on now.")
 
     @_command("copilot.account.disable", label="copilot.labels")
     def disable(self, label: str) -> str:
         """Keep an account, but send nothing with it."""
         account = self._account(label)
-        return self._decide(partial(_changed, account.id, enabled=False), f"{account.label} is off now.")
+        return self._decide(edits.turned_off(account.id), f"{account.label} is off now.")
 
     @_command("copilot.cooldown.clear", label="copilot.labels")
     def clear(self, label: str = "", model: str = "") -> str:
-        """End the rests of an account, or of one model on it; without a label, of all accounts."""
+        """End the cooldowns of an account, or of one model on it; without a label, of all accounts."""
         chosen = (self._account(label),) if label else self._running().decisions.accounts
-        now = self._wall()
-
-        def change(decisions: Decisions) -> Decisions:
-            for known in decisions.accounts:
-                if any(account.id == known.id for account in chosen):
-                    over = {**known.cleared, model: now} if model else {"": now}
-                    decisions = decisions.with_account(known.model_copy(update={"cleared": over}))
-            return decisions
-
         if not chosen:
             return "Nothing to clear."
-        what = f" ({printable(model, 60)})" if model else ""
+        now, what = self._wall(), f" ({printable(model, 60)})" if model else ""
+        if label:
+            return self._decide(edits.cleared(chosen[0].id, now, model or None), f"Cleared: {chosen[0].label}{what}.")
+
+        def change(decisions: Decisions) -> Decisions:
+            for account in decisions.accounts:  # those that are stored at that moment
+                decisions = edits.cleared(account.id, now, model or None)(decisions)
+            return decisions
+
         return self._decide(change, f"Cleared: {', '.join(account.label for account in chosen)}{what}.")
 
     # --- what can be typed -------------------------------------------------------------------------------------------
@@ -223,19 +210,19 @@ class Commands:
         except InvalidInput as error:
             raise CommandError(printable(str(error), 400)) from None
 
-    def _decide(self, change: _Change, told: str) -> str:
-        """Write a decision down, in a thread; return what will be true then."""
+    def _decide(self, change: edits.Edit, told: str) -> str:
+        """Write a decision to the store, in a thread; return `told`: what will be true then."""
         task = asyncio.get_running_loop().create_task(self._write(change, told))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
         return told
 
-    async def _write(self, change: _Change, told: str) -> None:
+    async def _write(self, change: edits.Edit, told: str) -> None:
         async with self._in_order:
             try:
                 await asyncio.to_thread(self._store.edit_decisions, change)
             except BalancerError as error:
-                logger.error("copilot: this was not done: %s %s", told, error)  # noqa: TRY400 - a sentence for the user
+                logger.error('copilot: failed, nothing was changed: "%s" (%s)', told, error)  # noqa: TRY400 - no traceback
             else:
                 logger.info("copilot: %s", told)
 
@@ -264,17 +251,6 @@ def _shown(lines: str, gist: str) -> str:
     return f"{gist} All of it stands in the event log: Options, Display Event Log."
 
 
-def _known(decisions: Decisions, account_id: str) -> Account:
-    for account in decisions.accounts:
-        if account.id == account_id:
-            return account
-    raise InvalidInput("this account was removed meanwhile")
-
-
-def _changed(account_id: str, decisions: Decisions, **facts: object) -> Decisions:
-    return decisions.with_account(_known(decisions, account_id).model_copy(update=facts))
-
-
 def _row(view: AccountView) -> tuple[str, ...]:
     from copilot_balancer.views.status import state  # noqa: PLC0415 - law 4
 
@@ -295,5 +271,4 @@ def _table(rows: Sequence[Sequence[str]], kept: int) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     while len(widths) > kept and sum(widths) + 2 * (len(widths) - 1) > _columns():
         widths.pop()
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows)
-    return "\n".join(lines)
+    return "\n".join(table([row[: len(widths)] for row in rows]))

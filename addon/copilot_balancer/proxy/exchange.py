@@ -1,10 +1,11 @@
-"""One client request to a Copilot host, from the first choice to its answer.
+"""One client request to a Copilot host: chooses an account for it, judges each refusal, and records its attempts.
 
 Laws of this file:
 
-1. It translates between the layer's questions, the pool's decisions and mitmproxy's flow; it decides nothing itself.
-2. What it cannot judge it passes on untouched.
-3. A client's own credential goes on unchanged or not at all; an account's only by the guard.
+1. It translates between the failover stream's hooks, the pool's decisions and mitmproxy's flow; it decides nothing
+   about accounts itself. `plan` and `verdict` return what is to be done; `choose` and `judge` do it.
+2. An answer that cannot be judged reaches the client unchanged.
+3. The client's own credential goes upstream unchanged or not at all; an account's credential only through the guard.
 """
 
 import asyncio
@@ -18,19 +19,21 @@ from mitmproxy.connection import Server
 from pydantic import SecretStr
 
 from copilot_balancer.copilot import quota
-from copilot_balancer.copilot.hosts import plain_host
-from copilot_balancer.copilot.protocol import PLACEHOLDER, Kind, kind_of
+from copilot_balancer.copilot.clients import told_wait, wait_rule
+from copilot_balancer.copilot.hosts import GITHUB, login_host_of, plain_host
+from copilot_balancer.copilot.protocol import PLACEHOLDER, Kind, client_identity, kind_of
 from copilot_balancer.errors import InvalidInput, UpstreamError
-from copilot_balancer.github.tokens import Bearer, ExchangeRefused
+from copilot_balancer.github.tokens import ExchangeRefused
+from copilot_balancer.proxy.auto_mode import AutoSession, SelectionTap
 from copilot_balancer.proxy.failover.hooks import Refusal, Send
 from copilot_balancer.proxy.guard import credential_guard
 from copilot_balancer.proxy.guard.client_access import made_by_a_page
 from copilot_balancer.proxy.incident import log_incident
 from copilot_balancer.proxy.local_responses import no_answer, nobody_serves, own_answer
-from copilot_balancer.proxy.models_endpoint import session_mark
 from copilot_balancer.proxy.request_body import RequestBody
 from copilot_balancer.proxy.response_tap import ResponseTap, beginning, goes_in_chunks
 from copilot_balancer.proxy.runtime import Runtime
+from copilot_balancer.proxy.steps import Again, Answer, Outgoing, PassOn, Upstream
 from copilot_balancer.proxy.websocket import declines
 from copilot_balancer.rules.accounts import Account
 from copilot_balancer.rules.classify import classify, classify_error, classify_event
@@ -47,16 +50,15 @@ from copilot_balancer.rules.types import (
     Tried,
     sentences,
 )
+from copilot_balancer.store.request_record import AttemptRecord
 from copilot_balancer.text import printable
 from copilot_balancer.views import requests
-from copilot_balancer.views.requests import Try
 
 HOLD_STEP = 0.25
-"""Seconds between two looks at whether the client of a held request is still there."""
-
+"""Seconds between two checks whether the client of a held request is still connected."""
 
 LAST_CHANCE = 0.1
-"""Seconds for an answer to what is sent when the deadline is there; by then the pool sends nothing more."""
+"""Seconds that an upstream may take when the deadline has come; the pool sends nothing more by then."""
 
 
 class Exchange:
@@ -71,31 +73,43 @@ class Exchange:
         self.websocket = self.headers.get("upgrade", "").lower() == "websocket"
         self.kind = kind_of(request.method, request.path, websocket=self.websocket)
         self.lists_models = self.kind is Kind.HOME and request.path.partition("?")[0] == "/models"
+        login_host = login_host_of(plain_host(request.host))
+        self.tenant = login_host if login_host != GITHUB else None
+        """The enterprise whose own API host the client addressed: only its accounts serve."""
         self.began = live.now()
+        self.first_at: float | None = None
+        """When the first byte of an account's answer went to the client; None: none has."""
         self.proxy_user = proxy_user
-        """The name in the client's proxy URL: a fence, or an account, for all that it sends (features A11)."""
+        """The user name in the client's proxy URL: a fence, or an account, for all that the client sends."""
         self.request = PoolRequest(id=flow.id, model=None, began=self.began)
         self.body = RequestBody(request)
-        self.attempt: Attempt | None = None
-        """What is upstream now, or was last."""
-        self.account: Account | None = None
-        self.bearer: Bearer | None = None
-        self.tries: list[Try] = []
+        self.auto = AutoSession(live, self.kind, request)
+        """What its session token of Auto mode means, if it carries one."""
+        self.upstream: Upstream | None = None
+        """What is upstream now, or was last; None: nothing yet, or with the client's own credential."""
+        self.send: Send | None = None
+        """The last value of the hook that asks with what the request is sent."""
+        self.tries: list[AttemptRecord] = []
         self.home_asked: list[str] = []
         """Ids of the accounts that were asked for what the home account answers."""
         self.answers: list[http.Response | None] = []
-        """The refusals so far, to be given back; by their attempt's number."""
+        """The upstream responses that were refusals, by their attempt's number - 1; None: there was no response."""
         self.choice: Awaitable[None] | None = None
         """What is left of a `choose` that could not answer at once."""
-        self.next: Attempt | Hold | Nobody | None = None
-        """What ``judge`` decided, for ``choose`` to do."""
+        self.next: Attempt | Hold | None = None
+        """What `judge` decided, for the next `choose` to do."""
         self.local = False
-        """Whether the answer was made by us."""
+        """Whether the client's answer was chosen by `Answer`."""
         self.declined = False
         self.note = ""
-        self.send: Send | None = None
         self.passing: ResponseTap | None = None
-        """The answer that is streamed, once its head has come."""
+        """The response that is streamed, once its head has come."""
+
+    @property
+    def costs(self) -> bool:
+        """Whether an account pays for it: inference does, lists and counted tokens do not."""
+        path = self.flow.request.path.partition("?")[0]
+        return self.kind is Kind.BALANCED and not self.websocket and not path.endswith("/count_tokens")
 
     def time_left(self) -> float:
         """Seconds within which the client must see the first byte."""
@@ -104,24 +118,38 @@ class Exchange:
     # --- with what? --------------------------------------------------------------------------------------------------
 
     async def choose(self, send: Send) -> None:
-        """Answer the layer's *with what?*."""
+        """Answer the failover stream: with what is the request sent?"""
         self.send = send
+        step = await self.plan(send)
+        if isinstance(step, Answer):
+            self._answer(step)
+        elif step is not None:
+            self._go(send, step)
+
+    async def plan(self, send: Send) -> Outgoing | Answer | None:
+        """What is to be done with the request; None: the client has left."""
         if not self.tries:
             await self._read(send)
             if self.proxy_user and not self._name_is_known():
-                self._answer_self(403, "unknown_proxy_user", f"no fence or account is named {self.proxy_user}")
-                return
+                return self._own(403, "unknown_proxy_user", f"no fence or account is named {self.proxy_user}")
+            if self.auto.pinned and self.auto.elsewhere(self.request):
+                why = f"its Auto session is another account's than {self.proxy_user}'s"
+                return self._own(403, "session_of_another_account", why)
         held = send.hidden.bearer == PLACEHOLDER
         if (page := made_by_a_page(self.flow.request)) is not None:
-            self._client_itself(send, held, why=page)
-        elif self.kind is Kind.OTHER:
-            self._client_itself(send, held, why="this path acts as a person and is never balanced")
-        elif not self.live.decisions.accounts:
-            self._client_itself(send, held, why="no account is stored; `copilot-balancer accounts add` adds one")
-        elif self.live.off is not None:
-            self._client_itself(send, held, why=f"accounts are switched off: {self.live.off}")
-        else:
-            await self._an_account(send)
+            return self._client_itself(send, held, why=page)
+        if self.kind is Kind.OTHER:
+            return self._client_itself(send, held, why="this path acts as a person and is never balanced")
+        if not self.live.decisions.accounts:
+            why = "no account is stored; `copilot-balancer accounts add` adds one"
+            return self._client_itself(send, held, why=why)
+        if self.live.off is not None:
+            return self._client_itself(send, held, why=f"accounts are switched off: {self.live.off}")
+        if self.tenant is not None and not self._has_tenant_account():
+            return self._client_itself(send, held, why=f"no account is on {self.tenant}")
+        if self.auto.foreign:
+            return self._client_itself(send, held, why="its session token was not fetched through this proxy")
+        return await self._an_account(send)
 
     def _name_is_known(self) -> bool:
         """Keep the request inside the fence, or to the account, that the proxy user names; False: there is none."""
@@ -132,104 +160,119 @@ class Exchange:
         named = next((account for account in accounts if account.label == self.proxy_user), None)
         if named is not None:
             self.request = replace(self.request, fence=named.fence, only=named.id)
+            self.auto.pinned = True
         return named is not None
 
     async def _read(self, send: Send) -> None:
         request, bearer = self.flow.request, send.hidden.bearer
         if bearer and bearer != PLACEHOLDER:
             self.live.notice(SecretStr(bearer), request.host)
-        if self.kind is not Kind.BALANCED:
+        if not self.proxy_user:  # who names a fence or an account decides by that
+            self.request = replace(self.request, host=self.tenant)
+        if self.kind not in (Kind.BALANCED, Kind.SELECTION):
             return
         await self.body.read(self.headers)
         owner, held = owner_of(self.live.ownership, self.body.bound.marks, self.body.bound.needed)
-        self.request = PoolRequest(
-            id=self.flow.id,
-            model=self.body.model,
-            began=self.began,
-            conversation=self.body.conversation,
-            only=self._session_account(send),
-            owner=owner,
-            bound=held,
+        self.request = self.auto.read(
+            PoolRequest(
+                id=self.flow.id,
+                model=self.body.model,
+                began=self.began,
+                conversation=self.body.conversation,
+                owner=owner,
+                bound=held,
+                client=client_identity(self.headers),
+                host=self.request.host,
+            ),
+            send.hidden,
         )
 
-    def _session_account(self, send: Send) -> str | None:
-        """Who fetched the session of this request: only there it means anything (design.md 5)."""
-        tokens = send.hidden.get(b"copilot-session-token")
-        if not tokens:
-            return None
-        home = self.live.decisions.home
-        known = self.live.ownership.of(session_mark(tokens[0].decode("latin-1")))
-        return known or (home.id if home else None)
+    def _has_tenant_account(self) -> bool:
+        accounts = self.live.decisions.accounts
+        return self.request.host is None or any(account.host == self.request.host for account in accounts)
 
-    def _client_itself(self, send: Send, held: bool, *, why: str) -> None:
+    def _client_itself(self, send: Send, held: bool, *, why: str) -> Outgoing | Answer:
+        """Send the client's own credential, unless it is the placeholder (`held`) or the host is no Copilot host."""
         host = self.flow.request.host
         if plain_host(host) not in self.live.hosts:
-            self._answer_self(403, "credential_refused", f"it was led to {printable(host)}, which is no Copilot host")
-            return
+            return self._own(403, "credential_refused", f"it was led to {printable(host)}, which is no Copilot host")
         if held:
-            self.note = why
             none_stored = self.kind is not Kind.OTHER and not self.live.decisions.accounts
-            self._answer_self(401 if none_stored else 403, "no_account", why)
-            return
+            return self._own(401 if none_stored else 403, "no_account", why)
 
         def authorize(request: http.Request, _server: Server) -> None:
             credential_guard.hand_on(request, hidden=send.hidden)
 
         self.note = f"the client's own credential ({why})"
-        send.host = host
-        send.authorize = authorize
+        return Outgoing(host, authorize)
 
-    async def _an_account(self, send: Send) -> None:
+    async def _an_account(self, send: Send) -> Outgoing | Answer | None:
         if self.websocket and declines(self.live, self.request):
             self.declined = True
-            self._answer_self(426, "websocket_refused", "use HTTP: over a WebSocket no other account could take over")
-            return
-        found = self.next or self._home() or self.live.pool.assign(self.request, self.live.now())
+            why = "use HTTP: over a WebSocket no other account could take over"
+            return self._own(426, "websocket_refused", why)
+        found = self.next or self._home() or self._assign()
+        self.next = None
         while True:
-            self.next = None
+            if isinstance(found, Nobody):
+                other = await self._other_session(found)
+                if other is None:
+                    return self._nobody(found)
+                found = other
             if isinstance(found, Hold):
                 if not await self._hold(found.until):
-                    return  # the client has left: the layer sees it next
-            elif isinstance(found, Nobody):
-                self._nobody(found)
-                return
-            elif await self._prepare(found):
+                    return None
+                found = self._assign()
+                continue
+            prepared = await self._prepare(found, send)
+            if isinstance(prepared, Upstream):
+                self.upstream = prepared
                 await self.body.dress(found.model, self._keeps(found))
-                self._tell(send)
-                return
-            found = self.next or self.live.pool.assign(self.request, self.live.now())
+                return Outgoing(prepared.bearer.host, partial(self._authorize, prepared), prepared)
+            found = prepared
 
-    async def _prepare(self, attempt: Attempt) -> bool:
-        """Get what is sent for the chosen account; False: it could not be had, and the pool knows."""
+    def _assign(self) -> Attempt | Hold | Nobody:
+        return self.live.pool.assign(self.request, self.live.now())
+
+    async def _prepare(self, attempt: Attempt, send: Send) -> Upstream | Attempt | Hold | Nobody:
+        """What the chosen account's attempt is sent with; else what the pool decides after that failed."""
         account = self.live.account(attempt.account_id)
-        refused, self.attempt = self.attempt, attempt
         if account is None:  # removed this very moment; the pool does not choose it again
-            return False
-        self.account, self.local = account, False
-        last = self.request.tried[-1].outcome.reason if attempt.repair and self.request.tried else None
-        again = self.bearer.token if last is Reason.CREDENTIAL and refused and self.bearer else None
+            return self._assign()
+        again = self.upstream.bearer.token if attempt.renew and self.upstream else None
         try:
-            if last is Reason.WRONG_HOST and account.credential == "direct":
-                self.account = account = await self.live.learn_host(account)
+            if attempt.renew and account.credential == "direct":
+                account = await self.live.learn_host(account)
             wall = time.time()
             known = self.live.mint.known(account, wall=wall, refused=again)
-            self.bearer = known or await self.live.mint.bearer(account, wall=wall, refused=again)
+            bearer = known or await self.live.mint.bearer(account, wall=wall, refused=again)
         except (ExchangeRefused, UpstreamError, InvalidInput) as error:
             outcome = error.outcome if isinstance(error, ExchangeRefused) else classify_error(str(error), sent=False)
             self.answers.append(None)
-            self._refused(outcome, None)
-            return False
-        return True
+            return self._refused(account, attempt, outcome, host=account.api_host)
+        return Upstream(account, attempt, bearer, send, self.auto.token_for(account.id))
 
-    def _tell(self, send: Send) -> None:
-        """Answer the layer: this account, this host, and how the copy is dressed."""
-        assert self.account is not None
-        assert self.attempt is not None
-        assert self.bearer is not None
-        self.flow.request.headers["authorization"] = f"Bearer [account:{self.account.label}]"
-        self.passing = None
-        send.host = self.bearer.host
-        send.authorize = partial(self._authorize, send)
+    async def _other_session(self, nobody: Nobody) -> Attempt | None:
+        """Another account's attempt, with a session of its own, where that of the session token is limited."""
+        asked = await self.auto.select(self.request, nobody, self.time_left())
+        if asked is None:
+            return None
+        if asked.outcome.reason is Reason.SERVED:
+            self.request = replace(self.request, only=asked.account.id)
+            return asked.attempt
+        rest = self.live.pool.cooldown_left(asked.account.id, asked.attempt.model, self.live.now())
+        self._tried(
+            asked.account, asked.attempt, asked.outcome, host=asked.host, status=asked.outcome.status, rest=rest
+        )
+        return None
+
+    def _go(self, send: Send, to: Outgoing) -> None:
+        """Tell the failover stream where the request goes, who puts the credential on, and for how long it waits."""
+        send.host, send.authorize = to.host, to.authorize
+        if to.upstream is None:
+            return
+        self.local, self.passing = False, None
+        self.flow.request.headers["authorization"] = f"Bearer [account:{to.upstream.account.label}]"
         send.idle_timeout = self.live.settings.idle_timeout
         send.first_byte_timeout = max(self.time_left(), LAST_CHANCE)
         if self.body.streams and (patience := self.live.settings.first_byte_timeout):
@@ -241,31 +284,32 @@ class Exchange:
             return None
         named = self.live.account(self.request.only) if self.request.only else None
         now, asked = self.live.now(), self.home_asked
-        home = named if named and not asked else self.live.pool.home(now, self.request.fence, asked)
+        home = named if named and not asked else self.live.pool.home(now, self.request.fence, asked, self.request.host)
         if home is None or (named and asked):
             return None
         why = "in place of the home account" if asked else "home account"
         asked.append(home.id)
         return Attempt(self.flow.id, len(asked), home.id, home.fingerprint, None, why, now)
 
-    def _authorize(self, send: Send, request: http.Request, server: Server) -> http.Response | None:
+    def _authorize(self, upstream: Upstream, request: http.Request, server: Server) -> http.Response | None:
         """Let the guard put the account's credential on the outgoing copy; an answer when it refuses."""
-        assert self.account is not None
-        assert self.bearer is not None
+        bearer = upstream.bearer
         reason = credential_guard.put_on(
             request,
             server,
-            token=self.bearer.token,
-            hidden=send.hidden,
+            token=bearer.token,
+            hidden=upstream.send.hidden,
             hosts=self.live.hosts,
             options=self.live.options,
-            prefix=self.live.prefixes.get((self.account.fingerprint, self.bearer.host), "Bearer"),
+            prefix=self.live.prefixes.get((upstream.account.fingerprint, bearer.host), "Bearer"),
+            session=upstream.session,
         )
         if reason is None:
             return None
-        self.note = f"refused by the guard: {reason}"
-        self.attempt = self.account = None
-        return self._answer_self(403, "credential_refused", f"no account's credential is put on this request: {reason}")
+        self.upstream = None
+        step = self._own(403, "credential_refused", f"no account's credential is put on this request: {reason}")
+        self._answer(replace(step, note=f"refused by the guard: {reason}"))
+        return step.response
 
     def _keeps(self, attempt: Attempt) -> Callable[[str], bool]:
         """Which of what is bound goes along with this attempt."""
@@ -282,30 +326,31 @@ class Exchange:
                 return False
         return True
 
-    # --- answers -----------------------------------------------------------------------------------------------------
+    # --- responses ---------------------------------------------------------------------------------------------------
 
     def head(self) -> None:
-        """The head of an answer has come: stream a success, hold back a refusal."""
-        response = self.flow.response
-        assert response is not None
-        if self.local:
+        """The head of a response has come: stream a success, hold back a refusal."""
+        response, upstream = self.flow.response, self.upstream
+        if response is None or self.local:
             return
-        if self.account is None:
+        if upstream is None:
             response.stream = response.stream or goes_in_chunks(response)
             return
         response.headers.fields = tuple(f for f in response.headers.fields if f[0].lower() != b"set-cookie")
         if response.status_code >= 400:
             return
-        if self.kind is Kind.BALANCED and response.status_code != 101:
-            assert self.send is not None
-            self.passing = self.send.watch = ResponseTap(
-                response, self.body.api, self.live.keep_bodies, self._serves, self._redact
-            )
+        served = partial(self._serves, upstream, response)
+        if self.kind is Kind.SELECTION and response.status_code != 101:
+            self.passing = upstream.send.watch = SelectionTap(response, served, partial(self._selected, upstream))
+            response.stream = True  # a flow that held it would hold its session token
+        elif self.kind is not Kind.HOME and response.status_code != 101:
+            tap = ResponseTap(response, self.body.api, self.live.keep_bodies, served, self._redact)
+            self.passing = upstream.send.watch = tap
             response.stream = response.stream or goes_in_chunks(response)
         else:
-            self._serves()
+            served()
         requests.put_headers(
-            response, self.account.label, self._attempts(), model=self.body.other_model, moved=self.body.left_out
+            response, upstream.account.label, self._attempts(), model=self.body.other_model, moved=self.body.left_out
         )
 
     def _redact(self, response: http.Response) -> None:
@@ -320,144 +365,185 @@ class Exchange:
         """Whether the last of its attempts is the one that answers."""
         return bool(self.tries) and self.tries[-1].reason == Reason.SERVED
 
-    def _serves(self) -> None:
+    def _serves(self, upstream: Upstream, response: http.Response) -> None:
         """The account serves the request: the client gets its answer from now on."""
-        response = self.flow.response
-        assert response is not None
-        assert self.account is not None
-        assert self.attempt is not None
-        self._tried(SERVED, response.status_code)
+        self.first_at = self.live.now()
+        account, attempt = upstream.account, upstream.attempt
+        self._tried(account, attempt, SERVED, host=upstream.bearer.host, status=response.status_code)
         if self.kind is not Kind.BALANCED:
-            return
+            return  # a selection says nothing about the limits of what is paid for
         now, wall = self.live.now(), time.time()
         told = quota.read_headers(_lower(response.headers), wall=wall, now=now)
-        self.live.pool.record(self.attempt, SERVED, now, told)
-        if self.attempt.bare:
+        self.live.pool.record(attempt, SERVED, now, told)
+        if attempt.bare:
             self.live.ownership.learn(self.body.bound.marks, NOBODY, wall)
         elif self.body.bound:
-            kept = filter(self._keeps(self.attempt), self.body.bound.marks)
-            self.live.ownership.learn(list(kept), self.account.id, wall)
+            kept = filter(self._keeps(attempt), self.body.bound.marks)
+            self.live.ownership.learn(list(kept), account.id, wall)
+
+    def _selected(self, upstream: Upstream, document: object) -> None:
+        self.auto.learn(upstream.account, document, self.headers, self.flow.request.raw_content or b"")
 
     async def judge(self, refusal: Refusal) -> None:
-        """Answer the layer's *again?*."""
-        if self.account is None or self.attempt is None:
-            if refusal.error is not None:
-                self._answer_self(502, "bad_gateway", f"no answer from upstream: {printable(refusal.error)}")
-            return
+        """Answer the failover stream: is the request sent again?"""
+        step = await self.verdict(refusal)
+        if isinstance(step, Again):
+            self.next, refusal.again = step.then, True
+        elif isinstance(step, Answer):
+            self._answer(step)
+        else:
+            self.note = step.note or self.note
+
+    async def verdict(self, refusal: Refusal) -> Again | Answer | PassOn:
+        """What is to be done after a refusal; the pool has learnt what it says."""
+        upstream, response = self.upstream, self.flow.response
         if refusal.local:
-            self._answer_self(503, "proxy_overloaded", f"this machine cannot connect: {printable(refusal.error or '')}")
-            return
-        response = self.flow.response
+            why = f"this machine cannot connect: {printable(refusal.error or '')}"
+            return self._own(503, "proxy_overloaded", why)
+        if upstream is None:
+            return PassOn() if refusal.error is None else replace(self._no_answer(refusal.error), note=self.note)
         if response is not None:
             self._redact(response)
         outcome = self._outcome(refusal, response)
         in_stream = response is not None and response.status_code < 400
         self.answers.append(None if in_stream else response)
         if self.kind is Kind.HOME:
-            self._tried(outcome, response.status_code if response else None)
-            if outcome.reason in (Reason.NEEDS_LOGIN, Reason.BLOCKED):
-                self.live.pool.record(self.attempt, outcome, self.live.now())
-            # a list may come from another account: clients end when they get none (clients.md 4)
-            if self.lists_models and self.live.decisions.balancing and outcome.action is not Action.STOP:
-                self.next = self._home()
-                refusal.again = self.next is not None
-            if refusal.error is not None and not refusal.again:
-                self._answer_self(502, "bad_gateway", f"no answer from upstream: {printable(refusal.error)}")
-            return
+            return self._home_refused(upstream, outcome, refusal.error)
         if outcome.action is Action.OWNER:
             self.request = replace(self.request, carries=await self.body.can_go_bare())
-        self._refused(outcome, response.status_code if response and not in_stream else None, beginning(response))
-        assert self.next is not None
-        if not isinstance(self.next, Nobody):
-            refusal.again = True
-        elif in_stream and self.next.give in (None, len(self.tries) - 1):
-            self.note = self.next.why  # what came is passed on as it is, and so is the rest
-        else:
-            self._nobody(self.next)
+        status = response.status_code if response and not in_stream else None
+        number = len(self.tries)
+        following = self._refused(
+            upstream.account,
+            upstream.attempt,
+            outcome,
+            host=upstream.bearer.host,
+            status=status,
+            body=beginning(response),
+        )
+        if not isinstance(following, Nobody):
+            return Again(following)
+        if (other := await self._other_session(following)) is not None:
+            return Again(other)
+        if in_stream and following.give in (None, number):
+            return PassOn(following.why)  # what came reaches the client as it is, and so does the rest of the stream
+        return self._nobody(following)
 
-    def _refused(self, outcome: Outcome, status: int | None, body: str = "") -> None:
-        """Tell the pool what came of the attempt, and ask it what to do next."""
-        assert self.account is not None
-        assert self.attempt is not None
-        now = self.live.now()
-        self._tried(outcome, status, body)
-        self.live.pool.record(self.attempt, outcome, now)
-        self.request = replace(self.request, tried=(*self.request.tried, Tried(self.attempt, outcome, now)))
-        if outcome.reason is Reason.PREFIX and self.bearer is not None:
-            key = (self.account.fingerprint, self.bearer.host)
+    def _home_refused(self, upstream: Upstream, outcome: Outcome, error: str | None) -> Again | Answer | PassOn:
+        """Ask another account for a list of models: clients end without one (docs/clients.md#copilot-cli)."""
+        response = self.flow.response
+        status = response.status_code if response else None
+        self._tried(upstream.account, upstream.attempt, outcome, host=upstream.bearer.host, status=status)
+        if outcome.reason in (Reason.NEEDS_LOGIN, Reason.BLOCKED):
+            self.live.pool.record(upstream.attempt, outcome, self.live.now())
+        balances = self.lists_models and self.live.decisions.balancing and outcome.action is not Action.STOP
+        if balances and (other := self._home()) is not None:
+            return Again(other)
+        return PassOn() if error is None else self._no_answer(error)
+
+    def _refused(
+        self,
+        account: Account,
+        attempt: Attempt,
+        outcome: Outcome,
+        *,
+        host: str,
+        status: int | None = None,
+        body: str = "",
+    ) -> Attempt | Hold | Nobody:
+        """Tell the pool what came of the attempt; what it decides to do next."""
+        now, pool = self.live.now(), self.live.pool
+        pool.record(attempt, outcome, now)
+        self.request = replace(self.request, tried=(*self.request.tried, Tried(attempt, outcome, now)))
+        if outcome.reason is Reason.PREFIX:
+            key = (account.fingerprint, host)
             self.live.prefixes[key] = "token" if self.live.prefixes.get(key, "Bearer") == "Bearer" else "Bearer"
-        rest = self.live.pool.cooldown_left(self.attempt.account_id, self.attempt.model, now)
-        self.tries[-1] = replace(self.tries[-1], rest=rest)
-        self.next = self.live.pool.assign(self.request, self.live.now())
+        rest = pool.cooldown_left(attempt.account_id, attempt.model, now, self.request.client)
+        self._tried(account, attempt, outcome, host=host, status=status, body=body, rest=rest)
+        return pool.assign(self.request, self.live.now())
 
     def _outcome(self, refusal: Refusal, response: http.Response | None) -> Outcome:
+        bound, own = bool(self.body.bound), self.live.settings.outcomes
         if response is None:
             return classify_error(refusal.error or "no answer", sent=refusal.sent)
         if self.passing is not None and (error := self.passing.error) is not None:
-            return classify_event(error.code, error.message, wall=time.time())
-        return classify(response.status_code, _lower(response.headers), response.raw_content or b"", wall=time.time())
+            return classify_event(error.code, error.message, wall=time.time(), bound=bound, own=own)
+        headers, body = _lower(response.headers), response.raw_content or b""
+        return classify(response.status_code, headers, body, wall=time.time(), bound=bound, own=own)
 
-    def _nobody(self, nobody: Nobody) -> None:
+    def _nobody(self, nobody: Nobody) -> Answer:
         """Nobody (else) can serve: give back a refusal that was given, or say so ourselves."""
         path, now = self.flow.request.path, self.live.now()
-        self.note = nobody.why if self.tries else f"{nobody.why}: {'; '.join(sentences(nobody, now))}"
+        note = nobody.why if self.tries else f"{nobody.why}: {'; '.join(sentences(nobody, now))}"
+        note = "; ".join(one for one in (note, self.auto.note) if one)
         given = self.answers[nobody.give] if nobody.give is not None else None
         if given is not None:
-            self._answer(given, self.tries[nobody.give or 0].account)
+            label = self.tries[nobody.give or 0].account
+            step = Answer(given, f"{note}; the answer is {label}'s", label)
         elif nobody.give is not None:
-            self._answer(no_answer(path, self.request.tried[nobody.give].outcome))
+            step = Answer(no_answer(path, self.request.tried[nobody.give].outcome), note)
         else:
-            self._answer(nobody_serves(path, nobody, now))
-        if nobody.retry_after is not None and self.flow.response is not None:
-            self.flow.response.headers["retry-after"] = str(nobody.retry_after)
-            self.flow.response.headers.pop("retry-after-ms", None)
+            step = Answer(nobody_serves(path, nobody, now), note)
+        if nobody.free_at is not None and step.response.status_code != 402:
+            told = told_wait(wait_rule(self.headers), nobody.free_at - now, self.live.settings.retry_after_cap)
+            step.response.headers["retry-after"] = str(told)
+            step.response.headers.pop("retry-after-ms", None)
+        return step
 
-    def _answer(self, response: http.Response, account: str | None = None) -> None:
-        """Answer with this; no further attempt is made."""
-        self.local = True
-        self.flow.response = response
-        requests.put_headers(response, account, len(self.tries))
+    def _own(self, status: int, code: str, message: str) -> Answer:
+        """A response of our own, in the service's shape."""
+        return Answer(own_answer(self.flow.request.path, status, code, message), message)
 
-    def _answer_self(self, status: int, code: str, message: str) -> http.Response:
-        """Make an answer of our own, in the service's shape."""
-        self.note = self.note or message
-        response = own_answer(self.flow.request.path, status, code, message)
-        self._answer(response)
-        return response
+    def _no_answer(self, error: str) -> Answer:
+        return self._own(502, "bad_gateway", f"no answer from upstream: {printable(error)}")
+
+    def _answer(self, step: Answer) -> None:
+        """Do what an `Answer` says."""
+        self.local, self.note = True, step.note
+        self.flow.response = step.response
+        requests.put_headers(step.response, None, len(self.tries), refused_by=step.account)
 
     def fault(self, where: str, error: Exception) -> None:
         """An exception of ours: the client gets a 502 with its id, and nothing else is done with this request."""
         incident = log_incident(where, error)
         self.next = None
-        self.note = f"incident {incident}"
         message = f"a fault of ours, incident {incident}; the proxy's log has the details"
-        self._answer_self(502, "proxy_fault", message)
+        self._answer(replace(self._own(502, "proxy_fault", message), note=f"incident {incident}"))
 
     # --- its attempts ------------------------------------------------------------------------------------------------
 
-    def _tried(self, outcome: Outcome, status: int | None, body: str = "") -> None:
-        assert self.account is not None
-        assert self.attempt is not None
+    def _tried(
+        self,
+        account: Account,
+        attempt: Attempt,
+        outcome: Outcome,
+        *,
+        host: str,
+        status: int | None,
+        body: str = "",
+        rest: float | None = None,
+    ) -> None:
         self.tries.append(
-            Try(
-                account=self.account.label,
-                account_id=self.account.id,
-                host=self.bearer.host if self.bearer else self.account.api_host,
-                why=self.attempt.why,
+            AttemptRecord(
+                account=account.label,
+                account_id=account.id,
+                host=host,
+                why=attempt.why,
                 reason=outcome.reason,
                 status=status,
+                rest=rest,
                 text=outcome.text,
                 body=body,
             )
         )
 
     def let_go(self) -> None:
-        """Nothing is asked any more: what holds us and is held by us need not wait for the garbage collector."""
+        """Break reference cycles once the request is over, so that it need not wait for the garbage collector."""
         if self.send is not None:
             self.send.authorize = self.send.watch = None
         if self.passing is not None:
             self.passing.let_go()
-        self.send = self.passing = None
+        self.send = self.passing = self.upstream = None
 
 
 def _lower(headers: http.Headers) -> dict[str, str]:

@@ -21,7 +21,16 @@ def log_incident(where: str, error: Exception) -> str:
     return incident
 
 
+def own_request_id() -> str:
+    """An ``x-github-request-id`` for a response that was made here; GitHub's own are hex digits and colons.
+
+    copilot-language-server throws away a response without one (docs/clients.md#other-clients).
+    """
+    return f"copilot-balancer-{uuid.uuid4().hex[:12]}"
+
+
 def fault_answer(message: str) -> http.Response:
     """The 502 that says that we are to blame."""
     body = {"error": {"message": f"copilot-balancer: {message}", "code": "proxy_fault", "type": "proxy_error"}}
-    return http.Response.make(502, json.dumps(body), {"content-type": "application/json"})
+    headers = {"content-type": "application/json", "x-github-request-id": own_request_id()}
+    return http.Response.make(502, json.dumps(body), headers)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from copilot_balancer.config import Noise
 from copilot_balancer.store.request_log import RequestLog
+from copilot_balancer.store.request_record import FAILURES, RequestRecord, document
 from copilot_balancer.views import requests
-from copilot_balancer.views.requests import FAILURES, Attribution
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ type _Failure = tuple[object, ...]
 class _Window:
     """A failure that was told, and how often it has come again since."""
 
-    first: Attribution
+    first: RequestRecord
     began: float
     last: float
     again: int = 0
@@ -51,16 +51,15 @@ class Journal:
         self._windows: dict[_Failure, _Window] = {}
         """Oldest first."""
 
-    def tell(self, record: Attribution, now: float, wall: float) -> None:
+    def tell(self, record: RequestRecord, now: float) -> None:
         """A request is over.
 
         Args:
             record: what came of it.
             now: seconds on the steady clock.
-            wall: seconds since the epoch, on the wall clock.
 
         """
-        self.events.put(requests.event(record, wall))
+        self.events.put(document(record))
         self.tick(now)
         if not self._is_wanted(record):
             return
@@ -88,7 +87,7 @@ class Journal:
         for failure in list(self._windows):
             self._end(failure)
 
-    def _is_wanted(self, record: Attribution) -> bool:
+    def _is_wanted(self, record: RequestRecord) -> bool:
         if self.noise == "switches":
             return record.verdict in FAILURES or record.verdict == "failed over"
         return self.noise == "all" or (self.noise == "errors" and record.verdict in FAILURES)
@@ -100,7 +99,7 @@ class Journal:
             logger.warning("%s", requests.repeated_line(window.first, window.again, took))
 
 
-def _failure(record: Attribution) -> _Failure:
+def _failure(record: RequestRecord) -> _Failure:
     """What makes two failures equal; the accounts may have been asked in another order."""
-    tries = sorted((attempt.account, attempt.reason) for attempt in record.tries)
-    return (record.what, record.verdict, record.served_model, *tries)
+    attempts = sorted((attempt.account, attempt.reason) for attempt in record.attempts)
+    return (record.what, record.verdict, record.model, *attempts)

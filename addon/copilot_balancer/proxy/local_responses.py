@@ -1,7 +1,11 @@
-"""The answers that we make ourselves, in the service's shape (features C5).
+"""The responses that are made here, in the service's shape.
 
-The law of this file: an answer of ours says what waiting or a login would change, a sentence an account. Its status and
-its words decide whether a client asks again (clients.md 6).
+Laws of this file:
+
+1. Status, code and type are those of the refusal that a response stands for: they decide whether a client asks again
+   (docs/clients.md#after-a-refusal). "rate limit" stands only where waiting helps.
+2. A message says what waiting or a login would change, a sentence an account.
+3. A wait is never invented: a used-up quota (402) names none, since clients stop at it or sleep for it.
 """
 
 from collections.abc import Mapping
@@ -9,9 +13,13 @@ from collections.abc import Mapping
 from mitmproxy import http
 
 from copilot_balancer.copilot.protocol import error_body
-from copilot_balancer.rules.types import Nobody, NobodyKind, Outcome, Reason, sentences
+from copilot_balancer.proxy.incident import own_request_id
+from copilot_balancer.rules.types import Exclusion, Nobody, NobodyKind, Outcome, Reason, WhyNot, sentences
 
-_ERRORS: Mapping[NobodyKind, tuple[int, str, str]] = {
+type _Form = tuple[int, str, str]
+"""Status, code and type of an error."""
+
+_ERRORS: Mapping[NobodyKind, _Form] = {
     NobodyKind.LIMITED: (429, "rate_limited", "rate_limit_error"),
     NobodyKind.NO_MODEL: (400, "model_not_supported", "invalid_request_error"),
     NobodyKind.NEEDS_LOGIN: (401, "unauthorized", "authentication_error"),
@@ -26,33 +34,61 @@ _HEADLINES: Mapping[NobodyKind, str] = {
     NobodyKind.NO_ACCOUNTS: "no account is stored; `copilot-balancer accounts add` adds one.",
 }
 
-_IN_STREAM: Mapping[Reason, tuple[int, str, str]] = {
+_QUOTA_HEADLINE = "every account that could serve this has used up its quota."
+
+_REFUSALS: Mapping[str, _Form] = {
     Reason.LIMIT: (429, "rate_limited", "rate_limit_error"),
     Reason.SESSION_LIMIT: (429, "user_global_rate_limited", "rate_limit_error"),
     Reason.WEEKLY_LIMIT: (429, "user_weekly_rate_limited", "rate_limit_error"),
     Reason.MODEL_LIMIT: (429, "user_model_rate_limited", "rate_limit_error"),
     Reason.AGENT_LIMIT: (429, "agent_mode_limit_exceeded", "rate_limit_error"),
     Reason.QUOTA: (402, "quota_exceeded", "quota_exceeded"),
+    Reason.NO_ACCESS: (403, "no_copilot_access", "permission_error"),
+    Reason.BLOCKED: (403, "access_revoked", "permission_error"),
+    Reason.NEEDS_LOGIN: (401, "unauthorized", "authentication_error"),
 }
-"""What a refusal that came inside a stream is told as, once the stream itself is gone."""
+"""What a refusal is told as that has no response of its own: it came in a stream or of a token exchange, or the account
+rests since an earlier one."""
 
 
 def own_answer(path: str, status: int, code: str, message: str, kind: str = "proxy_error") -> http.Response:
     """An answer of ours to a request at `path`; `message` is what a person reads."""
     body = error_body(path, message=f"copilot-balancer: {message}", code=code, kind=kind)
-    return http.Response.make(status, body, {"content-type": "application/json"})
+    return http.Response.make(
+        status, body, {"content-type": "application/json", "x-github-request-id": own_request_id()}
+    )
 
 
 def nobody_serves(path: str, nobody: Nobody, now: float) -> http.Response:
     """Nobody could serve, and no answer was given that could be passed on."""
-    status, code, kind = _ERRORS.get(nobody.kind, (403, "no_account_available", "permission_error"))
+    form = _ERRORS.get(nobody.kind, (403, "no_account_available", "permission_error"))
+    headline = _HEADLINES.get(nobody.kind, nobody.why)
+    if nobody.kind is NobodyKind.LIMITED:
+        form = _as_limited(nobody.accounts) or form
+        headline = _QUOTA_HEADLINE if form is _REFUSALS[Reason.QUOTA] else headline
+    status, code, kind = form
     reasons = " ".join(f"{sentence}." for sentence in sentences(nobody, now))
-    message = f"{_HEADLINES.get(nobody.kind, nobody.why)} {reasons}".strip()
-    return own_answer(path, status, code, message, kind)
+    return own_answer(path, status, code, f"{headline} {reasons}".strip(), kind)
+
+
+def _as_limited(accounts: tuple[WhyNot, ...]) -> _Form | None:
+    """What the limit of the account that frees first is told as; a used-up quota only when nobody frees sooner."""
+    waiting = [why for why in accounts if why.free_at is not None and why.bar is Exclusion.COOLDOWN]
+    first = min(waiting, key=lambda why: (why.free_at, why.cause == Reason.QUOTA), default=None)
+    sooner = any(why.bar in (Exclusion.PROBED, Exclusion.RESERVE, Exclusion.UNASKED) for why in accounts)
+    if first is None or (sooner and first.cause == Reason.QUOTA):
+        return None
+    return _REFUSALS.get(first.cause)
 
 
 def no_answer(path: str, outcome: Outcome) -> http.Response:
-    """The refusal that is to be given had no answer of its own: a connection that failed, or an error in a stream."""
-    status, code, kind = _IN_STREAM.get(outcome.reason, (502, "bad_gateway", "proxy_error"))
-    told = outcome.text or outcome.reason
-    return own_answer(path, status, code, told if status != 502 else f"no answer from upstream: {told}", kind)
+    """The refusal that is to be given had no response of its own.
+
+    It was an error in a stream, GitHub's refusal to exchange the account's token, or a connection that failed.
+    """
+    status, code, kind = _REFUSALS.get(outcome.reason, (502, "bad_gateway", "proxy_error"))
+    said = outcome.text or outcome.reason
+    if status in (401, 403):
+        why = outcome.text or outcome.code or outcome.reason
+        return own_answer(path, status, outcome.code or code, f"GitHub refuses this account: {why}", kind)
+    return own_answer(path, status, code, said if status != 502 else f"no answer from upstream: {said}", kind)

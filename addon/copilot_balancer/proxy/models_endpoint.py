@@ -1,9 +1,6 @@
-"""What the home account answers: the list of models, completed with what the others have; and its sessions.
+"""The list of models (``GET /models``): what it teaches about its account, and what other accounts add to it.
 
-Laws of this file:
-
-1. A list teaches what its account has, and is only ever completed (features C4).
-2. A session token belongs to the account that fetched it: it is remembered by its mark alone (design.md 5).
+The law of this file: a list is only ever completed, with whole entries as the service wrote them.
 """
 
 import json
@@ -13,12 +10,11 @@ from typing import Any
 
 from mitmproxy import http
 
-from copilot_balancer.copilot.bound_state import mark
 from copilot_balancer.copilot.encoding import inflated
 from copilot_balancer.copilot.protocol import read_body
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.rules.accounts import Account
-from copilot_balancer.rules.catalogue import completed, read_models, shelf
+from copilot_balancer.rules.catalogue import completed, disabled_models, read_models, shelf
 from copilot_balancer.rules.types import PoolRequest
 
 LIMIT = 8 * 1024 * 1024
@@ -37,7 +33,8 @@ def learn_models(live: Runtime, request: PoolRequest, account: Account, response
         return
     now = live.now()
     included = [model.name for model in models if model.included]
-    live.pool.learn_models(account.id, [model.name for model in models], now, included)
+    names = [model.name for model in models]
+    live.pool.learn_models(account.id, names, now, included, disabled_models(document))
     live.shelve(account, shelf(account, models, time.time()))
     if live.decisions.balancing and not request.only:
         more = completed(document, _what_others_have(live, request, account, now))
@@ -53,17 +50,7 @@ def _what_others_have(
         kept = live.catalogue.accounts.get(other.id)
         if kept is None or other.id == asked.id or not other.enabled or other.fence != fence:
             continue
+        if request.host not in (None, other.host):
+            continue
         if kept.credential == other.fingerprint:
             yield {name: entry for name, entry in kept.entries.items() if live.pool.may_have(other.id, name, now)}
-
-
-def session_mark(token: str) -> str:
-    """What a ``Copilot-Session-Token`` is remembered by."""
-    return mark("session", token)
-
-
-def learn_session(live: Runtime, account: Account, response: http.Response) -> None:
-    """A session was fetched with `account`; its token means nothing to another one."""
-    token = (_document(response) or {}).get("session_token")
-    if isinstance(token, str) and token:
-        live.ownership.learn([session_mark(token)], account.id, time.time())

@@ -2,8 +2,8 @@
 
 Laws of this file:
 
-1. The client's own bytes go out. Another body does only for another model that the user wrote down (features B4), or
-   without what only another account takes back (D9); and the next account starts from the client's own bytes again.
+1. The client's own bytes go out. Another body does only for another model that the user wrote down, or
+   without what only another account takes back; and the next account starts from the client's own bytes again.
 2. A body that cannot be read goes on as it is.
 3. A long one is read on the event loop too, a slice at a turn: json holds Python's lock, so a thread would help nobody.
 """
@@ -25,7 +25,7 @@ from copilot_balancer.copilot.protocol import PARSE_LIMIT, api_of, model_of, rea
 from copilot_balancer.copilot.request_digest import abridged
 
 COMPRESSED_LIMIT = 4 * 1024 * 1024
-"""Bytes of a compressed body that are looked at, inflated. No client is known to send one (clients.md 3, 4)."""
+"""Bytes of a compressed body that are looked at, inflated. No client is known to send one (docs/clients.md)."""
 
 AT_ONCE = 256 * 1024
 """Bytes of a body that are read at once, whatever it is: in 20 ms when it is nothing but small tokens."""

@@ -153,7 +153,7 @@ class ResponseTap:
         self.held = True
         self._redact(response)
 
-    # --- hooks.Watch -------------------------------------------------------------------------------------------------
+    # --- failover.hooks.Watch ----------------------------------------------------------------------------------------
 
     @property
     def watched(self) -> bool:
@@ -198,15 +198,15 @@ class ResponseTap:
         """The error that stands in it."""
         return self._reader.error if self._reader is not None else None
 
-    def learnt(self) -> tuple[list[str], dict[str, Any] | None]:
-        """The marks of what it binds to its account, and the quota snapshots it told."""
+    def learnt(self) -> tuple[list[str], dict[str, Any] | None, dict[str, int]]:
+        """The marks of what it binds to its account, the quota snapshots and the usage counts that it told."""
         if self._reader is not None:
-            return self._reader.marks, self._reader.quota
+            return self._reader.marks, self._reader.quota, self._reader.used
         if self._inflater is not None and self._inflater.behind:
-            return [], None
+            return [], None, {}
         if self._document and self._api is not None and may_tell(self._api, self._document):
             return read_document(self._api, b"".join(self._document))
-        return [], None
+        return [], None, {}
 
     def let_go(self) -> None:
         """Drop its bytes: what they say was learnt, and mitmproxy's stream, which holds us, waits for the collector."""

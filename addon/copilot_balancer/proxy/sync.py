@@ -13,7 +13,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from datetime import date
 from functools import partial
+from typing import cast
 
 from mitmproxy.options import Options
 from pydantic import SecretStr
@@ -21,17 +23,21 @@ from pydantic import SecretStr
 from copilot_balancer import config
 from copilot_balancer.config import Settings
 from copilot_balancer.copilot.hosts import copilot_hosts, login_host_of, plain_host
+from copilot_balancer.copilot.usage import Usage
 from copilot_balancer.errors import StoreError
-from copilot_balancer.github.tokens import Asks, TokenCache
+from copilot_balancer.github.https import Response
+from copilot_balancer.github.tokens import Asks, Bearer, TokenCache
 from copilot_balancer.proxy.incident import log_incident
 from copilot_balancer.proxy.journal import Journal
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.rules.accounts import Account, Decisions, fingerprint
 from copilot_balancer.rules.catalogue import Catalogue, Shelf
 from copilot_balancer.rules.ownership import Ownership, newest
+from copilot_balancer.rules.pool import Pool
+from copilot_balancer.rules.sessions import Kept
 from copilot_balancer.rules.state import MAX_SIGHTINGS, Memory, Sighting, restored, shifted
-from copilot_balancer.store.decision_file import DecisionFile
-from copilot_balancer.store.decision_log import RecordedPool
+from copilot_balancer.store.ledger import Entry, Ledger, day_of, period_of
+from copilot_balancer.store.line_log import LineLog
 from copilot_balancer.store.request_log import RequestLog
 from copilot_balancer.store.running_proxies import RunningProxy, RunningProxyFile
 from copilot_balancer.store.store import Paths, Store
@@ -39,13 +45,17 @@ from copilot_balancer.store.store import Paths, Store
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.5
-"""Seconds between two looks at accounts.json: a change is in force within a second (features A8)."""
+"""Seconds between two looks at accounts.json: a change is in force within a second."""
 
 SAVE_EVERY = 2
 """Looks between two writes of state.json, when there is something to write."""
 
 OWNERS_EVERY = 20
 """Looks between two writes of owners.json, which is long."""
+
+
+MAX_UNCOUNTED = 10_000
+"""Finished requests that wait for the ledger at most, while its file cannot be written."""
 
 
 class Sync:
@@ -60,7 +70,8 @@ class Sync:
 
     def __init__(self, where: Paths, changed: Callable[[], None], this_proxy: Callable[[], RunningProxy]) -> None:
         self.store = Store(where.state)
-        self.recording = DecisionFile(where.state)
+        self._ledger = Ledger(where.state)
+        self._to_count: list[Entry] = []
         self.journal = Journal(RequestLog(where.state))
         self._live_file = RunningProxyFile(where.state)
         self._this_proxy = this_proxy
@@ -68,7 +79,10 @@ class Sync:
         """Fingerprint -> a credential that a client uses and no account has."""
         self._changed = changed
         self._live: Runtime | None = None
-        self._records = False
+        self._recording: LineLog | None = None
+        """Takes the pool's decisions, once the user has asked for it."""
+        self._unrecorded: Pool | None = None
+        """The pool that a recorder stands around at this moment."""
         self._adoption: asyncio.Task[None] | None = None
         self._new_shelves: dict[str, Shelf] = {}
         self._stamps: dict[str, tuple[int, int, int] | None] = {}
@@ -90,7 +104,7 @@ class Sync:
 
         """
         decisions, wall = self._read_decisions(), time.time()
-        pool = RecordedPool(config.policy(settings, decisions), decisions, wall)
+        pool = Pool(config.policy(settings, decisions), decisions, wall)
         live = self._live = Runtime(
             pool,
             decisions,
@@ -101,8 +115,10 @@ class Sync:
             self._learn_host,
             self._notice,
             self._shelve,
+            self._spent,
             self._read_catalogue(),
             self._read_owners(),
+            _select,
         )
         learnt = self._read_memory(wall)
         pool.remember(learnt, live.now())
@@ -116,9 +132,20 @@ class Sync:
         self.journal.noise = settings.log
         live.pool.set_policy(config.policy(settings, live.decisions))
         self._know_hosts()
-        if settings.record_decisions != self._records:
-            self._records = settings.record_decisions
-            live.pool.record_to(self.recording.put if self._records else None)
+        if settings.record_decisions != (self._unrecorded is not None):
+            self._record(on=settings.record_decisions)
+
+    def _record(self, *, on: bool) -> None:
+        """Put a recorder around the pool, or take it away."""
+        if not on:
+            assert self._unrecorded is not None
+            self.live.pool, self._unrecorded = self._unrecorded, None
+            return
+        from copilot_balancer.store.decision_log import DecisionLog, Recorder  # noqa: PLC0415 - for debugging alone
+
+        log = self._recording if isinstance(self._recording, DecisionLog) else DecisionLog(self.store.folder)
+        self._recording, self._unrecorded = log, self.live.pool
+        self.live.pool = cast("Pool", Recorder(self.live.pool, log))
 
     async def watch(self) -> None:
         """Look at the files again and again, until cancelled."""
@@ -131,6 +158,7 @@ class Sync:
                     await self._reload()
                 if looks % SAVE_EVERY == 0:
                     await self._save()
+                    await self._count_spent()
                 await self._exchange_catalogues()
                 if looks % OWNERS_EVERY == 0:
                     await self._exchange_owners()
@@ -138,19 +166,23 @@ class Sync:
                 await self._write(partial(self._live_file.write, self._this_proxy()))
                 if self.journal.events.waits:
                     await self._write(self.journal.events.drain)
-                if self.recording.waits:
-                    await self._write(self.recording.drain)
+                if self._recording is not None and self._recording.waits:
+                    await self._write(self._recording.drain)
             except Exception as error:  # noqa: BLE001 - the watch must outlive any fault in it
                 log_incident("the store's watch", error)
 
     def end(self) -> None:
         """Write down what was learnt; blocks, since mitmproxy waits for nobody when it ends or reads a script again."""
         self.journal.close()
-        lasts: list[Callable[[], object]] = [self.recording.close, self.journal.events.close, self._live_file.close]
+        lasts: list[Callable[[], object]] = [self.journal.events.close, self._live_file.close]
+        if self._recording is not None:
+            lasts.append(self._recording.close)
         if self._version() != self._saved_version:
             lasts.append(partial(self.store.merge_memory, self._learnt(self.live.now(), time.time())))
         if (news := self.live.ownership.since(self._owners_saved)).marks:
             lasts.append(partial(self.store.merge_owners, news))
+        if self._to_count:
+            lasts.append(partial(self._ledger.add, self._to_count, date.today()))  # noqa: DTZ011 - the user's own day
         for last in lasts:
             try:
                 last()
@@ -183,8 +215,7 @@ class Sync:
 
     def _know_hosts(self) -> None:
         live = self.live
-        domains = {account.host for account in live.decisions.accounts if account.host.endswith(".ghe.com")}
-        live.hosts = copilot_hosts({*domains, *live.settings.hosts})
+        live.hosts = copilot_hosts({*live.decisions.domains, *live.settings.hosts})
 
     # --- what was learnt ---------------------------------------------------------------------------------------------
 
@@ -208,19 +239,44 @@ class Sync:
         return mine
 
     async def _save(self) -> None:
+        """Write what is new in ours, and take in what another program has learnt."""
         live, version = self.live, self._version()
-        if version == self._saved_version:
-            return
         now, wall = live.now(), time.time()
         mine = self._learnt(now, wall)
         try:
-            merged = await asyncio.to_thread(self.store.merge_memory, mine)
+            if version == self._saved_version and self.store.memory_stamp() == self._stamps.get("state"):
+                return
+            merged = await asyncio.to_thread(self._merge_memory, mine)
         except StoreError as error:
             self._complain(error)
             return
         if merged != mine:
             live.pool.remember(shifted(merged, now - wall), live.now())
         self._saved_version = version
+
+    def _merge_memory(self, mine: Memory) -> Memory:
+        merged = self.store.merge_memory(mine)
+        self._stamps["state"] = self.store.memory_stamp()
+        return merged
+
+    def _spent(self, account_id: str, model: str, usage: Usage | None) -> None:
+        now, wall = self.live.now(), time.time()
+        resets_at = self.live.pool.resets_at(account_id)
+        period = period_of(wall, None if resets_at is None else resets_at - now + wall)
+        if len(self._to_count) < MAX_UNCOUNTED:
+            self._to_count.append(Entry(day_of(wall, None), period, account_id, model, usage))
+
+    async def _count_spent(self) -> None:
+        """Write the requests of the last moments into the ledger; after a fault they wait for the next time."""
+        entries = self._to_count
+        if not entries:
+            return
+        self._to_count = []
+        try:
+            await asyncio.to_thread(self._ledger.add, entries, date.today())  # noqa: DTZ011 - the user's own day
+        except StoreError as error:
+            self._to_count = [*entries, *self._to_count][:MAX_UNCOUNTED]
+            self._complain(error)
 
     def _read_catalogue(self) -> Catalogue:
         self._stamps["models"] = self.store.catalogue_stamp()
@@ -322,6 +378,17 @@ def _github() -> Asks:
     from copilot_balancer.github.api import GitHub  # noqa: PLC0415 - law 4
 
     return GitHub()
+
+
+async def _select(account: Account, bearer: Bearer, kept: Kept, seconds: float) -> Response:
+    def ask() -> Response:
+        from copilot_balancer.github.api import GitHub  # noqa: PLC0415 - law 4
+
+        return GitHub(total_seconds=seconds).select(
+            account, bearer.token, api_host=bearer.host, path=kept.path, body=kept.body, headers=kept.headers
+        )
+
+    return await asyncio.to_thread(ask)
 
 
 def _with_host(decisions: Decisions, account: Account) -> Decisions:

@@ -2,10 +2,11 @@
 
 Laws of this file:
 
-1. Its state lives on this one connection, so no turn of it can move to another account (copilot-protocol.md 3.4).
+1. Its state lives on this one connection, so no turn of it can move to another account
+   (docs/copilot-protocol.md#websocket).
 2. A limit told in a frame is noted as any other. The socket is closed then, and the frame is not handed on while
    the turn has shown nothing: the client says the same turn again over HTTP, where another account can serve it
-   (clients.md 4).
+   (docs/clients.md#copilot-cli).
 3. A flow keeps the last frames only, and none when nobody looks at bodies. A token that the upstream echoes is taken
    out of what is kept, and so out of what the client gets.
 """
@@ -20,12 +21,11 @@ from mitmproxy.websocket import WebSocketMessage
 from copilot_balancer.copilot import quota
 from copilot_balancer.copilot.protocol import model_of, read_body
 from copilot_balancer.copilot.response_event import read_frame
-from copilot_balancer.proxy.failover.hooks import Send
 from copilot_balancer.proxy.guard.credential_guard import redacted
 from copilot_balancer.proxy.runtime import Runtime
-from copilot_balancer.rules.accounts import Account
+from copilot_balancer.proxy.steps import Upstream
 from copilot_balancer.rules.classify import classify_event
-from copilot_balancer.rules.types import Action, Attempt, PoolRequest
+from copilot_balancer.rules.types import Action, PoolRequest
 from copilot_balancer.text import duration, printable
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 KEPT = 100
 """Frames of an open WebSocket that stay on its flow."""
 
-_MOVES = (Action.NEXT, Action.NEXT_ONCE, Action.OWNER, Action.STOP)
+_MOVES = (Action.NEXT, Action.NEXT_ONCE, Action.SAME_ONCE, Action.OWNER, Action.STOP)
 """After an error that means one of these the socket is of no more use."""
 
 
@@ -41,25 +41,29 @@ def declines(live: Runtime, request: PoolRequest) -> bool:
     """Whether a WebSocket handshake is answered with 426: the client then sends the same turn over HTTP.
 
     What is said over a WebSocket is bound to its connection and so to its account: nothing there can fail over
-    (features D11; what clients do with 426: clients.md 4).
+    (what clients do with 426: docs/clients.md#copilot-cli).
     """
     if live.settings.websocket != "auto":
         return live.settings.websocket == "refuse"
     if request.only:
         return False
     fence = request.fence or live.settings.fence
-    could = [account for account in live.decisions.serving() if account.enabled and account.fence == fence]
+    could = [
+        account
+        for account in live.decisions.serving()
+        if account.enabled and account.fence == fence and request.host in (None, account.host)
+    ]
     return live.decisions.balancing and len(could) > 1
 
 
 class WebSocketFrames:
     """One open WebSocket."""
 
-    def __init__(self, live: Runtime, account: Account, attempt: Attempt, send: Send) -> None:
+    def __init__(self, live: Runtime, upstream: Upstream) -> None:
         self._live = live
-        self._account = account
-        self._attempt = attempt
-        self._send = send
+        self._account = upstream.account
+        self._attempt = upstream.attempt
+        self._send = upstream.send
         self._shown = False
         """Whether the client has seen something of the present turn."""
 

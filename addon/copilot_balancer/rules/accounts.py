@@ -4,7 +4,8 @@ Laws of this file:
 
 1. What stands here was decided by the user and holds tokens; what the proxy learnt stands in ``memory``.
 2. A status is computed from facts and ``now``, never stored beside them.
-3. A token leaves a ``SecretStr`` in two places only: ``store`` writing its file, ``guard`` and ``github`` sending it.
+3. A token's text leaves its ``SecretStr`` here to be checked, hashed, or (for ``store`` alone) written; whoever sends
+   it is listed in a test (``test_nobody_else_reads_a_token``).
 4. Every time here is a decision's: seconds since the epoch on the wall clock.
 """
 
@@ -147,7 +148,7 @@ class Account(BaseModel):
 
 
 class RouteTable(BaseModel):
-    """A row of the user's matrix: who serves these models, in which order (features B4).
+    """A row of the user's matrix: who serves these models, in which order.
 
     One ``[[routes]]`` table of a settings file, or a row that was changed in the dashboard.
     """
@@ -161,7 +162,7 @@ class RouteTable(BaseModel):
 
 
 class Consent(BaseModel):
-    """The user's word that a credential which a client was seen with may be stored (features A5)."""
+    """The user's word that a credential which a client was seen with may be stored."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -182,7 +183,7 @@ class Decisions(BaseModel):
     balancing: bool = True
     """Off: the home account serves every request, and every refusal reaches the client."""
     terms_accepted_at: float | None = None
-    """When the user accepted GitHub's rules about several accounts (features A12)."""
+    """When the user accepted GitHub's rules about several accounts."""
     removed: dict[str, float] = Field(default_factory=dict)
     """Account id -> when it was removed: no other process's write brings it back."""
     adopt: dict[str, Consent] = Field(default_factory=dict)
@@ -199,6 +200,11 @@ class Decisions(BaseModel):
             if len(set(values)) != len(values):
                 raise InvalidInput(f"two accounts have the same {what}")
         return self
+
+    @property
+    def domains(self) -> frozenset[str]:
+        """The GitHub Enterprise domains (``NAME.ghe.com``) of the accounts, for `copilot.hosts.copilot_hosts`."""
+        return frozenset(account.host for account in self.accounts if account.host != GITHUB)
 
     @property
     def home(self) -> Account | None:

@@ -3,10 +3,12 @@
 Laws of this file:
 
 1. A listed model is one that the account has; one that is not listed may still be there, so nothing is held against
-   it: the catalogue is not the same each time, and lists leave out what is legitimately called (copilot-protocol.md 6).
+   it: the catalogue is not the same each time, and lists leave out what is legitimately called
+   (docs/copilot-protocol.md#models).
 2. A model that the account's policy turned off is not one that it has.
 3. A foreign document never raises; what cannot be read is left out.
-4. A list is only ever completed, with entries as the service wrote them; nothing in it is changed or taken away.
+4. A list is only ever completed, with whole entries as the service wrote them; one whose policy is disabled gives way
+   to one that can be used.
 """
 
 import json
@@ -20,7 +22,7 @@ from copilot_balancer.rules.cooldowns import listed
 from copilot_balancer.rules.state import MAX_MODELS, AccountState, copied
 
 MAX_ENTRY = 20_000
-"""Characters of the longest entry that is kept; the service's have about 1,500 (copilot-protocol.md 6)."""
+"""Characters of the longest entry that is kept; the service's have about 1,500 (docs/copilot-protocol.md#models)."""
 
 MAX_NESTED = 150
 """Objects and arrays of an entry; what is deeper cannot be written again."""
@@ -84,16 +86,36 @@ def newest(disk: Catalogue, mine: Catalogue) -> Catalogue:
 
 
 def completed(document: dict[str, Any], others: Iterable[dict[str, dict[str, Any]]]) -> dict[str, Any] | None:
-    """`document`, an answer of ``GET /models``, with the entries of `others` that it lacks; None when it lacks none."""
+    """`document`, an answer of ``GET /models``, with what `others` have and it lacks; None when it lacks nothing.
+
+    An entry whose policy is disabled gives its place to the whole entry of the first of `others` that has the model:
+    else a client would not offer it.
+    """
     listed_entries = document.get("data")
     if not isinstance(listed_entries, list):
         return None
-    ids = (entry.get("id") for entry in listed_entries if isinstance(entry, dict))
-    seen = {name for name in ids if isinstance(name, str)}
-    more: dict[str, dict[str, Any]] = {}
+    has: dict[str, dict[str, Any]] = {}
     for entries in others:
-        more |= {name: entry for name, entry in entries.items() if name not in seen and name not in more}
-    return {**document, "data": [*listed_entries, *more.values()]} if more else None
+        has |= {name: entry for name, entry in entries.items() if name not in has}
+    kept = [has.get(_disabled(entry) or "", entry) for entry in listed_entries]
+    ids = (entry.get("id") for entry in kept if isinstance(entry, dict))
+    seen = {name for name in ids if isinstance(name, str)}
+    data = [*kept, *(entry for name, entry in has.items() if name not in seen)]
+    return {**document, "data": data} if data != listed_entries else None
+
+
+def disabled_models(document: object) -> tuple[str, ...]:
+    """The models in the answer of ``GET /models`` that the account's policy has turned off, at most `MAX_MODELS`."""
+    entries = document.get("data") if isinstance(document, dict) else None
+    names = (_disabled(entry) for entry in entries) if isinstance(entries, list) else ()
+    return tuple(name for name in names if name and _NAME.fullmatch(name))[:MAX_MODELS]
+
+
+def _disabled(entry: object) -> str | None:
+    """The name of a model whose policy is disabled; None: the entry is none of one."""
+    policy = entry.get("policy") if isinstance(entry, dict) else None
+    off = isinstance(policy, dict) and policy.get("state") == "disabled"
+    return str(entry["id"]) if off and isinstance(entry, dict) and isinstance(entry.get("id"), str) else None
 
 
 def read_models(document: object) -> tuple[Listed, ...] | None:
@@ -110,10 +132,8 @@ def read_models(document: object) -> tuple[Listed, ...] | None:
 
 
 def _model(entry: dict[str, object]) -> Listed | None:
-    name, policy, billing = entry.get("id"), entry.get("policy"), entry.get("billing")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        return None
-    if isinstance(policy, dict) and policy.get("state") == "disabled":
+    name, billing = entry.get("id"), entry.get("billing")
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or _disabled(entry) is not None:
         return None
     free = isinstance(billing, dict) and (billing.get("is_premium") is False or billing.get("multiplier") == 0)
     return Listed(name, free, entry)

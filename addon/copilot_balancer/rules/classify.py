@@ -1,27 +1,37 @@
-"""What an upstream answer means: a table from (status, code, text) to ``Outcome``.
+"""What an upstream response means: asks the table (``outcome_table``), then the user's own rules, for an ``Outcome``.
 
 Laws of this file:
 
-1. The table is the law: ``RULES``, first match wins, each row carries its source. What is not in it is passed
-   through untouched (``UNKNOWN``). A code says more than a text, a text more than a status: so stand the rows.
-2. Nothing here raises, whatever the status, the headers and the bytes are.
-3. The nouns are those of ``outcome``; who asks the table finds them here too.
+1. Nothing here raises, whatever the status, the headers and the bytes are.
+2. The table comes first where it knows of an abuse block, bound state or the authorization prefix; otherwise the first
+   of the user's rules that matches, then the table.
+3. What no row is about is `UNKNOWN`: held against nobody.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from copilot_balancer.copilot.encoding import LIMIT as BODY_LIMIT
 from copilot_balancer.copilot.error_body import ErrorBody, before_colon, read, read_json
-from copilot_balancer.rules.types import NO_COOLDOWN, SERVED, Action, CooldownKind, CooldownRule, Outcome, Reason, Scope
+from copilot_balancer.rules.outcome_table import (
+    EXCHANGE_RULES,
+    RULES,
+    STREAM_STATUS,
+    TRANSIENT,
+    UNKNOWN,
+    Meaning,
+    Rule,
+)
+from copilot_balancer.rules.types import SERVED, Action, CooldownKind, CooldownRule, Outcome, Reason, Scope
+from copilot_balancer.rules.user_rules import OutcomeRule
 from copilot_balancer.text import printable
 
 __all__ = [
     "EXCHANGE_RULES",
     "RULES",
     "SERVED",
+    "STREAM_STATUS",
     "Action",
     "CooldownKind",
     "CooldownRule",
@@ -40,261 +50,8 @@ CODE_LENGTH = 80
 TEXT_LENGTH = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """What rows have in common that mean the same."""
-
-    reason: Reason
-    scope: Scope
-    action: Action
-    rest: CooldownRule = NO_COOLDOWN
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One row: it matches when all that it names holds."""
-
-    name: str
-    meaning: Meaning
-    source: str
-    """``CP``: copilot-protocol.md; a number with ``#``: a thread in which it was seen."""
-    statuses: AbstractSet[int] = frozenset()
-    """The answer has one of these; empty: any."""
-    codes: AbstractSet[str] = frozenset()
-    """``ErrorBody.word`` is one of these."""
-    text: str = ""
-    """This regular expression is found in ``ErrorBody.text``, in any case."""
-    when: Callable[[ErrorBody], bool] | None = None
-    in_stream: bool = False
-    """A row with statuses: whether it also holds for an error inside a stream whose code stands for no status."""
-
-    def matches(self, status: int | None, body: ErrorBody) -> bool:
-        """Whether this row is about an answer; `status` is None inside a stream."""
-        if self.statuses and status not in self.statuses and not (status is None and self.in_stream):
-            return False
-        if self.codes and body.word not in self.codes:
-            return False
-        if self.text and not re.search(self.text, body.text, re.IGNORECASE):
-            return False
-        return self.when is None or self.when(body)
-
-
-# --- what there is to say ---------------------------------------------------------------------------------------------
-
-_LADDER = CooldownRule(CooldownKind.LADDER)
-_HOUR = CooldownRule(CooldownKind.SECONDS, 3600.0)
-
-UNKNOWN = Meaning(Reason.UNKNOWN, Scope.NOBODY, Action.PASS)
-LIMIT = Meaning(Reason.LIMIT, Scope.ACCOUNT, Action.NEXT, _LADDER)
-SESSION_LIMIT = Meaning(
-    Reason.SESSION_LIMIT, Scope.ACCOUNT, Action.NEXT, CooldownRule(CooldownKind.RESET, window="session")
-)
-WEEKLY_LIMIT = Meaning(
-    Reason.WEEKLY_LIMIT, Scope.ACCOUNT, Action.NEXT, CooldownRule(CooldownKind.RESET, 3600.0, window="weekly")
-)
-MODEL_LIMIT = Meaning(Reason.MODEL_LIMIT, Scope.ACCOUNT_MODEL, Action.NEXT, _LADDER)
-AGENT_LIMIT = Meaning(Reason.AGENT_LIMIT, Scope.ACCOUNT, Action.NEXT, CooldownRule(CooldownKind.SECONDS, 300.0))
-QUOTA = Meaning(
-    Reason.QUOTA,
-    Scope.ACCOUNT_PAID_MODELS,
-    Action.NEXT,
-    # an admin can raise a budget at any time, so it is asked again every six hours
-    CooldownRule(CooldownKind.RESET, 3600.0, window="premium", recheck=6 * 3600.0),
-)
-OVERLOADED = Meaning(Reason.OVERLOADED, Scope.NOBODY, Action.NEXT_ONCE, CooldownRule(CooldownKind.SECONDS, 10.0))
-CLIENT_LIMITED = Meaning(Reason.CLIENT_LIMITED, Scope.NOBODY, Action.PASS)
-NOT_SUPPORTED = Meaning(
-    Reason.MODEL_MISSING, Scope.ACCOUNT_MODEL, Action.NEXT, CooldownRule(CooldownKind.SECONDS, 30.0, repeated=900.0)
-)
-NOT_AVAILABLE = Meaning(Reason.MODEL_MISSING, Scope.CREDENTIAL_MODEL, Action.NEXT, _HOUR)
-REQUEST = Meaning(Reason.REQUEST, Scope.REQUEST, Action.PASS)
-NOBODYS_FAULT = Meaning(Reason.REQUEST, Scope.NOBODY, Action.PASS)
-CREDENTIAL = Meaning(Reason.CREDENTIAL, Scope.CREDENTIAL, Action.SAME)
-NEEDS_LOGIN = Meaning(Reason.NEEDS_LOGIN, Scope.ACCOUNT, Action.NEXT, CooldownRule(CooldownKind.UNTIL_LOGIN))
-CONVERSATION = Meaning(Reason.CONVERSATION, Scope.CONVERSATION, Action.OWNER)
-PREFIX = Meaning(Reason.PREFIX, Scope.HOST, Action.SAME)
-NO_ACCESS = Meaning(Reason.NO_ACCESS, Scope.ACCOUNT, Action.NEXT, _HOUR)
-BLOCKED = Meaning(Reason.BLOCKED, Scope.ACCOUNT, Action.STOP, CooldownRule(CooldownKind.UNTIL_USER))
-WRONG_HOST = Meaning(Reason.WRONG_HOST, Scope.HOST, Action.SAME)
-TRANSIENT = Meaning(Reason.TRANSIENT, Scope.NOBODY, Action.NEXT_ONCE, CooldownRule(CooldownKind.SECONDS, 30.0))
-EXCHANGE_LIMIT = Meaning(Reason.TRANSIENT, Scope.ACCOUNT, Action.NEXT, CooldownRule(CooldownKind.SECONDS, 60.0))
-
-# --- the table --------------------------------------------------------------------------------------------------------
-
-_BLOCKED_CODES = {
-    "spammy_user",
-    "access_revoked",
-    "billing_locked",
-    "trade_restricted",
-    "programmatic_token_generation",
-}
-_NO_ACCESS_CODES = {
-    "no_copilot_access",
-    "not_signed_up",
-    "subscription_ended",
-    "enterprise_managed_user_account",
-    "feature_flag_blocked",
-    "snippy_not_configured",
-}
-
-
-def _by_provider(body: ErrorBody) -> bool:
-    return body.provider
-
-
-def _without_code(body: ErrorBody) -> bool:
-    return not before_colon(body.code)
-
-
-def _speaks_of_a_limit(body: ErrorBody) -> bool:
-    return re.search("rate.?limit|too.?many.?requests", f"{body.code} {body.text}", re.IGNORECASE) is not None
-
-
-def _asks_to_authorize(body: ErrorBody) -> bool:
-    return body.authorize_url
-
-
-def _page(body: ErrorBody) -> bool:
-    return body.html
-
-
-def _no_page(body: ErrorBody) -> bool:
-    """Not an HTML page, which somebody in between wrote: it says nothing about an account."""
-    return not body.html
-
-
-# A row a line or two: this table is read more often than it is changed, so the formatter leaves it alone.
-# fmt: off
-RULES: tuple[Rule, ...] = (
-    # what is repaired; a lost conversation also comes as a 401, so it stands before all that speaks of credentials
-    Rule("conversation", CONVERSATION, "CP 4: VS Code chatMLFetcher.ts; caozhiyuan/copilot-api#363",
-         codes={"previous_response_not_found", "invalid_encrypted_content"}),
-    Rule("conversation, by text", CONVERSATION, "CP 4: opencode#31236, hermes-agent#32725 (401), caozhiyuan#208",
-         statuses={400, 401}, in_stream=True,
-         text="does not belong to this connection"
-              "|previous response .{0,200}not found"
-              "|encrypted .{0,400}(?:could not be (?:verified|decrypted)|did not match)"
-              "|organization_id did not match the target organization"
-              "|invalid .?(?:signature|data).? in .?(?:redacted_)?thinking"
-              "|bound to a different conversation"),
-    Rule("prefix", PREFIX, "CP 2.1: gh-aw-firewall auth-matrix.md",
-         statuses={400}, text="authorization header is badly formatted"),
-    Rule("wrong host", WRONG_HOST, "CP 1.3: copilot-api#7, copilot-cli#173", statuses={421}),
-    # codes, whatever the status
-    Rule("extension blocked", CLIENT_LIMITED, "CP 5.2: VS Code", codes={"extension_blocked"}),
-    Rule("integration limit", CLIENT_LIMITED, "CP 5.2: VS Code commonTypes.ts", codes={"integration_rate_limited"}),
-    Rule("session limit", SESSION_LIMIT, "CP 5.2: VS Code commonTypes.ts", codes={"user_global_rate_limited"}),
-    Rule("weekly limit", WEEKLY_LIMIT, "CP 5.2: copilot-sdk; copilot-cli#2696", codes={"user_weekly_rate_limited"}),
-    Rule("model limit", MODEL_LIMIT, "CP 5.2: VS Code commonTypes.ts", codes={"user_model_rate_limited"}),
-    Rule("agent limit", AGENT_LIMIT, "CP 5.2: VS Code", codes={"agent_mode_limit_exceeded"}),
-    Rule("quota", QUOTA, "CP 5.3: VS Code, copilot-sdk; opencode#48330",
-         codes={"quota_exceeded", "free_quota_exceeded", "session_quota_exceeded", "overage_limit_reached",
-                "billing_not_configured"}),
-    Rule("overloaded", OVERLOADED, "CP 5.2: VS Code chatMLFetcher.ts",
-         codes={"model_overloaded", "upstream_provider_rate_limit"}),
-    Rule("limit", LIMIT, "CP 5.2: copilot-cli#138; copilot-api-js (as 400)", codes={"rate_limited"}),
-    Rule("model not supported", NOT_SUPPORTED, "CP 5.4: gh-aw-firewall", codes={"model_not_supported"}),
-    Rule("model not available", NOT_AVAILABLE, "CP 5.4: gh-aw-firewall upstream-response.js",
-         codes={"model_not_available_for_integrator", "no_available_model_endpoints"}),
-    Rule("wrong endpoint", NOBODYS_FAULT, "CP 5.4: gh-aw-firewall: permanent", codes={"unsupported_api_for_model"}),
-    Rule("auto mode is over", NOBODYS_FAULT, "CP 3.4: VS Code chatMLFetcher.ts", codes={"session_expired"}),
-    Rule("blocked", BLOCKED, "CP 2.2: VS Code copilotToken.ts", codes=_BLOCKED_CODES),
-    Rule("no access", NO_ACCESS, "CP 2.2: VS Code copilotToken.ts", codes=_NO_ACCESS_CODES),
-    # texts about a model
-    Rule("wrong endpoint, by text", NOBODYS_FAULT, "CP 5.4: gh-aw-firewall",
-         statuses={400, 404, 422}, in_stream=True, text="not accessible via the .{0,80}endpoint"),
-    Rule("model not available, by text", NOT_AVAILABLE, "CP 5.4: gh-aw-firewall",
-         statuses={400, 403, 404, 422}, in_stream=True,
-         text="model is not available for integrator|no endpoints available for this model"),
-    Rule("model not supported, by text", NOT_SUPPORTED, "CP 5.4: opencode provider/transform.ts; hermes-agent",
-         statuses={400, 404, 422}, in_stream=True,
-         text="requested model is not supported|model is not supported for this request"),
-    Rule("no access to the model", NOT_AVAILABLE, "CP 5.4: copilot-cli#4390; CP 5.6 calls the 403 unverified",
-         statuses={403}, text="access to this model|model is disabled by your"),
-    # texts about a limit
-    Rule("model limit, by text", MODEL_LIMIT, "CP 5.2: VS Code",
-         statuses={429}, in_stream=True, text="rate limit for this model"),
-    Rule("weekly limit, by text", WEEKLY_LIMIT, "CP 5.2: copilot-cli#2740",
-         statuses={429}, in_stream=True, text="weekly (?:rate )?limit"),
-    Rule("session limit, by text", SESSION_LIMIT, "CP 5.2: copilot-cli 1.0.34",
-         statuses={429}, in_stream=True, text="hour session limit|session rate limit"),
-    Rule("agent limit, by text", AGENT_LIMIT, "CP 5.2: VS Code",
-         statuses={429}, in_stream=True, text="agent mode rate limit"),
-    Rule("integration limit, by text", CLIENT_LIMITED, "CP 5.2: VS Code commonTypes.ts",
-         statuses={429}, in_stream=True, text="copilot chat is currently experiencing high demand"),
-    Rule("overloaded, by text", OVERLOADED, "CP 5.2: VS Code commonTypes.ts",
-         statuses={429}, in_stream=True, text="model provider is currently experiencing high demand"),
-    Rule("limit, by text", LIMIT, "CP 5.2: vscode-copilot-release#5795; it names the Terms of Service",
-         statuses={403, 429}, in_stream=True, text="exceeded your copilot token usage"),
-    Rule("limit of the provider", OVERLOADED, "CP 5.2: vscode#303628 (Google); CP 5.1 (Anthropic)",
-         statuses={429}, when=_by_provider),
-    Rule("quota, by text", QUOTA, "CP 5.2: copilot-intellij-feedback#331, oh-my-openagent#3737",
-         statuses={429}, in_stream=True, text="quota exceeded"),
-    Rule("limit without a code", LIMIT, "CP 9", statuses={429}, when=_without_code),
-    Rule("limit with a new code", LIMIT, "CP 9: the text where the code says nothing",
-         statuses={429}, when=_speaks_of_a_limit),
-    # who is asking
-    Rule("extension to authorise", NOBODYS_FAULT, "CP 5.6: VS Code", statuses={401}, when=_asks_to_authorize),
-    Rule("auto mode is over, by text", NOBODYS_FAULT, "CP 3.6; copilot-cli#2818 (401 Invalid auto-mode selector)",
-         statuses={400, 401}, text="auto-mode selector|copilot-session-token"),
-    Rule("GitHub token refused", NEEDS_LOGIN, "CP 5.5, 5.6: copilot-cli#18; copilot-cli#829 (AuthenticateToken)",
-         statuses={400, 401, 403},
-         text="bad credentials"
-              "|personal access tokens? (?:does not have|are not supported)"
-              "|server-to-server tokens are not supported"
-              "|authenticatetoken authentication failed"),
-    Rule("bearer refused", CREDENTIAL, "CP 5.6 (token expired); copilot-cli 1.0.63 retries every 401",
-         statuses={401}, when=_no_page),
-    Rule("blocked, by text", BLOCKED, "CP 5.6: opencode#26344, CopilotChat.nvim#1417",
-         statuses={403}, text="terms of service"),
-    Rule("no access, by text", NO_ACCESS, "CP 5.6: hermes-agent#10715, copilot-cli#552, #3101, #149",
-         statuses={403},
-         text="not licen[sc]ed|not authori[sz]ed|access denied|(?:copilot|organi[sz]ation|enterprise)(?:'s)? polic"),
-    Rule("nothing left", QUOTA, "CP 5.3: a 402 says nothing else", statuses={402}, when=_no_page),
-    # statuses
-    Rule("service unavailable", OVERLOADED, "CP 5.7: VS Code reads every 503 so; Anthropic's 529", statuses={503, 529}),
-    Rule("server error", TRANSIENT, "CP 5.7", statuses={408, 500, 502, 504}),
-    Rule("error page", TRANSIENT, "CP 5.1: copilot-api-js refs/error.html", statuses=set(range(500, 600)), when=_page),
-    Rule("request", REQUEST, "CP 5.5, 5.6, 5.7", statuses={400, 404, 413, 422, 424, 466, 499}),
-)
-"""What a refusal of a client's request means; the first row that matches."""
-# fmt: on
-
-STREAM_STATUS = {
-    # the WebSocket's and the Responses API's (copilot-protocol.md 3.4)
-    "content_filter": 422,
-    "not_found": 404,
-    "request_too_large": 413,
-    "bad_request": 400,
-    "service_unavailable": 503,
-    "internal_error": 500,
-    "server_error": 500,
-    # Anthropic's (docs.anthropic.com, "Errors")
-    "invalid_request_error": 400,
-    "not_found_error": 404,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-    # a number is the status that a provider would have answered with; its 401, 402 and 403 are not about an account
-    **{str(status): status for status in (400, 404, 408, 413, 422, 429, 499, 500, 502, 503, 504, 529)},
-}
-"""The code of an error inside a stream -> the HTTP status that it stands for."""
-
-# fmt: off
-EXCHANGE_RULES: tuple[Rule, ...] = (
-    Rule("blocked", BLOCKED, "CP 2.2: VS Code copilotToken.ts", codes=_BLOCKED_CODES),
-    Rule("no access", NO_ACCESS, "CP 2.2: VS Code copilotToken.ts", codes=_NO_ACCESS_CODES),
-    Rule("server error", TRANSIENT, "CP 2.2: VS Code copilotToken.ts", codes={"server_error"}),
-    Rule("limit", EXCHANGE_LIMIT, "CP 2.2, 5.2: GitHub's REST limits", statuses={403, 429}, text="rate limit"),
-    Rule("blocked, by text", BLOCKED, "CP 5.6", statuses={403}, text="terms of service"),
-    Rule("GitHub token refused", NEEDS_LOGIN, "CP 5.6", statuses={401}, when=_no_page),
-    Rule("no access, by status", NO_ACCESS, "CP 2.2: 404 is the token of an app that may not exchange it",
-         statuses={403, 404}, when=_no_page),
-)
-"""What a refusal of the token exchange means; what is not here is TRANSIENT, since there is nothing to pass through."""
-# fmt: on
-
+USER_RULE = "your rule"
+"""What ``Outcome.rule`` begins with where a rule of the user's spoke; its number in config.toml follows."""
 CERTIFICATE_RULE, CONNECTION_RULE, NO_RULE = "certificate", "connection", "none"
 """``Outcome.rule`` where no row of a table spoke."""
 
@@ -302,7 +59,15 @@ CERTIFICATE_RULE, CONNECTION_RULE, NO_RULE = "certificate", "connection", "none"
 # --- asking the table -------------------------------------------------------------------------------------------------
 
 
-def classify(status: int, headers: Mapping[str, str], body: bytes, *, wall: float) -> Outcome:
+def classify(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    wall: float,
+    bound: bool = False,
+    own: Sequence[OutcomeRule] = (),
+) -> Outcome:
     """What an answer means for the account that gave it and for the request.
 
     Args:
@@ -310,26 +75,35 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, wall: floa
         headers: of the answer, names in lower case.
         body: as received, compressed or not; no more than 64 KB of it are looked at.
         wall: seconds since the epoch now, on the wall clock.
+        bound: whether the request carries state that another account may own (`BoundState`).
+        own: the user's rules.
 
     """
     if status == 101 or 200 <= status < 300:
         return SERVED
-    return _outcome(RULES, UNKNOWN, status, read(headers, body, wall=wall))
+    error = read(headers, body, wall=wall)
+    found = _outcome(RULES, UNKNOWN, status, error, bound=bound)
+    return _by_user(found, status, headers, error, own)
 
 
-def classify_event(code: object, message: str, *, wall: float) -> Outcome:
+def classify_event(
+    code: object, message: str, *, wall: float, bound: bool = False, own: Sequence[OutcomeRule] = ()
+) -> Outcome:
     """What an error inside a 200 stream or a WebSocket frame means: as its code.
 
     Args:
         code: the error's ``code``, else its ``type``: text, a number, or None.
         message: the error's message.
         wall: seconds since the epoch now, on the wall clock.
+        bound: whether the request carries state that another account may own (`BoundState`).
+        own: the user's rules.
 
     """
     body = read_json({"error": {"code": code, "message": message[:BODY_LIMIT]}}, "", {}, wall=wall)
     status = STREAM_STATUS.get(before_colon(body.code))
     body = replace(body, provider=body.provider or body.word == "rate_limit_error")  # Anthropic's word
-    return replace(_outcome(RULES, UNKNOWN, status, body), status=None)
+    found = _by_user(_outcome(RULES, UNKNOWN, status, body, bound=bound), None, {}, body, own)
+    return replace(found, status=None)
 
 
 def classify_error(message: str, *, sent: bool) -> Outcome:
@@ -340,7 +114,7 @@ def classify_error(message: str, *, sent: bool) -> Outcome:
         sent: whether the request had gone out (a reset before headers) or not (a failed connect).
 
     """
-    # mitmproxy 12 proxy/layers/tls.py; a certificate that is not right is never tried again (security.md, retry table)
+    # mitmproxy 12 proxy/layers/tls.py; a certificate that is not right is never tried again (docs/security.md#retries)
     body = ErrorBody(message=message)
     if "certificate verify failed" in message.lower():
         return _made(UNKNOWN, CERTIFICATE_RULE, None, body, sent=sent)
@@ -370,14 +144,38 @@ def clean(text: str, length: int) -> str:
     return printable(_CREDENTIAL.sub("[token]", " ".join(text[: 16 * length].split())), length)
 
 
+_PROTECTED = frozenset({Reason.BLOCKED, Reason.FORBIDDEN, Reason.CONVERSATION, Reason.PREFIX})
+"""What no rule of the user's is asked about: an abuse block, or a hint at one; bound state; the prefix."""
+
+
+def _by_user(
+    table: Outcome, status: int | None, headers: Mapping[str, str], body: ErrorBody, own: Sequence[OutcomeRule]
+) -> Outcome:
+    """What the first of the user's rules that matches says instead of the table."""
+    if table.reason in _PROTECTED:
+        return table
+    for number, rule in enumerate(own, 1):
+        if rule.matches(status, headers, body):
+            found = _made(rule.meaning, f"{USER_RULE} {number}", status, body)
+            if found.retry_after is not None and isinstance(rule.rest, float):
+                found = replace(found, retry_after=max(found.retry_after, rule.rest))
+            return found
+    return table
+
+
 _CREDENTIAL = re.compile(
-    r"(?:gh[a-z]_|github_pat_)[A-Za-z0-9_]{8,}|tid=[^\s\"']+|(?<=bearer )[\x21-\x7e]{8,}", re.IGNORECASE
+    r"(?<![a-z])(?:gh[a-z]_|github_pat_)[a-z0-9_]{8,}"
+    r"|gh[opusr]_[a-z0-9]{16,}"  # a letter may stand before it where another writing ends, like %2F
+    r"|(?<![a-z])tid=[^\s\"']+|(?<=bearer )[\x21-\x7e]{8,}",
+    re.IGNORECASE,
 )
 
 
-def _outcome(rules: tuple[Rule, ...], otherwise: Meaning, status: int | None, body: ErrorBody) -> Outcome:
+def _outcome(
+    rules: Sequence[Rule], otherwise: Meaning, status: int | None, body: ErrorBody, *, bound: bool = False
+) -> Outcome:
     for rule in rules:
-        if rule.matches(status, body):
+        if rule.matches(status, body, bound=bound):
             return _made(rule.meaning, rule.name, status, body)
     return _made(otherwise, NO_RULE, status, body)
 
@@ -403,7 +201,7 @@ _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 
 
 def _available(text: str) -> tuple[str, ...]:
-    """The models in ``Available models: [gpt-4.1 claude-opus-4.7]`` (copilot-protocol.md 5.4)."""
+    """The models in ``Available models: [gpt-4.1 claude-opus-4.7]`` (docs/copilot-protocol.md#missing-models)."""
     found = _AVAILABLE.search(text)
     names = re.split(r"[\s,]+", found[1]) if found else []
     return tuple(dict.fromkeys(name for name in names if _MODEL.fullmatch(name)))[:200]

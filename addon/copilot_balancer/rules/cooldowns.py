@@ -2,11 +2,12 @@
 
 Laws of this file:
 
-1. The server's own hint comes first; our ladder and our fixed times only where it said nothing.
+1. A wait that the server named is kept whole; our ladder and our fixed times only where it said nothing. Only the user
+   ends it earlier, or quota that GitHub shows as back.
 2. Only an attempt that began after a cooldown began may raise or end it (as a congestion window in TCP: twenty
    refusals at once are one event, and a late success of an old request proves nothing).
 3. A shorter rest never replaces a longer one: the latest deadline holds.
-4. What an attempt marked can be taken back as long as nothing newer was learnt.
+4. What an attempt marked can be taken back as long as nothing newer was learnt; a time that the server named stays.
 
 The ladder: 60 s, 2, 4, 8, 15 min. It goes down one step for each 15 min since it was last raised; nothing else lowers
 it but the user. A hint leaves it alone.
@@ -18,11 +19,15 @@ from dataclasses import dataclass, replace
 
 from copilot_balancer.copilot.quota import WINDOW_LENGTHS
 from copilot_balancer.rules.state import (
+    CLIENT_KEY,
     LONG_COOLDOWN,
     LONGEST_COOLDOWN,
     LONGEST_DATE,
+    LONGEST_WAIT,
     MAX_FAULTS,
+    NEAR_ZERO,
     PAID,
+    SHORTEST_SESSION_WAIT,
     AccountState,
     Cooldown,
     Count,
@@ -34,8 +39,6 @@ from copilot_balancer.rules.state import (
 from copilot_balancer.rules.types import Attempt, CooldownKind, Outcome, Reason, Scope
 
 SESSION = WINDOW_LENGTHS["session"]
-SHORTEST_SESSION_WAIT = 60.0
-"""A session limit that ends sooner may be a burst limit, which has the same code: nothing is learnt of the window."""
 LADDER_BASE = 60.0
 LADDER_TOP = 15 * 60.0
 LADDER_STEPS = 5
@@ -45,24 +48,25 @@ LADDER_DECAY = 15 * 60.0
 SHORTEST_COOLDOWN = 1.0
 """Whatever the server says (``Retry-After: 0``)."""
 SHORT_FAULT_COOLDOWN = 60.0
-"""The longest rest for what is nobody's fault (security.md, rule 17)."""
+"""The longest rest for what is nobody's fault, where the server named no wait."""
+DISTRUST_COOLDOWN = 60.0
+"""After a refusal that nobody understands and that another account has disproved."""
 FAULT_WINDOW = 120.0
 FAULT_COUNT = 3
 FAULT_COOLDOWN = 30.0
 """Three transient faults in two minutes rest the account for half a minute."""
 QUOTA_COOLDOWN = 3600.0
-"""After a 402 when nobody knows the reset; budgets are raised at any time (copilot-protocol.md 9). Doubled while it
-proves too short, up to `QUOTA_RECHECK`."""
+"""After a 402 when nobody knows the reset; budgets are raised at any time (docs/copilot-protocol.md#billing). Doubled
+while it proves too short, up to `QUOTA_RECHECK`."""
 QUOTA_RECHECK = 6 * 3600.0
 INTEGRATOR_COOLDOWN = 3600.0
 """A model that the credential's app may not use: an hour, or until its list names the model."""
 MODEL_COOLDOWN = 30.0
-"""``model_not_supported`` can be transient: the catalogue settles within seconds (copilot-protocol.md 5.4)."""
+"""``model_not_supported`` can be transient: the catalogue settles within seconds
+(docs/copilot-protocol.md#missing-models)."""
 MODEL_COOLDOWN_REPEATED = 15 * 60.0
 """Doubled each time after that, up to `LONGEST_MODEL_REST`."""
 LONGEST_MODEL_COOLDOWN = 6 * 3600.0
-NEAR_ZERO = 5.0
-"""Percent: a session window with more left is not what was refused (a burst limit of seconds has the same code)."""
 
 _REPAIRABLE = frozenset({Reason.CREDENTIAL, Reason.PREFIX, Reason.WRONG_HOST})
 
@@ -111,11 +115,20 @@ def learn(
     direct: bool,
     model_ttl: float,
     enabled_at: float = 0.0,
+    renews: bool = False,
 ) -> Mark | None:
     """Note what came of `attempt` at `now`; what can be taken back is returned.
 
-    `direct`: the account's GitHub token is itself the bearer, so a refused bearer cannot be minted again. `enabled_at`:
-    the account's.
+    Args:
+        state: of the account; changed in place.
+        attempt: what was sent, or could not be.
+        outcome: what came of it.
+        now: seconds on the steady clock.
+        direct: the account's GitHub token is itself the bearer, so its refusal is the token's.
+        model_ttl: seconds for which the account is known to have a model that it served.
+        enabled_at: the account's.
+        renews: token or host may be what was wrong and is got anew first, so the refusal is not held against anybody.
+
     """
     if outcome.reason is Reason.SERVED:
         _served(state, attempt, now, model_ttl)
@@ -124,10 +137,12 @@ def learn(
     if outcome.reason is Reason.SESSION_LIMIT and outcome.retry_after is not None:
         _measure(state, attempt, now, outcome.retry_after)
     kind = outcome.rest.kind
+    if renews:
+        return None
     if kind is CooldownKind.UNTIL_USER:
         state.blocked_at, state.blocked_why, state.blocked_under = now, outcome.text or outcome.code, enabled_at
         return None
-    if kind is CooldownKind.UNTIL_LOGIN or (direct and outcome.reason is Reason.CREDENTIAL):
+    if kind is CooldownKind.UNTIL_LOGIN and (direct or not outcome.sent):
         if attempt.began >= state.healed.get("", 0.0):
             state.rejected_at = now
         return None
@@ -136,17 +151,30 @@ def learn(
         return _model_missing(state, attempt, outcome, now)
     if outcome.reason is Reason.TRANSIENT and outcome.scope is Scope.NOBODY:
         return _fault(state, attempt, outcome, now)
+    if outcome.reason is Reason.FORBIDDEN:
+        return _forbidden(state, attempt, outcome, now, enabled_at)
     if outcome.reason in _REPAIRABLE:
-        if attempt.repair:
-            _rest(state, attempt, outcome, None, now)
-        return None
-    if kind is CooldownKind.NONE:
+        return _rest(state, attempt, outcome, None, now)
+    if kind is CooldownKind.NONE or (kind is CooldownKind.SERVER and outcome.retry_after is None):
         return None
     if outcome.scope in (Scope.ACCOUNT_MODEL, Scope.CREDENTIAL_MODEL, Scope.NOBODY):
         return _rest(state, attempt, outcome, attempt.model, now)
     if outcome.reason is Reason.QUOTA and (fact := state.models.get(attempt.model or "")):
         state.models[attempt.model or ""] = replace(fact, included=False)
     return _rest(state, attempt, outcome, None, now)
+
+
+def _forbidden(state: AccountState, attempt: Attempt, outcome: Outcome, now: float, enabled_at: float) -> Mark | None:
+    """Refused again on the right host with a fresh credential: this model rests.
+
+    The second model that is refused so, with nothing served in between, means that the account itself was stopped.
+    """
+    served = state.healed.get("", 0.0)
+    models = {rest.model for rest in live(state) if rest.reason == Reason.FORBIDDEN and rest.began >= served}
+    if outcome.retry_after is None and attempt.model is not None and models - {attempt.model, None}:
+        state.blocked_at, state.blocked_why, state.blocked_under = now, outcome.text, enabled_at
+        return None
+    return _rest(state, attempt, outcome, attempt.model, now)
 
 
 def take_back(state: AccountState, mark: Mark, now: float) -> None:
@@ -177,6 +205,13 @@ def listed(
     state.models = newest_models(state.models)
 
 
+def turned_off(state: AccountState, models: Iterable[str], now: float) -> None:
+    """Its own list names these models as disabled: whoever may have them is asked before it."""
+    for model in models:
+        state.models[model] = ModelFact(False, now, now)
+    state.models = newest_models(state.models)
+
+
 def clear(state: AccountState, model: str, at: float) -> None:
     """End by hand, as of `at`, what keeps `model` (``""``: everything) from the account.
 
@@ -196,6 +231,13 @@ def clear(state: AccountState, model: str, at: float) -> None:
         state.faults = [fault for fault in state.faults if fault >= at]
 
 
+def forget_clients(state: AccountState) -> None:
+    """The credential is another one: what some client programs were refused with the old one is over."""
+    for rest in [rest for rest in state.cooldowns if rest.client is not None]:
+        state.cooldowns.remove(rest)
+        state.healed[rest.key] = max(state.healed.get(rest.key, 0.0), math.nextafter(rest.began, math.inf))
+
+
 def is_long(rest: Cooldown | ModelFact) -> bool:
     """Whether one attempt goes first after it, and the others wait for its answer."""
     return rest.until - rest.began >= LONG_COOLDOWN
@@ -212,10 +254,14 @@ def _served(state: AccountState, attempt: Attempt, now: float, model_ttl: float)
     count = counted(state.count or Count(attempt.began), attempt.began)
     state.count = replace(count, served=count.served + 1)
     known = state.models.get(attempt.model) if attempt.model else None
-    keys = ["", attempt.model or ""]
+    keys = ["", attempt.model or "", f"{CLIENT_KEY}{attempt.client}"]
+    if attempt.auto and any(rest.reason == Reason.WEEKLY_LIMIT and not rest.auto for rest in live(state)):
+        keys.remove("")  # what Auto mode may do says nothing about the weekly limit of the rest
     if not (known and known.has and known.included):
         keys.append(PAID)
     for key in keys:
+        if key.startswith(CLIENT_KEY) and not any(rest.key == key for rest in state.cooldowns):
+            continue  # what clients are called is their choice: only what ends something is kept
         if attempt.began > state.healed.get(key, 0.0):
             state.healed[key] = attempt.began
     if attempt.model and (known is None or known.has or attempt.began > known.began):
@@ -250,8 +296,19 @@ def _measure(state: AccountState, attempt: Attempt, now: float, wait: float) -> 
     state.count = replace(count, resets_at=resets_at, capacity=capacity)
 
 
+def distrust(state: AccountState, attempt: Attempt, now: float) -> None:
+    """Another account has served what this one refused for a reason that nobody knows: its model rests a moment."""
+    if attempt.model is not None and attempt.began >= state.healed.get(attempt.model, 0.0):
+        new = Cooldown(now, now + DISTRUST_COOLDOWN, str(Reason.UNKNOWN), attempt.model)
+        state.cooldowns = undominated([*state.cooldowns, new])
+
+
 def _rest(state: AccountState, attempt: Attempt, outcome: Outcome, model: str | None, now: float) -> Mark | None:
-    """Begin a rest of the account, or of one model of it; None when this answer tells nothing new."""
+    """Begin a rest of the account, of one model of it, or for one client program.
+
+    None when this answer tells nothing new, or when the server named the time: that is never taken back.
+    """
+    client = attempt.client if outcome.scope is Scope.CREDENTIAL_CLIENT else None
     seconds, source = _told(state, outcome, now)
     if seconds is None:
         key = model or ""
@@ -262,18 +319,20 @@ def _rest(state: AccountState, attempt: Attempt, outcome: Outcome, model: str | 
         state.strikes[key] = (steps, now)
         seconds = min(LADDER_BASE * 2 ** (steps - 1), LADDER_TOP)
     elif source == "ladder" and any(
-        rest.model == model and rest.reason == outcome.reason and rest.began >= attempt.began for rest in live(state)
+        (rest.model, rest.client, rest.reason) == (model, client, outcome.reason) and rest.began >= attempt.began
+        for rest in live(state)
     ):
         return None
     longest = outcome.rest.recheck or (QUOTA_RECHECK if outcome.reason is Reason.QUOTA else LONGEST_COOLDOWN)
-    if outcome.scope is Scope.NOBODY:
+    if outcome.scope is Scope.NOBODY and source != "server":
         longest = SHORT_FAULT_COOLDOWN
-    told = now + min(max(seconds, SHORTEST_COOLDOWN), LONGEST_DATE)
-    until = min(told, now + longest)
-    new = Cooldown(now, until, str(outcome.reason), model, source, told if told > until else None)
+    told = now + min(max(seconds, SHORTEST_COOLDOWN), LONGEST_WAIT if source == "server" else LONGEST_DATE)
+    until = told if source == "server" else min(told, now + longest)
+    auto = attempt.auto and outcome.reason is Reason.WEEKLY_LIMIT
+    new = Cooldown(now, until, str(outcome.reason), model, source, told if told > until else None, auto, client)
     prune(state, now)
     state.cooldowns = undominated([*state.cooldowns, new])
-    return Mark(attempt.account_id, cooldown=new)
+    return None if source == "server" else Mark(attempt.account_id, cooldown=new)
 
 
 def _told(state: AccountState, outcome: Outcome, now: float) -> tuple[float | None, str]:
@@ -303,8 +362,8 @@ def _fault(state: AccountState, attempt: Attempt, outcome: Outcome, now: float) 
     state.faults = [*_recent(state, now), now][-MAX_FAULTS:]
     mark = Mark(attempt.account_id, fault=now)
     if outcome.retry_after is not None:
-        asked = _rest(state, attempt, outcome, attempt.model, now)
-        return mark if asked is None else replace(mark, cooldown=asked.cooldown)
+        _rest(state, attempt, outcome, attempt.model, now)
+        return mark
     if len(state.faults) < FAULT_COUNT or any(
         rest.model is None and rest.reason == Reason.TRANSIENT and rest.began >= attempt.began for rest in live(state)
     ):
@@ -332,6 +391,7 @@ def _model_missing(state: AccountState, attempt: Attempt, outcome: Outcome, now:
         (rest.repeated or max(first, MODEL_COOLDOWN_REPEATED)) * 2.0 ** min(times - 2, 9), LONGEST_MODEL_COOLDOWN
     )
     seconds = outcome.retry_after if outcome.retry_after is not None else again if times > 1 else first
-    fact = ModelFact(False, now + min(max(seconds, SHORTEST_COOLDOWN), LONGEST_COOLDOWN), now, times)
+    fact = ModelFact(False, now + min(max(seconds, SHORTEST_COOLDOWN), LONGEST_WAIT), now, times)
     state.models = newest_models({**state.models, model: fact})
-    return Mark(attempt.account_id, model=model, before=known, after=fact)
+    asked = outcome.retry_after is not None
+    return None if asked else Mark(attempt.account_id, model=model, before=known, after=fact)

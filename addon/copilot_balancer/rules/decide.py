@@ -10,10 +10,13 @@ Laws of this file:
 """
 
 import zlib
-from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 
-from copilot_balancer.rules.eligibility import PoolAccount, settled, unproved
+from copilot_balancer.rules.classify import USER_RULE
+from copilot_balancer.rules.eligibility import PoolAccount, repairable, settled, unproved
+from copilot_balancer.rules.give_up import FAULTS, LIMITS, WAITING_HELPS, give_up
+from copilot_balancer.rules.outcome_table import BY_STATUS
 from copilot_balancer.rules.ranking import (
     PoolState,
     Ranked,
@@ -41,8 +44,6 @@ from copilot_balancer.rules.types import (
     Route,
     Scope,
     Tried,
-    WhyNot,
-    retry_after,
 )
 
 BUDGET_FLOOR = 3
@@ -72,6 +73,9 @@ FAILOVER_CLASS: dict[Reason, str] = {
     Reason.MODEL_MISSING: "model",
     Reason.NEEDS_LOGIN: "auth",
     Reason.NO_ACCESS: "auth",
+    Reason.FORBIDDEN: "auth",
+    Reason.POLICY: "auth",
+    Reason.CLIENT_REFUSED: "auth",
     Reason.CREDENTIAL: "auth",
     Reason.PREFIX: "auth",
     Reason.WRONG_HOST: "auth",
@@ -80,28 +84,12 @@ FAILOVER_CLASS: dict[Reason, str] = {
 }
 """Which class of ``Policy.failover`` lets a refusal move the request to another account."""
 
-_LIMITS = frozenset(reason for reason, name in FAILOVER_CLASS.items() if name in ("limit", "quota"))
-_WAITING_HELPS = _LIMITS | {Reason.TRANSIENT, Reason.OVERLOADED}
+_UNKNOWN_CLASS = {429: "limit", 403: "auth"}
+"""The same for a refusal that no row of the table is about, by its status; any other is "transient"."""
+
+_ONCE = frozenset({Action.NEXT_ONCE, Action.SAME_ONCE})
+
 _MODEL_BOUND = frozenset({Reason.MODEL_MISSING, Reason.MODEL_LIMIT})
-
-_REFUSED_BARS = {Reason.MODEL_MISSING: Exclusion.MODEL, Reason.CONVERSATION: Exclusion.BOUND}
-"""What a refusal says of an account, beyond that it was asked."""
-
-_KINDS: tuple[tuple[NobodyKind, frozenset[Exclusion]], ...] = (
-    (
-        NobodyKind.LIMITED,
-        frozenset({Exclusion.COOLDOWN, Exclusion.PROBED, Exclusion.RESERVE, Exclusion.TRIED, Exclusion.UNASKED}),
-    ),
-    (NobodyKind.NO_MODEL, frozenset({Exclusion.MODEL})),
-    (NobodyKind.NO_ACCESS, frozenset({Exclusion.ACCESS})),
-    (NobodyKind.NEEDS_LOGIN, frozenset({Exclusion.LOGIN, Exclusion.CREDENTIAL})),
-    (NobodyKind.BLOCKED, frozenset({Exclusion.BLOCKED})),
-    (NobodyKind.NO_MODEL, frozenset({Exclusion.PATTERN, Exclusion.ROUTE})),
-    (NobodyKind.UNAVAILABLE, frozenset({Exclusion.DISABLED, Exclusion.TERMS, Exclusion.HOME})),
-    (NobodyKind.FENCED, frozenset({Exclusion.FENCE})),
-    (NobodyKind.UNAVAILABLE, frozenset({Exclusion.ONLY, Exclusion.BOUND})),
-)
-"""What the accounts' bars come to; the first kind with a bar among them."""
 
 
 def decide(board: PoolState, request: PoolRequest, now: float) -> tuple[Attempt | Hold | Nobody, float | None]:
@@ -142,9 +130,16 @@ def _owner_comes_back(board: PoolState, request: PoolRequest, now: float, route:
 
 
 def _attempt(
-    request: PoolRequest, member: PoolAccount, now: float, why: str, *, repair: bool = False, bare: bool = False
+    request: PoolRequest,
+    member: PoolAccount,
+    now: float,
+    why: str,
+    *,
+    repair: bool = False,
+    bare: bool = False,
+    renew: bool = False,
 ) -> Attempt:
-    probe = bool(unproved(member, request.model, now))
+    probe = bool(unproved(member, request, now))
     return Attempt(
         request_id=request.id,
         number=len(request.tried) + 1,
@@ -156,6 +151,9 @@ def _attempt(
         probe=probe,
         repair=repair,
         bare=bare,
+        auto=request.auto,
+        renew=renew,
+        client=request.client,
     )
 
 
@@ -179,35 +177,77 @@ def _again(board: PoolState, request: PoolRequest, now: float, route: Route | No
     outcome, action = last.outcome, last.outcome.action
     member = board.members.get(last.attempt.account_id)
     spent = _spent(board.policy, request, now)
-    if action is Action.SAME and member is not None and member.direct and outcome.reason is Reason.CREDENTIAL:
-        action = Action.NEXT  # the stored token was refused itself: there is nothing to mint
-    if action is Action.STOP:
+    if action is Action.STOP or (outcome.reason is Reason.FORBIDDEN and member is not None and member.blocked):
         return _final(request, "GitHub blocked this account", NobodyKind.BLOCKED)
     if action is Action.PASS:
-        return _final(request, "another account would answer the same")
+        return _final(request, _why_passed(outcome))
     if action is Action.OWNER and spent is None and _may_be_anothers(board, request, now, route):
         return None
-    if action in (Action.SAME, Action.OWNER) and spent is None:
-        same = replace(request, model=last.attempt.model)
-        owner = _owner(board, request) if action is Action.OWNER else None
-        if owner is not None and bar(board, owner, same, route, now) is None:
-            return _attempt(same, owner, now, "owner of the conversation")
-        repairable = action is Action.SAME or request.carries
-        free = member is not None and bar(board, member, same, route, now) is None
-        if member is not None and free and repairable and not _repaired(request):
-            return _attempt(same, member, now, "repair", repair=True, bare=action is Action.OWNER)
     if action is Action.OWNER:
-        return _final(request, "the conversation is bound to its account")
+        return _to_owner(board, request, now, route, spent)
+    if spent is None and not _repaired(request) and member is not None and repairable(member, outcome, now):
+        same = replace(request, model=last.attempt.model)
+        if bar(board, member, same, route, now) is None and _affords_repair(board, request, now, route):
+            return _attempt(same, member, now, "repair", repair=True, renew=outcome.reason is not Reason.PREFIX)
     if not board.balancing:
         return _final(request, "balancing is off")
     name = FAILOVER_CLASS.get(outcome.reason)
+    if outcome.reason is Reason.UNKNOWN:
+        name = _UNKNOWN_CLASS.get(outcome.status or 0, "transient")
     if name is not None and name not in board.policy.failover:
         return _final(request, f"failover for {name} is switched off")
     if spent is not None:
         selection = select(board, request, now, route)
-        why = f"not retried, because {spent}" if selection.ready else _all_refused(request, selection)
+        why = f"not retried, because {spent}; {_more(selection, board.policy, request)}"
+        why = why if selection.ready else _all_refused(request, selection)
         return give_up(board, request, selection, now, why)
-    return _final(request, refusal) if action is Action.NEXT_ONCE and (refusal := _once(board, request)) else None
+    if action in _ONCE and (refusal := _once(board, request)) is not None:
+        if outcome.reason is Reason.MODEL_MISSING and (other := _fall_back(board, request, now, route)) is not None:
+            return other
+        if outcome.reason not in FAULTS and any(one.outcome.reason in WAITING_HELPS for one in request.tried):
+            return give_up(board, request, select(board, request, now, route), now, f"not retried, because {refusal}")
+        return _final(request, refusal)
+    return None
+
+
+def _to_owner(
+    board: PoolState, request: PoolRequest, now: float, route: Route | None, spent: str | None
+) -> Attempt | Nobody:
+    """What only its maker takes back was refused: ask the maker, else once more without it."""
+    last = request.tried[-1]
+    same, owner = replace(request, model=last.attempt.model), _owner(board, request)
+    if spent is None:
+        if owner is not None and bar(board, owner, same, route, now) is None:
+            return _attempt(same, owner, now, "owner of the conversation")
+        member = board.members.get(last.attempt.account_id)
+        free = member is not None and bar(board, member, same, route, now) is None
+        if member is not None and free and request.carries and not _repaired(request):
+            return _attempt(same, member, now, "repair", repair=True, bare=True)
+    return _final(request, "the conversation is bound to its account")
+
+
+def _affords_repair(board: PoolState, request: PoolRequest, now: float, route: Route | None) -> bool:
+    """Whether a repair on suspicion leaves a send for another account; what is known to help always goes first."""
+    if request.tried[-1].outcome.action is not Action.SAME_ONCE:
+        return True
+    return board.policy.max_attempts - len(request.tried) > 1 or not select(board, request, now, route).ready
+
+
+def _why_passed(outcome: Outcome) -> str:
+    """Why a refusal goes to the client at once: no more than is known."""
+    if outcome.reason is Reason.UNKNOWN:
+        return "nothing is known about this refusal"
+    if outcome.rule.startswith(USER_RULE):
+        return f"{outcome.rule} says so"
+    if outcome.rule == BY_STATUS:
+        return "its status says that it is about the request"
+    return "another account would answer the same"
+
+
+def _more(selection: Selection, policy: Policy, request: PoolRequest) -> str:
+    """How many accounts were not asked, and by which option."""
+    ready, option = len(selection.ready), "max_attempts" if len(request.tried) >= policy.max_attempts else "deadline"
+    return f"{ready} more {'was' if ready == 1 else 'were'} ready (copilot_{option})"
 
 
 def _may_be_anothers(board: PoolState, request: PoolRequest, now: float, route: Route | None) -> bool:
@@ -221,13 +261,13 @@ def _may_be_anothers(board: PoolState, request: PoolRequest, now: float, route: 
 
 
 def _once(board: PoolState, request: PoolRequest) -> str | None:
-    """Why a fault of the service is not sent once more; None: it may be."""
+    """Why what is asked of one other account alone is not sent once more; None: it may be."""
     outcome = request.tried[-1].outcome
     if outcome.reason is Reason.TRANSIENT and outcome.sent and not board.policy.retry_ambiguous:
         return "it may already have run"
-    if any(one.outcome.action is Action.NEXT_ONCE for one in request.tried[:-1]):
+    if any(one.outcome.action in _ONCE and not then.attempt.renew for one, then in pairwise(request.tried)):
         return "a second try met the same trouble"
-    if board.resent >= max(BUDGET_FLOOR, BUDGET_SHARE * board.flights):
+    if outcome.reason in FAULTS and board.resent >= max(BUDGET_FLOOR, BUDGET_SHARE * board.flights):
         return "too many requests are being sent again at this moment"
     return None
 
@@ -298,7 +338,7 @@ def _free_again(board: PoolState, request: PoolRequest, one: Tried, now: float, 
         return one.ended + RESEND_AFTER + jitter if why is None else None
     short = outcome.reason is Reason.SESSION_LIMIT and outcome.retry_after is not None
     patience = max(board.policy.wait, SHORT_LIMIT if short and (outcome.retry_after or 0.0) <= SHORT_LIMIT else 0.0)
-    if outcome.reason not in _LIMITS or patience <= 0.0:
+    if outcome.reason not in LIMITS or patience <= 0.0:
         return None
     if why is None:
         return now
@@ -335,61 +375,10 @@ def _all_refused(request: PoolRequest, selection: Selection) -> str:
         return "no account can serve this now"
     if request.bound and Exclusion.BOUND in selection.barred.values():
         return "not retried, because no other account can go on with what this one began"
-    if all(against in (Exclusion.ONLY, Exclusion.FENCE) for against in _unasked(request, selection).values()):
+    elsewhere = (Exclusion.ONLY, Exclusion.HOST, Exclusion.FENCE)
+    if all(against in elsewhere for against in _unasked(request, selection).values()):
         return "all accounts tried, all refused"
     return "all accounts that could serve were tried, all refused"
-
-
-def give_up(board: PoolState, request: PoolRequest, selection: Selection, now: float, why: str) -> Nobody:
-    """Nobody: what that comes to, how long to wait, and which of the refusals the client is given."""
-    if not board.members:
-        return Nobody(NobodyKind.NO_ACCOUNTS, (), None, None, None, "no account is stored")
-    outcomes: dict[str, Outcome] = {one.attempt.account_id: one.outcome for one in request.tried}
-    told = whys(board, request, now, selection.barred)
-    given = {key: _as_given(told.get(key), member, outcomes.get(key), now) for key, member in board.members.items()}
-    bars = {why.bar for why in given.values()}
-    kind, counted = next((kind, among) for kind, among in _KINDS if bars & among)
-    free_at = None
-    if kind is NobodyKind.LIMITED and (Exclusion.TRIED not in bars or Exclusion.UNASKED in bars):
-        free_at = min((why.free_at for why in given.values() if why.bar in counted and why.free_at), default=None)
-    return Nobody(
-        kind=kind,
-        accounts=tuple(given.values()),
-        free_at=free_at,
-        retry_after=retry_after(free_at, now, board.policy.retry_after_cap),
-        give=_given(request, given, kind, counted, now),
-        why=why,
-    )
-
-
-def _as_given(why: WhyNot | None, member: PoolAccount, refused: Outcome | None, now: float) -> WhyNot:
-    """The reason to show: what an account's refusal taught, else what the refusal itself was."""
-    account = member.account
-    if why is None:
-        return WhyNot(account.id, account.label, str(Exclusion.UNASKED), now, Exclusion.UNASKED)
-    if why.bar is Exclusion.TRIED and refused is not None:
-        bar = _REFUSED_BARS.get(refused.reason, Exclusion.TRIED)
-        return replace(why, reason=f"was asked: {refused.reason}", bar=bar)
-    return why
-
-
-def _given(
-    request: PoolRequest, whys: Mapping[str, WhyNot], kind: NobodyKind, counted: frozenset[Exclusion], now: float
-) -> int | None:
-    """Index of the refusal for the client: of the account that frees soonest, and only one that fits `kind`."""
-    fitting = []
-    for index, one in enumerate(request.tried):
-        why = whys.get(one.attempt.account_id)
-        fits = one.outcome.reason in _WAITING_HELPS if kind is NobodyKind.LIMITED else why and why.bar in counted
-        if kind is NobodyKind.LIMITED and one.outcome.reason is Reason.QUOTA:
-            # a client shows a 402 to its user and stops (clients.md 6): only when nobody frees sooner
-            ours = why.free_at if why else None
-            fits = ours is not None and all(
-                ours <= (other.free_at or ours) for other in whys.values() if other.bar in counted
-            )
-        if fits:
-            fitting.append((why.free_at or now if why else now, -index))
-    return -min(fitting)[1] if fitting else None
 
 
 # --- nobody's fault ---------------------------------------------------------------------------------------------------
@@ -406,7 +395,7 @@ def is_nobodys_fault(board: PoolState, request: PoolRequest, now: float) -> bool
     if len(outcomes) > 1 or last.ended - first.ended > MOMENTS:
         return False
     route = route_of(board, request.model)
-    if last.outcome.reason is Reason.MODEL_MISSING and last.outcome.scope is Scope.CREDENTIAL_MODEL:
+    if last.outcome.scope in (Scope.CREDENTIAL_MODEL, Scope.CREDENTIAL_CLIENT):
         fence = request.fence or board.policy.fence
         return all(
             was_tried(request, key) or settled(member, request, fence, route, balancing=board.balancing)

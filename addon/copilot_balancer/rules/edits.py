@@ -9,7 +9,9 @@ Laws of this file:
 3. What cannot be done raises InvalidInput with one sentence, and nothing is changed.
 """
 
+import re
 from collections.abc import Callable
+from typing import Any
 
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules.accounts import Account, Decisions, RouteTable, Strategy, normalise_label
@@ -18,6 +20,8 @@ type Edit = Callable[[Decisions], Decisions]
 """For ``Store.edit_decisions``."""
 
 MAX_PRIORITY = 1000
+MAX_WEIGHT = 1000
+_PATTERN = re.compile(r"[\x21-\x7e]{1,200}")
 MAX_ROUTES = 200
 """More rows than that no screen shows and nobody reads."""
 
@@ -84,6 +88,30 @@ def turned_off(account_id: str) -> Edit:
 def ranked(account_id: str, priority: int) -> Edit:
     """Set the priority of an account, 0 to `MAX_PRIORITY`; lower is asked earlier."""
     return _changed(account_id, priority=priority)
+
+
+def tuned(account_id: str, **wishes: Any) -> Edit:
+    """Set ``weight``, ``reserve``, ``allow`` or ``block`` of an account; None puts one back to its default.
+
+    Raises:
+        InvalidInput: on the edit, when a value is not allowed; the sentence names it.
+
+    """
+
+    def change(decisions: Decisions) -> Decisions:
+        account = _account(decisions, account_id)
+        facts = {name: Account.model_fields[name].default if wish is None else wish for name, wish in wishes.items()}
+        for name in ("allow", "block"):
+            for pattern in facts.get(name, ()):
+                if not _PATTERN.fullmatch(pattern):
+                    raise InvalidInput(f"{name}: a model pattern is 1 to 200 printable characters without spaces")
+        if not 0 < facts.get("weight", 1) <= MAX_WEIGHT:
+            raise InvalidInput(f"weight: a number above 0 and up to {MAX_WEIGHT}")
+        if not 0 <= facts.get("reserve", 0) <= 100:
+            raise InvalidInput("reserve: a percentage from 0 to 100")
+        return decisions.with_account(account.model_copy(update=facts))
+
+    return change
 
 
 def cleared(account_id: str, now: float, model: str | None = None) -> Edit:

@@ -9,18 +9,24 @@ Laws of this file:
 4. After a long rest one attempt goes first (``probes``); until its answer is known the others see a reason.
 """
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from copilot_balancer.copilot.quota import WINDOW_LENGTHS, QuotaWindow
 from copilot_balancer.rules.accounts import Account, matches
 from copilot_balancer.rules.cooldowns import blocked, counted, is_long, rejected
 from copilot_balancer.rules.state import QUOTA_REASON, AccountState, Cooldown
-from copilot_balancer.rules.types import Exclusion, PoolRequest, Reason, Route, WhyNot
+from copilot_balancer.rules.types import Action, Attempt, Exclusion, Outcome, PoolRequest, Reason, Route, WhyNot
 from copilot_balancer.text import duration
 
 PROBE_LEASE = 120.0
-"""Seconds that a probe may take before another one may go (security.md, rule 17)."""
+"""Seconds that a probe may take before another one may go (docs/how-it-decides.md#probes)."""
+
+LEARN_EVERY = 3600.0
+"""Seconds between two questions to GitHub for the API host of a direct account, however often it is refused."""
+MINT_EVERY = 300.0
+"""Seconds between two tokens minted for refusals that do not say that the token is at fault."""
 
 QUOTA_WINDOWS = ("premium", "chat")
 """What is paid for, as opposed to the short-term limits ``session`` and ``weekly``; names as in ``quota``."""
@@ -30,7 +36,10 @@ SHORTEST_SHARE = 0.02
 
 _COOLDOWN_EXCLUSIONS: dict[str, Exclusion] = {
     Reason.NO_ACCESS: Exclusion.ACCESS,
+    Reason.FORBIDDEN: Exclusion.ACCESS,
+    Reason.CLIENT_REFUSED: Exclusion.CLIENT,
     Reason.CREDENTIAL: Exclusion.CREDENTIAL,
+    Reason.NEEDS_LOGIN: Exclusion.CREDENTIAL,
     Reason.PREFIX: Exclusion.CREDENTIAL,
     Reason.WRONG_HOST: Exclusion.CREDENTIAL,
 }
@@ -47,26 +56,18 @@ _COOLDOWN_TEXTS: dict[str, str] = {
     Reason.OVERLOADED: "rests because the model was overloaded",
     Reason.TRANSIENT: "rests after several faults of the service",
     Reason.NO_ACCESS: "has no access to Copilot",
-    Reason.CREDENTIAL: "could not renew its credential",
+    Reason.FORBIDDEN: "was forbidden this model, with a hint at the Terms of Service",
+    Reason.CLIENT_REFUSED: "is not taken from this client program",
+    Reason.UNKNOWN: "rests after a refusal of an unknown kind",
+    Reason.CREDENTIAL: "had its credential refused",
+    Reason.NEEDS_LOGIN: "had its credential refused",
     Reason.PREFIX: "had its credential refused",
     Reason.WRONG_HOST: "was sent to the wrong host",
 }
 
-SETTLED = frozenset(
-    {
-        Exclusion.ONLY,
-        Exclusion.FENCE,
-        Exclusion.BOUND,
-        Exclusion.TERMS,
-        Exclusion.DISABLED,
-        Exclusion.BLOCKED,
-        Exclusion.LOGIN,
-        Exclusion.PATTERN,
-        Exclusion.ROUTE,
-        Exclusion.HOME,
-    }
-)
-"""Bars that only the user can lift."""
+
+type Asked = PoolRequest | Attempt
+"""What is asked for: the model, by which client program, in Auto mode or not."""
 
 
 @dataclass(slots=True)
@@ -85,11 +86,18 @@ class PoolAccount:
     """Patterns of the models that it has, as the user wrote them (``Policy.preseed``)."""
     probes: dict[str, tuple[str, float]] = field(default_factory=dict)
     """What is being probed -> (request, when the lease ends)."""
+    renewed_at: float = -math.inf
+    """When its token was last minted again, or its host learnt again, because of a refusal."""
 
     @property
     def direct(self) -> bool:
         """Whether the stored token is itself the bearer."""
         return self.account.credential == "direct"
+
+    @property
+    def blocked(self) -> bool:
+        """Whether GitHub stopped it, and the user has not turned it on again."""
+        return self.state.blocked_at is not None and blocked(self.state, self.account.enabled_at)
 
 
 def settled(
@@ -97,6 +105,8 @@ def settled(
 ) -> Exclusion | None:
     """What the user's decisions, a block or a dead credential have against it."""
     account = member.account
+    if request.host is not None and account.host != request.host:
+        return Exclusion.HOST
     if request.only is not None:
         if request.only != account.id:
             return Exclusion.ONLY
@@ -112,7 +122,7 @@ def settled(
         return Exclusion.TERMS
     if not account.enabled:
         return Exclusion.DISABLED
-    if member.state.blocked_at is not None and blocked(member.state, member.account.enabled_at):
+    if member.blocked:
         return Exclusion.BLOCKED
     if member.state.rejected_at is not None and rejected(member.state):
         return Exclusion.LOGIN
@@ -123,17 +133,32 @@ def settled(
     return None
 
 
-def cooling(state: AccountState, model: str | None, now: float) -> Cooldown | None:
-    """The cooldown that keeps `model` from this account for longest, if any still runs."""
+def repairable(member: PoolAccount, outcome: Outcome, now: float) -> bool:
+    """Whether what `outcome` refused may be the prefix, the token or the host, and that may be got anew now."""
+    reason = outcome.reason
+    if reason is Reason.NEEDS_LOGIN:  # of an exchanged token it is said of that alone
+        return outcome.sent and not member.direct
+    if outcome.action not in (Action.SAME, Action.SAME_ONCE) or outcome.retry_after is not None:
+        return False  # where the server names a wait it is kept, and nothing is asked before
+    if reason is Reason.PREFIX or (reason is Reason.CREDENTIAL and not member.direct):
+        return True
+    return now - member.renewed_at >= (LEARN_EVERY if member.direct else MINT_EVERY)
+
+
+def cooling(state: AccountState, request: Asked, now: float) -> Cooldown | None:
+    """The cooldown that keeps `request` from this account for longest, if any still runs."""
     longest = None
     for rest in state.cooldowns:
-        if rest.until > now and _concerns(rest, state, model) and (longest is None or rest.until > longest.until):
+        if rest.until > (now if longest is None else longest.until) and _concerns(rest, state, request):
             longest = rest
     return longest
 
 
-def _concerns(rest: Cooldown, state: AccountState, model: str | None) -> bool:
-    if rest.model is not None and rest.model != model:
+def _concerns(rest: Cooldown, state: AccountState, request: Asked) -> bool:
+    model = request.model
+    if request.auto and not rest.auto and rest.reason == Reason.WEEKLY_LIMIT:
+        return False
+    if (rest.model is not None and rest.model != model) or (rest.client is not None and rest.client != request.client):
         return False
     if state.healed and rest.began < state.healed.get(rest.key, 0.0):
         return False
@@ -155,14 +180,15 @@ def lacks(member: PoolAccount, model: str | None, now: float) -> float | None:
     return None
 
 
-def unproved(member: PoolAccount, model: str | None, now: float) -> list[str]:
+def unproved(member: PoolAccount, request: Asked, now: float) -> list[str]:
     """What a probe would prove: long rests that have run out and that no attempt has ended yet."""
     state = member.state
     keys = [
         rest.key
         for rest in state.cooldowns
-        if rest.until <= now and is_long(rest) and _concerns(rest, state, model)
+        if rest.until <= now and is_long(rest) and _concerns(rest, state, request)
     ]  # fmt: skip
+    model = request.model
     known = state.models.get(model) if model is not None else None
     if known is not None and not known.has and known.until <= now and is_long(known):
         keys.append(f"has {model}")
@@ -181,22 +207,24 @@ def probed(member: PoolAccount, keys: list[str], request_id: str, now: float) ->
     return max((until for owner, until in leases if owner != request_id and until > now), default=None)
 
 
-def learnt(member: PoolAccount, model: str | None, request_id: str, now: float) -> Exclusion | None:
+def learnt(member: PoolAccount, request: PoolRequest, now: float) -> Exclusion | None:
     """What past answers have against it."""
+    model = request.model
     if lacks(member, model, now) is not None:
         return Exclusion.MODEL
-    if member.state.cooldowns and (rest := cooling(member.state, model, now)) is not None:
+    if member.state.cooldowns and (rest := cooling(member.state, request, now)) is not None:
         return _COOLDOWN_EXCLUSIONS.get(rest.reason, Exclusion.COOLDOWN)
-    if member.probes and probed(member, unproved(member, model, now), request_id, now) is not None:
+    if member.probes and probed(member, unproved(member, request, now), request.id, now) is not None:
         return Exclusion.PROBED
     return None
 
 
-def why(member: PoolAccount, bar: Exclusion, model: str | None, request_id: str, now: float) -> WhyNot:
-    """What `bar`, which keeps it from serving `model` now, comes to: in words, and when it ends by itself."""
-    text, free_at = str(bar), None
-    if bar in _COOLDOWNS and (rest := cooling(member.state, model, now)) is not None:
-        text, free_at = _COOLDOWN_TEXTS.get(rest.reason, "rests"), rest.until
+def why(member: PoolAccount, bar: Exclusion, request: PoolRequest, now: float) -> WhyNot:
+    """What `bar`, which keeps it from serving `request` now, comes to: in words, and when it ends by itself."""
+    text, free_at, cause, model = str(bar), None, "", request.model
+    running = cooling(member.state, request, now) or cooling(member.state, replace(request, auto=False), now)
+    if bar in _COOLDOWNS and (rest := running) is not None:
+        text, free_at, cause = _COOLDOWN_TEXTS.get(rest.reason, "rests"), rest.until, rest.reason
     elif bar is Exclusion.BLOCKED:
         told = f" ({member.state.blocked_why})" if member.state.blocked_why else ""
         text = f"was blocked by GitHub{told}; it stays off until you enable it"
@@ -206,8 +234,8 @@ def why(member: PoolAccount, bar: Exclusion, model: str | None, request_id: str,
         again = "" if gone == float("inf") else f" (asked again in {duration(gone - now)})"
         text = f"does not have the model {model}{again}"
     elif bar is Exclusion.PROBED:
-        free_at = probed(member, unproved(member, model, now), request_id, now)
-    return WhyNot(member.account.id, member.account.label, text, free_at, bar)
+        free_at = probed(member, unproved(member, request, now), request.id, now)
+    return WhyNot(member.account.id, member.account.label, text, free_at, bar, cause)
 
 
 def _runs(window: QuotaWindow, now: float) -> bool:

@@ -27,6 +27,8 @@ class Owned:
     """``NOBODY``: its maker refused it."""
     seen_at: float
     """Seconds since the epoch, on the wall clock."""
+    expires_at: float | None = None
+    """A session token: when it ends by itself; seconds since the epoch, on the service's clock."""
 
 
 @dataclass(slots=True)
@@ -35,11 +37,19 @@ class Ownership:
 
     marks: dict[str, Owned] = field(default_factory=dict)
 
-    def learn(self, marks: Iterable[str], account_id: str, wall: float) -> None:
-        """These were made by this account (or are ``NOBODY``'s); `wall`: seconds since the epoch now."""
+    def learn(self, marks: Iterable[str], account_id: str, wall: float, expires_at: float | None = None) -> None:
+        """These were made by this account (or are ``NOBODY``'s).
+
+        Args:
+            marks: of what was made.
+            account_id: its maker.
+            wall: seconds since the epoch now, on the wall clock.
+            expires_at: when it ends by itself (a session token); seconds since the epoch.
+
+        """
         for mark in marks:
             self.marks.pop(mark, None)
-            self.marks[mark] = Owned(account_id, wall)
+            self.marks[mark] = Owned(account_id, wall, expires_at)
         for mark in list(islice(self.marks, max(0, len(self.marks) - MAX_MARKS))):
             del self.marks[mark]
 

@@ -18,9 +18,28 @@ from dataclasses import dataclass, field, replace
 
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.rules.accounts import Account, Decisions
-from copilot_balancer.rules.cooldowns import Mark, clear, learn, listed, prune, take_back
+from copilot_balancer.rules.cooldowns import (
+    Mark,
+    clear,
+    distrust,
+    forget_clients,
+    learn,
+    listed,
+    prune,
+    take_back,
+    turned_off,
+)
 from copilot_balancer.rules.decide import decide, is_nobodys_fault
-from copilot_balancer.rules.eligibility import PROBE_LEASE, PoolAccount, cooling, lacks, scarce, settled, unproved
+from copilot_balancer.rules.eligibility import (
+    PROBE_LEASE,
+    PoolAccount,
+    cooling,
+    lacks,
+    repairable,
+    scarce,
+    settled,
+    unproved,
+)
 from copilot_balancer.rules.ranking import PoolState, affinity_keys, bar, strategy
 from copilot_balancer.rules.snapshot import AccountView, Explanation, PoolSnapshot, explain, snapshot
 from copilot_balancer.rules.state import (
@@ -32,6 +51,7 @@ from copilot_balancer.rules.state import (
     copied,
     merge,
     newest_conversations,
+    refilled,
 )
 from copilot_balancer.rules.types import (
     Attempt,
@@ -81,6 +101,8 @@ class Flight:
     """It was sent again and has no answer yet."""
     marks: list[Mark] = field(default_factory=list)
     """What its attempts changed, to be taken back when nobody is to blame."""
+    unknown: list[Attempt] = field(default_factory=list)
+    """Its attempts that were refused for a reason that no rule knows."""
 
 
 class Pool:
@@ -148,13 +170,28 @@ class Pool:
             direct=member.direct,
             model_ttl=self._board.policy.model_ttl,
             enabled_at=member.account.enabled_at,
+            renews=not attempt.repair and repairable(member, outcome, now),
         )
-        if mark is not None and flight is not None:
-            flight.marks.append(mark)
+        if flight is not None:
+            if mark is not None:
+                flight.marks.append(mark)
+            self._compare(flight, attempt, outcome, now)
         after = member.state.models.get(attempt.model or "")
         if outcome.models or _in_use(before) != _in_use(after):
             self._weigh_models()
         self.version += 1
+
+    def _compare(self, flight: Flight, attempt: Attempt, outcome: Outcome, now: float) -> None:
+        """A refusal that nobody understands counts once another account has served the same request."""
+        if outcome.reason is Reason.UNKNOWN:
+            flight.unknown.append(attempt)
+        elif outcome.reason is Reason.SERVED:
+            for earlier in flight.unknown:
+                member = self._board.members.get(earlier.account_id)
+                same = member is not None and member.fingerprint == earlier.credential
+                if member is not None and same and earlier.account_id != attempt.account_id:
+                    distrust(member.state, earlier, now)
+            flight.unknown = []
 
     def finish(self, request_id: str, now: float) -> None:  # noqa: ARG002 - each transaction has its moment
         """The client's request is over, however it ended; may be called again."""
@@ -183,7 +220,9 @@ class Pool:
         if attempt.number > 1:
             flight.resent = True
             board.resent += 1
-        for key in unproved(member, attempt.model, now) if attempt.probe else ():
+        if attempt.renew:
+            member.renewed_at = now
+        for key in unproved(member, attempt, now) if attempt.probe else ():
             member.probes[key] = (request.id, now + PROBE_LEASE)
         if turn is not None:
             member.state.turn = turn + 1.0 / member.account.weight
@@ -244,12 +283,29 @@ class Pool:
 
     # --- what is learnt elsewhere -----------------------------------------------------------------------------------
 
-    def learn_models(self, account_id: str, models: Iterable[str], now: float, included: Iterable[str] = ()) -> None:
-        """An account's own list of models has passed by; `included` are those that cost nothing."""
+    def learn_models(
+        self,
+        account_id: str,
+        models: Iterable[str],
+        now: float,
+        included: Iterable[str] = (),
+        disabled: Iterable[str] = (),
+    ) -> None:
+        """An account's own list of models has passed.
+
+        Args:
+            account_id: whose list it is.
+            models: that it has.
+            now: seconds on the steady clock.
+            included: those of them that cost nothing.
+            disabled: those that its policy has turned off.
+
+        """
         member = self._board.members.get(account_id)
         if member is None:
             return
         listed(member.state, models, now, self._board.policy.model_ttl, frozenset(included))
+        turned_off(member.state, disabled, now)
         member.state.listed_at = now
         self._weigh_models()
         self.version += 1
@@ -263,9 +319,16 @@ class Pool:
             known = member.state.quota.get(name)
             if known is None or known.seen_at <= window.seen_at:
                 member.state.quota[name] = window
+                refilled(member.state, name, known, window)
         self.version += 1
 
     # --- what the user decided --------------------------------------------------------------------------------------
+
+    def resets_at(self, account_id: str) -> float | None:
+        """When the account's billing period ends, as GitHub named it; None: it did not, or the account is gone."""
+        member = self._board.members.get(account_id)
+        window = member.state.quota.get("premium") if member else None
+        return window.resets_at if window else None
 
     def set_policy(self, policy: Policy) -> None:
         """Go on with another policy.
@@ -298,6 +361,7 @@ class Pool:
                 serving=account.id in serving,
                 has=self._board.policy.preseed.get(account.label),
                 probes=known.probes if known else {},
+                renewed_at=known.renewed_at if known else -math.inf,
             )
             for model, stamp in account.cleared.items():
                 self._note_clearing(account.id, model, stamp, now, known=known is not None)
@@ -321,6 +385,7 @@ class Pool:
             if state.credential != member.fingerprint:
                 state.credential = member.fingerprint
                 state.rejected_at, state.models, state.listed_at = None, {}, None
+                forget_clients(state)
             for model in member.account.cleared:
                 clear(state, model, self._stamps[member.account.id, model][1])
         self._weigh_models()
@@ -378,13 +443,20 @@ class Pool:
         request = PoolRequest("explain", model, now, conversation, fence)
         return explain(self._board, request, now)
 
-    def home(self, now: float, fence: str | None = None, without: Collection[str] = ()) -> Account | None:
+    def home(
+        self, now: float, fence: str | None = None, without: Collection[str] = (), host: str | None = None
+    ) -> Account | None:
         """Who answers what only one account may answer (``/models``): the home account, else the first that can.
 
-        `without`: ids of accounts that have just refused.
+        Args:
+            now: seconds on the steady clock.
+            fence: only accounts of this fence; None: of the policy's.
+            without: ids of accounts that have just refused.
+            host: only accounts of this login host; None: of any.
+
         """
         members = sorted(self._board.members.values(), key=lambda member: (not member.home, member.position))
-        request = PoolRequest("", None, now, fence=fence)
+        request = PoolRequest("", None, now, fence=fence, host=host)
         able = (
             m
             for m in members
@@ -398,12 +470,12 @@ class Pool:
         member = self._board.members.get(account_id)
         return member is not None and member.account.takes(model) is None and lacks(member, model, now) is None
 
-    def cooldown_left(self, account_id: str, model: str | None, now: float) -> float | None:
+    def cooldown_left(self, account_id: str, model: str | None, now: float, client: str = "") -> float | None:
         """Seconds for which this account is not asked for `model`: it rests, or is known to lack it; None: it is."""
         member = self._board.members.get(account_id)
         if member is None:
             return None
-        rest, gone = cooling(member.state, model, now), lacks(member, model, now)
+        rest, gone = cooling(member.state, PoolRequest("", model, now, client=client), now), lacks(member, model, now)
         until = max((rest.until if rest else now), gone if gone is not None and gone != math.inf else now)
         return until - now if until > now else None
 

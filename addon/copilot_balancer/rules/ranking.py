@@ -12,7 +12,7 @@ Laws of this file:
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules.accounts import matches
@@ -21,6 +21,7 @@ from copilot_balancer.rules.eligibility import (
     ALL_WINDOWS,
     PoolAccount,
     at_reserve,
+    cooling,
     doubted,
     learnt,
     left,
@@ -247,7 +248,7 @@ def bar(
     fence = request.fence or board.policy.fence
     found = settled(member, request, fence, route, balancing=board.balancing)
     if found is None and board.balancing:
-        return learnt(member, request.model, request.id, now)
+        return learnt(member, request, now)
     return found
 
 
@@ -256,7 +257,7 @@ def why_not(
 ) -> WhyNot | None:
     """The same for people: in words, and when it ends by itself."""
     found = bar(board, member, request, route, now)
-    return None if found is None else why(member, found, request.model, request.id, now)
+    return None if found is None else why(member, found, request, now)
 
 
 def select(
@@ -273,6 +274,11 @@ def select(
             ready.append(member)
         else:
             barred[key] = against
+    if request.auto:  # those with a weekly limit come last
+        limited = [member for member in ready if cooling(member.state, replace(request, auto=False), now) is not None]
+        if 0 < len(limited) < len(ready):
+            barred |= {member.account.id: Exclusion.COOLDOWN for member in limited}
+            ready = [member for member in ready if member.account.id not in barred]
     kept = [member for member in ready if member.account.reserve > 0 and at_reserve(member, now)]
     if 0 < len(kept) < len(ready):
         barred |= {member.account.id: Exclusion.RESERVE for member in kept}
@@ -282,11 +288,7 @@ def select(
 
 def whys(board: PoolState, request: PoolRequest, now: float, barred: Mapping[str, Exclusion]) -> dict[str, WhyNot]:
     """Why each of these does not serve `request`, for people; in the user's order."""
-    return {
-        key: why(member, barred[key], request.model, request.id, now)
-        for key, member in board.members.items()
-        if key in barred
-    }
+    return {key: why(member, barred[key], request, now) for key, member in board.members.items() if key in barred}
 
 
 def best(board: PoolState, request: PoolRequest, now: float, route: Route | None, ready: list[PoolAccount]) -> Ranked:
@@ -319,15 +321,16 @@ def _moment(board: PoolState, request: PoolRequest, now: float, ready: list[Pool
 
 def _order(
     board: PoolState, route: Route | None, stays: list[str], at: Moment
-) -> Callable[[PoolAccount], tuple[int, int, SortKey, bool, int]]:
-    """By what accounts are put in order: conversation, route, strategy, home account, the user's order."""
+) -> Callable[[PoolAccount], tuple[int, int, bool, SortKey, bool, int]]:
+    """By what accounts are put in order: conversation, route, who does not lack the model, strategy, home, order."""
     places = {label: place for place, label in enumerate(route.accounts)} if route else {}
     terms = STRATEGIES[board.policy.strategy].terms
 
-    def order(one: PoolAccount) -> tuple[int, int, SortKey, bool, int]:
+    def order(one: PoolAccount) -> tuple[int, int, bool, SortKey, bool, int]:
         account = one.account
         place = stays.index(account.id) if account.id in stays else len(stays)
-        return place, places.get(account.label, 0), terms(one, at), not one.home, one.position
+        last = bool(one.state.models) and doubted(one, at.model, at.now, at.model_ttl)
+        return place, places.get(account.label, 0), last, terms(one, at), not one.home, one.position
 
     return order
 

@@ -195,4 +195,4 @@ def _status(member: PoolAccount, now: float) -> Status:
         return Status.DISABLED
     if rejected(member.state):
         return Status.NEEDS_LOGIN
-    return Status.READY if cooling(member.state, None, now) is None else Status.COOLING
+    return Status.READY if cooling(member.state, PoolRequest("", None, now), now) is None else Status.COOLING

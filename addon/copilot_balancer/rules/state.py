@@ -9,11 +9,13 @@ Laws of this file:
 3. A limited account is computed from these facts and ``now``; there is no flag.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from copilot_balancer.copilot.quota import QuotaWindow
+from copilot_balancer.copilot.retry_after import LONGEST
 
 MAX_CONVERSATIONS = 10_000
 """How many conversations are remembered; the least recently used are forgotten first."""
@@ -27,13 +29,25 @@ MAX_FAULTS = 8
 EARLIEST = 1.0
 """Seconds since the epoch: what happened before that counts as then."""
 LONGEST_COOLDOWN = 24 * 3600.0
-"""No cooldown is longer: a server that says more is asked again after a day (security.md, rule 17)."""
+"""The longest cooldown that no server named."""
+LONGEST_WAIT = LONGEST
+"""The longest cooldown that a server named: its word is kept whole, but for what is absurd."""
 LONGEST_DATE = 35 * 24 * 3600.0
 """A date further away than a month and some days is no quota reset."""
 PAID = "$paid"
 """The key of ``healed`` for a quota cooldown: a success with a model that costs nothing does not end it."""
+CLIENT_KEY = "$client "
+"""The beginning of the key for a cooldown that holds for one client program."""
+MAX_CLIENT_COOLDOWNS = 8
+"""How many cooldowns that hold for one client program are remembered: what it is called is the client's choice."""
 QUOTA_REASON = "quota"
 """``outcomes.Reason.QUOTA``: such a cooldown of a whole account leaves the models that cost nothing alone."""
+WINDOW_REASONS = {"premium": QUOTA_REASON, "session": "session limit", "weekly": "weekly limit"}
+"""Quota window -> ``types.Reason`` of the cooldowns that end when GitHub shows that it has something left again."""
+NEAR_ZERO = 5.0
+"""Percent: a window with more left is not what was refused (a burst limit of seconds has a session limit's code)."""
+SHORTEST_SESSION_WAIT = 60.0
+"""A session limit that ends sooner may be a burst limit, which has the same code: it says nothing about the window."""
 LONG_COOLDOWN = 15 * 60.0
 """After a rest of this length one attempt probes the account before the others follow."""
 
@@ -52,10 +66,16 @@ class Cooldown:
     """Who named the time: ``server`` (a hint), ``reset`` (a quota's reset) or ``ladder`` (our default)."""
     told_until: float | None = None
     """The server's own deadline, when it lies beyond our cap: shown, and re-checked earlier."""
+    auto: bool = False
+    """A request of Auto mode was refused: it keeps such requests away as well, which a weekly limit else does not."""
+    client: str | None = None
+    """None: whoever asks; else only for clients with this identity (``PoolRequest.client``)."""
 
     @property
     def key(self) -> str:
         """Where ``AccountState.healed`` says when a success last ended such a cooldown."""
+        if self.client is not None:
+            return f"{CLIENT_KEY}{self.client}"
         return self.model or (PAID if self.reason == QUOTA_REASON else "")
 
 
@@ -129,7 +149,7 @@ class Affinity:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A credential that a client used through the proxy and that no account has (features A5)."""
+    """A credential that a client used through the proxy and that no account has."""
 
     host: str
     """The login host that it belongs to."""
@@ -153,18 +173,42 @@ def live(state: AccountState) -> list[Cooldown]:
 
 
 def undominated(cooldowns: Iterable[Cooldown]) -> list[Cooldown]:
-    """Each cooldown that no other of the same model and reason outlasts while it began no earlier; in a fixed order.
+    """Each cooldown that no other of its model, reason and mode outlasts while it began no earlier; in a fixed order.
 
     So a shorter rest never replaces a longer one, and a success can still end each by when it began.
     """
-    kept: dict[tuple[str, str], list[Cooldown]] = {}
+    kept: dict[tuple[str, str, bool, str | None], list[Cooldown]] = {}
     latest_first = sorted(cooldowns, key=lambda c: (c.until, c.began, c.told_until or 0.0, c.source), reverse=True)
     for rest in latest_first:
-        longer = kept.setdefault((rest.model or "", rest.reason), [])
+        longer = kept.setdefault((rest.model or "", rest.reason, rest.auto, rest.client), [])
         if all(other.began < rest.began for other in longer):
             longer.append(rest)
     found = sorted((rest for group in kept.values() for rest in group), key=lambda c: c.until, reverse=True)
-    return sorted(found[:MAX_COOLDOWNS], key=lambda c: (c.model or "", c.reason, c.began, c.until))
+    of_clients = [rest for rest in found if rest.client is not None][:MAX_CLIENT_COOLDOWNS]
+    of_all = [rest for rest in found if rest.client is None][:MAX_COOLDOWNS]
+    return sorted([*of_all, *of_clients], key=lambda c: (c.model or "", c.reason, c.client or "", c.began, c.until))
+
+
+def refilled(state: AccountState, name: str, before: QuotaWindow | None, window: QuotaWindow) -> None:
+    """End the cooldowns of a quota window that GitHub shows as back: more is left than `before`, seen after they began.
+
+    A session limit of seconds is no matter of its window: it has the same code, and runs out by itself.
+    """
+    back = window.unlimited or window.percent_left > NEAR_ZERO
+    rose = before is None or window.unlimited or window.percent_left > before.percent_left
+    if name not in WINDOW_REASONS or not (back and rose):
+        return
+    shortest = SHORTEST_SESSION_WAIT if name == "session" else 0.0
+    for rest in [rest for rest in live(state) if rest.reason == WINDOW_REASONS[name]]:
+        if rest.began < window.seen_at and rest.until - rest.began >= shortest:
+            _end(state, rest)
+
+
+def _end(state: AccountState, rest: Cooldown) -> None:
+    """One cooldown is over; where no other shares its key, another program's copy of it, merged in later, is too."""
+    state.cooldowns.remove(rest)
+    if not any(other.key == rest.key and other.began <= rest.began for other in live(state)):
+        state.healed[rest.key] = max(state.healed.get(rest.key, 0.0), math.nextafter(rest.began, math.inf))
 
 
 def newest_conversations(conversations: dict[str, Affinity]) -> dict[str, Affinity]:
@@ -210,6 +254,7 @@ def _merged(one: AccountState | None, two: AccountState | None) -> AccountState:
         older, newer = sorted((one, two), key=lambda state: (_credential_seen(state), state.credential))
         older = replace(older, credential=newer.credential, rejected_at=None, models={}, listed_at=None)
         one, two = older, newer
+    one, two = _seen_by(one, two), _seen_by(two, one)
     healed = _highest(one.healed, two.healed)
     blocked = max(one, two, key=lambda state: (state.blocked_at or 0.0, state.blocked_why, state.blocked_under))
     state = AccountState(
@@ -232,6 +277,21 @@ def _merged(one: AccountState | None, two: AccountState | None) -> AccountState:
     )
     state.cooldowns = [*one.cooldowns, *two.cooldowns]
     state.cooldowns = undominated(live(state))
+    return state
+
+
+def _seen_by(state: AccountState, other: AccountState) -> AccountState:
+    """`state` without the cooldowns that newer quota windows of `other` end."""
+    newer = {
+        name: window
+        for name, window in other.quota.items()
+        if name not in state.quota or state.quota[name].seen_at < window.seen_at
+    }
+    if not (newer and state.cooldowns):
+        return state
+    state = copied(state)
+    for name, window in newer.items():
+        refilled(state, name, state.quota.get(name), window)
     return state
 
 
@@ -296,8 +356,8 @@ def shifted(memory: Memory, by: float) -> Memory:
 def restored(memory: Memory, wall: float) -> Memory:
     """A memory read from disk at `wall` (seconds since the epoch), without what a clock jump made absurd.
 
-    Nothing happened in the future, and nobody rests longer than it was once told or than our caps (security.md,
-    rule 16): however the clock jumped, what is left of a rest lies between 0 and its length.
+    Nothing happened in the future, and nobody rests longer than it was once told or than our caps: however the clock
+    jumped, what is left of a rest lies between 0 and its length.
     """
 
     def past(time: float) -> float:
@@ -308,7 +368,10 @@ def restored(memory: Memory, wall: float) -> Memory:
 
     sane = _timed(memory, past, span, lambda date: min(date, wall + LONGEST_DATE))
     for state in sane.accounts.values():
-        state.cooldowns = [replace(rest, until=min(rest.until, wall + LONGEST_COOLDOWN)) for rest in state.cooldowns]
+        state.cooldowns = [
+            replace(rest, until=min(rest.until, wall + (LONGEST_WAIT if rest.source == "server" else LONGEST_COOLDOWN)))
+            for rest in state.cooldowns
+        ]
     return sane
 
 

@@ -4,8 +4,9 @@ Laws of this file:
 
 1. Plain frozen values: each can be written to a decision log and read back, and holds no token.
 2. Every time is in seconds on the steady clock (``memory``); every length of time is in seconds.
-3. Clients decide by a pattern over the text whether to ask again (clients.md 6). So "limit" and "overloaded" stand
-   only where waiting helps, status numbers never, and nothing here reads as a context that is too long.
+3. Clients decide by a pattern over the text whether to ask again (docs/clients.md#after-a-refusal). So "limit" and
+   "overloaded" stand only where waiting helps, status numbers never, and nothing here reads as a context that is too
+   long.
 """
 
 import math
@@ -46,11 +47,20 @@ class Reason(StrEnum):
     PREFIX = "prefix"
     """``Bearer`` where this host wants ``token``, or the other way round."""
     NO_ACCESS = "no access"
+    FORBIDDEN = "forbidden"
+    """403 with a hint at the Terms of Service and no code: another plan's host, a gated model, an ended token, or a
+    stop of the account. Only the second model that is refused so tells the last from the others."""
+    POLICY = "policy"
+    """The account's organisation or plan does not allow something that this request uses, like images; the account
+    serves other requests."""
+    CLIENT_REFUSED = "client refused"
+    """This kind of credential is not taken from this client program; the account serves other clients."""
     BLOCKED = "blocked"
     """GitHub stopped the account; it stays off until the user turns it on."""
     WRONG_HOST = "wrong host"
     TRANSIENT = "transient"
     UNKNOWN = "unknown"
+    """No row of the table is about it. It is held against nobody before another account has served the request."""
 
 
 class Scope(StrEnum):
@@ -63,6 +73,8 @@ class Scope(StrEnum):
     """This credential on this host."""
     CREDENTIAL = "credential"
     CREDENTIAL_MODEL = "credential and model"
+    CREDENTIAL_CLIENT = "credential and client"
+    """This credential, for clients with this identity (`PoolRequest.client`)."""
     ACCOUNT = "account"
     ACCOUNT_MODEL = "account and model"
     ACCOUNT_PAID_MODELS = "account, models that cost"
@@ -78,7 +90,9 @@ class Action(StrEnum):
     NEXT_ONCE = "next once"
     """Ask one other account, once; then pass."""
     SAME = "same"
-    """Ask the same account after one repair: mint, flip the prefix, learn the host."""
+    """Ask the same account after one repair (mint again, learn the host, flip the prefix); then another account."""
+    SAME_ONCE = "same once"
+    """As SAME, then one other account, once; then pass."""
     OWNER = "owner"
     """Ask the account that owns the conversation, else once stripped of what is bound."""
     STOP = "stop"
@@ -89,6 +103,8 @@ class CooldownKind(StrEnum):
     """How long whoever is concerned rests when the server gave no hint (``Outcome.retry_after`` is the hint)."""
 
     NONE = "none"
+    SERVER = "server"
+    """Only as long as the server says."""
     LADDER = "ladder"
     """60 s doubling to 15 min."""
     SECONDS = "seconds"
@@ -143,7 +159,7 @@ SERVED = Outcome(Reason.SERVED, Scope.NOBODY, Action.PASS, NO_COOLDOWN)
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A row of the user's matrix: who serves these models, in which order (features B4)."""
+    """A row of the user's matrix: who serves these models, in which order."""
 
     models: tuple[str, ...]
     """Patterns (fnmatch, case-insensitive) of the models that this row is about."""
@@ -205,8 +221,14 @@ class PoolRequest:
     bound: bool = False
     """It is in the middle of a tool loop of its owner's, or the history stands with the owner alone: no other may go
     on with it, as long as the owner will be able to. Without an owner: of somebody's whom nobody knows any more."""
+    auto: bool = False
+    """A request of Auto mode: a weekly limit does not keep an account from it, unless one of Auto's own was refused."""
+    host: str | None = None
+    """The login host whose accounts alone may serve it; None: any."""
     carries: bool = False
     """What only its maker takes back can be left out: worth one more try with an account that has refused it."""
+    client: str = ""
+    """Which program asks (`protocol.client_identity`): one credential may be refused for one program alone."""
     tried: "tuple[Tried, ...]" = ()
     """What was tried so far, oldest first."""
 
@@ -232,6 +254,13 @@ class Attempt:
     """The one further attempt with an account that was already asked (minted again, waited, another model)."""
     bare: bool = False
     """Everything that only its maker takes back is to be left out: this account has just refused it."""
+    auto: bool = False
+    """Of a request of Auto mode."""
+    renew: bool = False
+    """What the account is sent with is to be got anew first: an exchanged token is minted again, the API host of a
+    direct account is learnt again."""
+    client: str = ""
+    """``PoolRequest.client``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +284,7 @@ class Exclusion(StrEnum):
     """What keeps an account from serving a request; in the order in which it is looked for."""
 
     ONLY = "another account was asked for"
+    HOST = "belongs to another GitHub host"
     FENCE = "stands in another fence"
     BOUND = "cannot go on with what another account began"
     TERMS = "waits for the terms to be accepted"
@@ -263,11 +293,15 @@ class Exclusion(StrEnum):
     LOGIN = "needs a login"
     ACCESS = "has no access"
     """Its seat or a policy refuses it; asked again after an hour."""
+    CLIENT = "is not taken from this client program"
+    """Its kind of credential, for this client; asked again after an hour."""
     CREDENTIAL = "cannot prove who it is"
     """Its credential was refused even after a repair; asked again soon."""
     PATTERN = "does not take the model"
     ROUTE = "is not in the route"
     TRIED = "was already asked"
+    REFUSED = "refused it"
+    """For a reason of which nothing is known."""
     MODEL = "does not have the model"
     COOLDOWN = "rests"
     PROBED = "is being tried by another request"
@@ -288,6 +322,8 @@ class WhyNot:
     free_at: float | None = None
     """When that ends by itself; None: it does not, or nobody knows."""
     bar: Exclusion = Exclusion.COOLDOWN
+    cause: str = ""
+    """What it rests after, or was refused for: a word of `Reason`; empty: nothing of the kind keeps it."""
 
 
 class NobodyKind(StrEnum):

@@ -1,29 +1,30 @@
-"""The decision log: what the pool was asked and what it decided, so that it can be asked again.
+"""Records the calls on a pool and its decisions in ``decisions.jsonl``, so that they can be replayed.
+
+A `Recorder` stands around a pool and is made only while ``copilot_record_decisions`` is on. A log is a sequence of
+runs: a run begins with the whole state of the pool, requests in flight included (``begin``), and goes on with each call
+on it in order. After a call that could not be recorded (disk too slow, line too long) a new run begins.
 
 Laws of this file:
 
-1. A log is a sequence of runs. A run begins with the whole pool, requests in flight included (``begin``), and goes on
-   with each call on it in order: a replay is exact from any beginning, and needs nothing that stands before it.
+1. A replay is exact from any ``begin`` line, and needs nothing that stands before it.
 2. No secret stands in it and no word of a conversation: a credential is its fingerprint, a conversation its hash. What
    a server wrote is left out, but for the sentence of an abuse block, which the pool itself shows.
-3. Recording changes no decision. Its own faults end a run, never a request.
-4. What was not recorded is said (``gap``), and then a new run begins.
-5. What is private to ``Pool`` and used here is all in ``RecordedPool._state`` and ``_resume``, by name.
-
-A line is one JSON object. Numbers are written so that reading them gives the same bits; a field that has its default
-is left out, so a default that changes is a new `FORMAT`.
+3. Recording changes no decision. A fault of recording ends a run, never a request.
+4. The private names of ``Pool`` are used in `state_of`, `resumed` and `_without_words` alone.
+5. Fields that have their default are left out, so a default that changes is a new `FORMAT`.
 """
 
-import dataclasses
-import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import cache
-from typing import Annotated, Any, Self
+# ruff: noqa: SLF001 - law 4
 
-from pydantic import BeforeValidator, Field, SecretStr
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from inspect import signature
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr, TypeAdapter
 
 from copilot_balancer import __version__
 from copilot_balancer.copilot.hosts import default_api_host
@@ -32,49 +33,40 @@ from copilot_balancer.rules.accounts import Account, Decisions
 from copilot_balancer.rules.pool import Flight, Pool
 from copilot_balancer.rules.state import Memory
 from copilot_balancer.rules.types import Attempt, CooldownKind, Hold, Nobody, Outcome, Policy, PoolRequest
+from copilot_balancer.store.line_log import LineLog
 
-FORMAT = 1
+FORMAT = 2
 """Stands in each ``begin`` line; another one is refused."""
-
 RUN_BYTES = 2 * 1024 * 1024
-"""So much is written of one run before the next begins: a file can be changed for a new one there."""
-
+"""So much is written of one run before the next begins: a new file can begin there."""
 LINE_BYTES = 256 * 1024
-"""The line of a call that is longer is left out (a memory of ten thousand conversations); a new run begins after it."""
-
-RETRY_CALLS = 100
-"""While there is no room for a new run, each so many calls it is tried again: taking down a whole pool costs time."""
-
+"""A call whose line is longer is left out (a memory of ten thousand conversations); a new run begins after it."""
 NO_TOKEN = "no-token-in-a-replay"  # noqa: S105 - it says that it is none
 
-type Put = Callable[[str, bool], bool]
-"""Takes a line without its end, and whether a run begins with it; False: there is no room, the line is lost."""
-
-
-# --- accounts without tokens ------------------------------------------------------------------------------------------
-
-RECORDED = (
-    "id",
-    "label",
-    "host",
-    "credential",
-    "enabled",
-    "enabled_at",
-    "cleared",
-    "priority",
-    "weight",
-    "fence",
-    "allow",
-    "block",
-    "reserve",
-)
+RECORDED = ("id", "label", "host", "credential", "enabled", "enabled_at", "cleared", "priority", "weight", "fence",
+            "allow", "block", "reserve")  # fmt: skip
 """What the pool looks at of an account, with the fingerprint in place of the token."""
-
 RECORDED_OF_ALL = ("home_id", "balancing", "terms_accepted_at", "removed")
 """What the pool looks at of what was decided about all accounts."""
 
 
-class StandIn(Account, defer_build=True):  # a replay alone makes any
+class DecisionLog(LineLog):
+    """The file; one program at a time writes it. No file is larger than `FILE_BYTES` and a run."""
+
+    NAME = "decisions.jsonl"
+    BEFORE = "decisions.1.jsonl"
+    LOCK = "decisions.lock"
+    LOCK_SECONDS = 0.0
+    KEEPS_LOCK = True
+    BUSY = "another proxy records its decisions here; this one's are not kept"
+    FILE_BYTES = 6 * 1024 * 1024
+    WAITING_BYTES = 8 * 1024 * 1024
+
+
+# --- the pool's nouns as JSON -----------------------------------------------------------------------------------------
+
+
+class StandIn(Account):
     """An account as a recorded pool knew it: there is no token, only its fingerprint."""
 
     known_as: str = Field(pattern=r"^[0-9a-f]{12}$")
@@ -85,87 +77,25 @@ class StandIn(Account, defer_build=True):  # a replay alone makes any
         return self.known_as
 
 
-def _decided(decisions: Decisions) -> dict[str, object]:
+def _decided(decisions: Decisions) -> dict[str, Any]:
     accounts = [
-        {**{name: plain(getattr(account, name)) for name in RECORDED}, "fingerprint": account.fingerprint}
-        for account in decisions.accounts
+        {**account.model_dump(include=set(RECORDED)), "known_as": account.fingerprint} for account in decisions.accounts
     ]
-    return {**{name: plain(getattr(decisions, name)) for name in RECORDED_OF_ALL}, "accounts": accounts}
+    return {**decisions.model_dump(include=set(RECORDED_OF_ALL)), "accounts": accounts}
 
 
-def _stand_ins(found: object) -> Decisions:
-    if not isinstance(found, Mapping) or not isinstance(found.get("accounts"), list):
-        raise ValueError("these are no decisions")  # noqa: TRY004 - pydantic tells a ValueError by its place
-    accounts = []
-    for facts in found["accounts"]:
-        known = {name: facts[name] for name in RECORDED}
-        token = SecretStr(NO_TOKEN)
-        host = default_api_host(known["host"])
-        accounts.append(StandIn(**known, api_host=host, token=token, known_as=facts["fingerprint"]))
-    return Decisions.model_validate({**found, "accounts": accounts})
+def _stand_ins(found: Mapping[str, Any]) -> Decisions:
+    try:
+        accounts = [
+            StandIn(**facts, api_host=default_api_host(facts["host"]), token=SecretStr(NO_TOKEN))
+            for facts in found["accounts"]
+        ]
+        return Decisions.model_validate({**found, "accounts": accounts})
+    except (TypeError, LookupError, AttributeError) as error:
+        raise ValueError(f"these are no decisions: {error}") from None
 
 
-type StoodIn = Annotated[Decisions, BeforeValidator(_stand_ins)]
-
-
-# --- values as JSON ---------------------------------------------------------------------------------------------------
-
-
-@cache
-def _fields(kind: type) -> tuple[tuple[str, object], ...]:
-    """The fields of a dataclass, each with the value that is left out."""
-    return tuple(
-        (
-            part.name,
-            MISSING
-            if kind is Policy  # nothing of it is left out: a person reads it
-            else part.default_factory()
-            if part.default_factory is not MISSING
-            else part.default,
-        )
-        for part in fields(kind)
-    )
-
-
-def plain(value: object) -> Any:
-    """`value` as JSON's own types: a noun of ours becomes an object without what has its default."""
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if is_dataclass(value) and not isinstance(value, type):
-        told = ((name, getattr(value, name), default) for name, default in _fields(type(value)))
-        return {name: plain(what) for name, what, default in told if what != default}
-    if isinstance(value, Decisions):
-        return _decided(value)
-    if isinstance(value, Mapping):
-        return {key: plain(what) for key, what in value.items()}
-    if isinstance(value, AbstractSet):
-        return sorted(value)
-    if isinstance(value, Iterable):
-        return [plain(what) for what in value]
-    raise TypeError(f"a {type(value).__name__} is none of the pool's nouns")
-
-
-def _unsaid(outcome: Outcome) -> Outcome:
-    """The outcome without what the server wrote; an abuse block's sentence stays, since the pool shows it."""
-    return outcome if outcome.rest.kind is CooldownKind.UNTIL_USER else dataclasses.replace(outcome, text="")
-
-
-def _given(call: str, given: Mapping[str, Any]) -> Mapping[str, object]:
-    """What a call was given, without what a server wrote."""
-    if call == "assign" and given["request"].tried:
-        tried = tuple(dataclasses.replace(one, outcome=_unsaid(one.outcome)) for one in given["request"].tried)
-        return {**given, "request": dataclasses.replace(given["request"], tried=tried)}
-    return {**given, "outcome": _unsaid(given["outcome"])} if call == "record" else given
-
-
-def answered(call: str, answer: Mapping[str, Any]) -> dict[str, object]:
-    """What a call answered, where it decides: who is asked, held or refused; the id of the home account."""
-    if "result" not in answer:
-        return dict(answer)
-    result = answer["result"]
-    if call == "home":
-        return {"result": None if result is None else result.id}
-    return {"result": {type(result).__name__.lower(): result}}
+type Decided = Annotated[Decisions, PlainSerializer(_decided), BeforeValidator(_stand_ins)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +103,7 @@ class RecordedState:
     """All of a pool at a moment between two calls."""
 
     policy: Policy
-    decisions: StoodIn
+    decisions: Decided
     memory: Memory
     flights: dict[str, Flight]
     """Request id -> the request under way."""
@@ -182,194 +112,153 @@ class RecordedState:
     stamps: tuple[tuple[str, str, float, float], ...]
     """Account id, what, the user's stamp, the moment on the pool's clock."""
     scarce: dict[str, dict[str, float]]
+    renewed: dict[str, float] = field(default_factory=dict)
+    """Account id -> ``PoolAccount.renewed_at``, where it ever was."""
 
 
-DECIDING = ("assign", "home")
-"""Whose answer is recorded, and compared in a replay."""
+STATE = TypeAdapter[Any](RecordedState)
+_NOW, _NAME, _NAMES = TypeAdapter[Any](float), TypeAdapter[Any](str), TypeAdapter[Any](tuple[str, ...])
+_WINDOWS = TypeAdapter[Any](dict[str, QuotaWindow] | None)
+CALLS: dict[str, dict[str, TypeAdapter[Any]]] = {
+    "assign": {"request": TypeAdapter(PoolRequest), "now": _NOW},
+    "record": {"attempt": TypeAdapter(Attempt), "outcome": TypeAdapter(Outcome), "now": _NOW, "quota": _WINDOWS},
+    "finish": {"request_id": _NAME, "now": _NOW},
+    "learn_models": {
+        "account_id": _NAME,
+        "models": _NAMES,
+        "now": _NOW,
+        "included": _NAMES,
+        "disabled": _NAMES,
+    },
+    "learn_quota": {"account_id": _NAME, "windows": _WINDOWS},
+    "set_policy": {"policy": TypeAdapter(Policy)},
+    "replace": {"decisions": TypeAdapter(Decided), "now": _NOW},
+    "remember": {"memory": TypeAdapter(Memory), "now": _NOW},
+    "memory": {"now": _NOW},
+    "home": {"now": _NOW, "fence": TypeAdapter(str | None), "without": _NAMES, "host": TypeAdapter(str | None)},
+}
+"""The calls that change a pool or decide something, and what each is given. ``memory`` forgets what is over."""
+_DECISIONS: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Attempt, Hold, Nobody)}
+
+
+def plain(kind: TypeAdapter[Any], value: object) -> Any:
+    """`value` as JSON gives it back, without what has its default; a set becomes a sorted list."""
+    return json.loads(json.dumps(kind.dump_python(value, exclude_defaults=True, warnings="none"), default=sorted))
+
+
+def answered(call: str, result: object) -> object:
+    """What a call answered, where it decides: who is asked, held or refused; the id of the home account."""
+    if call == "assign":
+        return {type(result).__name__.lower(): plain(_DECISIONS[type(result)], result)}
+    return result.id if isinstance(result, Account) else None
+
+
+def state_of(pool: Pool) -> Any:
+    """All of a pool, as it stands in a ``begin`` line; what is not here follows from it."""
+    board = pool._board
+    return plain(
+        STATE,
+        RecordedState(
+            policy=board.policy,
+            decisions=pool._decisions,
+            memory=Memory(pool._states, dict(pool._conversations)),
+            flights=pool._flights,
+            probes={key: member.probes for key, member in board.members.items() if member.probes},
+            stamps=tuple((*key, *moments) for key, moments in pool._stamps.items()),
+            scarce={key: dict(models) for key, models in board.scarce.items()},
+            renewed={key: one.renewed_at for key, one in board.members.items() if math.isfinite(one.renewed_at)},
+        ),
+    )
+
+
+def resumed(found: object) -> Pool:
+    """A pool that goes on where the recorded one was, from its `state_of`."""
+    state: RecordedState = STATE.validate_python(found, strict=False)
+    pool = Pool(state.policy, Decisions(), 0.0)
+    pool._stamps = {(key, what): (stamp, moment) for key, what, stamp, moment in state.stamps}
+    pool.replace(state.decisions, 0.0)
+    pool._states = state.memory.accounts
+    for key, member in pool._board.members.items():
+        member.state = pool._states[key]
+        member.probes = state.probes.get(key, {})
+        member.renewed_at = state.renewed.get(key, -math.inf)
+    pool._conversations.update(state.memory.conversations)
+    pool._flights = state.flights
+    for flight in state.flights.values():
+        if flight.serving:
+            account_id = flight.attempt.account_id
+            pool._in_flight[account_id] = pool._in_flight.get(account_id, 0) + 1
+    pool._board.flights = len(state.flights)
+    pool._board.resent = sum(flight.resent for flight in state.flights.values())
+    pool._board.scarce = state.scarce
+    return pool
 
 
 # --- recording --------------------------------------------------------------------------------------------------------
 
 
-class RecordedPool(Pool):
-    """A pool whose calls can be recorded; it decides as any other. Nothing is recorded before `record_to`."""
+class Recorder:
+    """Stands in for `pool` and records each call on it; ``pool`` itself can be used again at any time."""
 
-    _put: Put | None = None
-    _inside = False
-    """Within a call: what it calls in its turn belongs to it."""
-    _left = 0
-    """Bytes of this run to go; at most 0: a new one must begin."""
-    _missed = 0
-    """Calls that were not recorded, and of which nothing was said yet."""
-    _wait = 0
-    """Calls to go before a new run is tried again."""
-    _whole = False
-    """Nothing was missed since the last ``begin``."""
+    def __init__(self, pool: Pool, log: DecisionLog) -> None:
+        self.pool = pool
+        self._log = log
+        self._left = 0
+        """Bytes of this run to go; at most 0: a new one must begin."""
 
-    def record_to(self, put: Put | None) -> None:
-        """From the next call on, hand each line to `put`; None: record nothing. May be called at any time."""
-        self._put, self._left, self._missed, self._wait, self._whole = put, 0, 0, 0, False
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.pool, name)
+        return partial(self._recorded, name, found) if name in CALLS else found
 
-    def assign(self, request: PoolRequest, now: float) -> Attempt | Hold | Nobody:
-        """As ``Pool.assign``."""
-        with self._noted("assign", request=request, now=now) as answer:
-            decision = super().assign(request, now)
-            answer["result"] = decision
-        return decision
-
-    def record(
-        self, attempt: Attempt, outcome: Outcome, now: float, quota: Mapping[str, QuotaWindow] | None = None
-    ) -> None:
-        """As ``Pool.record``."""
-        with self._noted("record", attempt=attempt, outcome=outcome, now=now, quota=quota or {}):
-            super().record(attempt, outcome, now, quota)
-
-    def finish(self, request_id: str, now: float) -> None:
-        """As ``Pool.finish``."""
-        with self._noted("finish", request_id=request_id, now=now):
-            super().finish(request_id, now)
-
-    def learn_models(self, account_id: str, models: Iterable[str], now: float, included: Iterable[str] = ()) -> None:
-        """As ``Pool.learn_models``."""
-        models, included = tuple(models), tuple(included)
-        with self._noted("learn_models", account_id=account_id, models=models, now=now, included=included):
-            super().learn_models(account_id, models, now, included)
-
-    def learn_quota(self, account_id: str, windows: Mapping[str, QuotaWindow]) -> None:
-        """As ``Pool.learn_quota``."""
-        with self._noted("learn_quota", account_id=account_id, windows=windows):
-            super().learn_quota(account_id, windows)
-
-    def set_policy(self, policy: Policy) -> None:
-        """As ``Pool.set_policy``."""
-        with self._noted("set_policy", policy=policy):
-            super().set_policy(policy)
-
-    def replace(self, decisions: Decisions, now: float) -> None:
-        """As ``Pool.replace``."""
-        with self._noted("replace", decisions=decisions, now=now):
-            super().replace(decisions, now)
-
-    def remember(self, memory: Memory, now: float) -> None:
-        """As ``Pool.remember``."""
-        if self._put is not None:
-            memory = self._news(memory)
-        with self._noted("remember", memory=memory, now=now):
-            super().remember(memory, now)
-
-    def memory(self, now: float) -> Memory:
-        """As ``Pool.memory``."""
-        with self._noted("memory", now=now):
-            return super().memory(now)
-
-    def home(self, now: float, fence: str | None = None, without: Collection[str] = ()) -> Account | None:
-        """As ``Pool.home``."""
-        with self._noted("home", now=now, fence=fence, without=sorted(without)) as answer:
-            account = super().home(now, fence, without)
-            answer["result"] = account
-        return account
-
-    def _news(self, memory: Memory) -> Memory:
-        """What of a memory is not known here as it is; merging in the rest would change nothing."""
-        accounts = {key: state for key, state in memory.accounts.items() if self._states.get(key) != state}
-        conversations = {
-            key: here
-            for key, here in memory.conversations.items()
-            if key not in self._conversations or self._conversations[key].used_at < here.used_at
-        }
-        return Memory(accounts, conversations)
-
-    # --- lines ------------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _noted(self, call: str, **given: object) -> Iterator[dict[str, object]]:
-        """Write down a call with what it is given, and what is put into the yielded dict: its answer."""
-        answer: dict[str, object] = {}
-        if self._put is None or self._inside:
-            yield answer
-            return
-        begun, self._inside = self._begun(), True
+    def _recorded(self, name: str, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        bound = signature(call).bind(*arguments, **named)
+        bound.apply_defaults()
+        given = {key: tuple(value) if isinstance(value, Iterator) else value for key, value in bound.arguments.items()}
+        line = self._begun(name, given)
         try:
-            yield answer
+            result = call(**given)
+            line["result"] = answered(name, result)
         except Exception as error:
-            answer = {"raised": type(error).__name__}
+            line["raised"] = type(error).__name__
             raise
         finally:
-            self._inside = False
-            self._end(call, given, answer, begun=begun)
+            if "call" not in line or not self._emit(line):
+                self._left = 0
+        return result
 
-    def _begun(self) -> bool:
-        """Whether a run is open for the next line: begins one where it must and can."""
-        if self._left > 0:
-            return True
-        if self._wait > 0:
-            self._wait -= 1
-            return False
-        begin = {"begin": FORMAT, "program": __version__, "continues": self._whole, "pool": self._state()}
-        if self._missed and self._emit({"gap": self._missed}):
-            self._missed = 0
-        if self._missed or not self._emit(begin, begins=True):
-            self._wait = RETRY_CALLS
-            return False
-        self._left, self._whole = RUN_BYTES, True
-        return True
-
-    def _end(self, call: str, given: Mapping[str, Any], answer: Mapping[str, Any], *, begun: bool) -> None:
-        if not begun or not self._emit({"call": call, **_given(call, given), **answered(call, answer)}):
-            self._missed, self._left, self._whole = self._missed + 1, 0, False
-
-    def _emit(self, line: Mapping[str, object], *, begins: bool = False) -> bool:
-        assert self._put is not None
+    def _begun(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What a call is given, in a run that is open; empty when it cannot be recorded."""
         try:
-            text = json.dumps(plain(line), separators=(",", ":"))
-        except (TypeError, ValueError, RecursionError):
-            return False  # something that is none of the pool's nouns: the call stands, its line does not
-        if not begins and len(text) > LINE_BYTES:
-            return False
-        self._left -= len(text)
-        return self._put(text, begins)
+            if self._left <= 0:
+                if self._log.room < self._log.waiting_bytes // 2:
+                    return {}
+                self._left = RUN_BYTES
+                if not self._emit({"begin": FORMAT, "program": __version__, "pool": state_of(self.pool)}):
+                    return {}
+            told = {key: plain(CALLS[name][key], _without_words(self.pool, value)) for key, value in given.items()}
+        except Exception:  # noqa: BLE001 - whatever cannot be written is missed; the call stands (law 3)
+            return {}
+        return {"call": name, "given": told}
 
-    # --- the whole pool ---------------------------------------------------------------------------------------------
+    def _emit(self, line: Mapping[str, object]) -> bool:
+        raw = json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
+        self._left -= len(raw)
+        return ("begin" in line or len(raw) <= LINE_BYTES) and self._log.put_line(raw, begins="begin" in line)
 
-    def _state(self) -> RecordedState:
-        """All of this pool; what is not here follows from it. Its parts are the pool's own: write them down at once."""
-        return RecordedState(
-            policy=self._board.policy,
-            decisions=self._decisions,
-            memory=Memory(self._states, self._conversations),
-            flights=self._flights,
-            probes={key: member.probes for key, member in self._board.members.items() if member.probes},
-            stamps=tuple((*key, *moments) for key, moments in self._stamps.items()),
-            scarce={key: dict(models) for key, models in self._board.scarce.items()},
-        )
 
-    def _resume(self, state: RecordedState) -> None:
-        self._stamps = {(key, what): (stamp, moment) for key, what, stamp, moment in state.stamps}
-        self.replace(state.decisions, 0.0)
-        self._states = state.memory.accounts
-        for key, member in self._board.members.items():
-            member.state = self._states[key]
-            member.probes = state.probes.get(key, {})
-        self._conversations.clear()
-        self._conversations.update(state.memory.conversations)
-        self._flights = state.flights
-        self._in_flight.clear()
-        for flight in state.flights.values():
-            if flight.serving:
-                account_id = flight.attempt.account_id
-                self._in_flight[account_id] = self._in_flight.get(account_id, 0) + 1
-        self._board.flights = len(state.flights)
-        self._board.resent = sum(flight.resent for flight in state.flights.values())
-        self._board.scarce = state.scarce
+def _unsaid(outcome: Outcome) -> Outcome:
+    return outcome if outcome.rest.kind is CooldownKind.UNTIL_USER else replace(outcome, text="")
 
-    @classmethod
-    def resumed(cls, state: RecordedState) -> Self:
-        """A pool that goes on where another one was; `state` is its own from then on."""
-        pool = cls(state.policy, Decisions(), 0.0)
-        pool._resume(state)
-        return pool
 
-    def state(self) -> dict[str, object]:
-        """All of this pool as it stands in a ``begin`` line."""
-        state: dict[str, object] = plain(self._state())
-        return state
+def _without_words(pool: Pool, value: object) -> object:
+    """An argument without what a server wrote; of a memory only what the pool does not know as it is."""
+    if isinstance(value, Outcome):
+        return _unsaid(value)
+    if isinstance(value, PoolRequest):
+        return replace(value, tried=tuple(replace(one, outcome=_unsaid(one.outcome)) for one in value.tried))
+    if isinstance(value, Memory):
+        known, here = pool._conversations, value.conversations.items()
+        accounts = {key: state for key, state in value.accounts.items() if pool._states.get(key) != state}
+        newer = {key: one for key, one in here if key not in known or known[key].used_at < one.used_at}
+        return Memory(accounts, newer)
+    return value

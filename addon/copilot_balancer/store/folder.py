@@ -13,7 +13,7 @@ Laws of this file:
 On Windows there are no owners and modes to check and no folder to hold open: there the folder's own access list is
 what protects the files, and only the checks of kind and size remain.
 
-Sources: security.md 3.3 and rules 19-21, where the numbers behind these rules stand.
+The threats behind these rules: docs/security.md#files-on-disk.
 """
 
 import errno
@@ -177,11 +177,19 @@ class Folder:
 
     def put(self, name: str, raw: bytes) -> Refusal | None:
         """Let `raw` be the file of this name. What a killed writer left at its temporary name is gone: see `tidy`."""
-        beside = f"{name}.new"
+        try:
+            self.replace(name, raw, f"{name}.new")
+        except OSError as error:
+            return failed(error, doing="writing it")
+        return self._sync()
+
+    def replace(self, name: str, raw: bytes, beside: str, mode: int = 0o600) -> None:
+        """Write `raw` to a new file `beside`, and let it take the place of `name`. Raises OSError."""
         try:
             handle = self.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             try:
-                for_the_owner_alone(handle)
+                if _POSIX:  # whatever the umask was
+                    os.fchmod(handle, mode)
                 rest = memoryview(raw)
                 while rest:
                     rest = rest[os.write(handle, rest) :]
@@ -189,11 +197,10 @@ class Folder:
             finally:
                 os.close(handle)
             self.rename(beside, name)
-        except OSError as error:
+        except OSError:
             with suppress(OSError):
                 self.unlink(beside)
-            return failed(error, doing="writing it")
-        return self._sync()
+            raise
 
     def tidy(self, names: Iterable[str]) -> Refusal | None:
         """Remove what killed writers of the files `names` left, and see to it that the folder's keepers are there."""
@@ -231,6 +238,19 @@ class Folder:
                 for_the_owner_alone(handle)
         finally:
             os.close(handle)
+
+
+def replace_file(path: Path, raw: bytes, mode: int = 0o600) -> None:
+    """Replace the file at `path` whole, in a folder that may be another program's; it is made where it is missing.
+
+    Raises:
+        OSError: it cannot be written; the old file is as it was.
+
+    """
+    path.parent.mkdir(0o700, parents=True, exist_ok=True)
+    folder, beside = Folder(path.parent, None), f".{path.name}.copilot-balancer"
+    folder.unlink(beside)  # one name: a killed writer leaves one file at most
+    folder.replace(path.name, raw, beside, mode)
 
 
 def for_the_owner_alone(handle: int) -> None:

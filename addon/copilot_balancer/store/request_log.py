@@ -1,40 +1,22 @@
-"""The events on disk: a line a finished request in ``events.jsonl``, and the file before it, ``events.1.jsonl``.
+"""The request log: one JSON line for each finished request in ``events.jsonl``, and the file before it.
 
 Laws of this file:
 
-1. `EventFile.put` is called on the event loop and never waits; `drain` and `close` block and belong in a thread.
-2. The two files together are never larger than twice `FILE_BYTES`. Several proxies may write: each holds the lock
-   while it does.
-3. A write that fails leaves the file as it was, and its lines wait; what no longer fits is counted and lost.
-4. A reader takes no lock, and passes over a line that is cut or is none of ours.
-5. Only the owner may read the files, and no link is followed out of the folder.
+1. The two files together are never larger than twice `FILE_BYTES`. Several proxies may write (``line_log``).
+2. A reader takes no lock, and passes over a line that is cut or is none of ours.
 """
 
 import json
 import os
 import stat
-from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
-from copilot_balancer.errors import StoreBusy, StoreError
-from copilot_balancer.store.folder import (
-    Folder,
-    Refusal,
-    append,
-    failed,
-    for_the_owner_alone,
-    held,
-    make,
-    missing_end,
-    opened,
-    unfit,
-)
+from copilot_balancer.errors import StoreError
+from copilot_balancer.store.folder import Folder, Refusal, failed, opened
+from copilot_balancer.store.line_log import LineLog
 from copilot_balancer.store.request_record import RequestRecord, parsed
-from copilot_balancer.text import printable
 
 NAME = "events.jsonl"
 BEFORE = "events.1.jsonl"
@@ -45,8 +27,6 @@ WAITING_BYTES = 1024 * 1024
 """So much waits for a disk that is slow or full."""
 LINE_BYTES = 4096
 """No line is longer: the words of a longer one are cut."""
-LOCK_SECONDS = 2.0
-"""How long `drain` waits for another proxy."""
 
 type Identity = tuple[int, int]
 """Device and inode: a file keeps them when it gets another name."""
@@ -55,125 +35,24 @@ type Identity = tuple[int, int]
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-class RequestLog:
-    """Takes events and writes them when it is told to.
+class RequestLog(LineLog):
+    """Takes the records of finished requests; neither file is larger than `file_bytes`, or a line."""
 
-    Args:
-        folder: the state folder; made when it is missing.
-        file_bytes: no file is larger; at least one line.
-        waiting_bytes: so much may wait between two `drain`.
-
-    """
-
-    def __init__(self, folder: Path, *, file_bytes: int = FILE_BYTES, waiting_bytes: int = WAITING_BYTES) -> None:
-        self.folder = folder
-        self.file_bytes = max(file_bytes, LINE_BYTES)
-        self.waiting_bytes = waiting_bytes
-        self.lost = 0
-        """Events for which there was no room."""
-        self._waiting: deque[bytes] = deque()
-        self._put = self._done = 0
-        """Bytes so far: `put` alone counts the one, `drain` alone the other."""
-        self._one_at_a_time = Lock()
-
-    @property
-    def waits(self) -> bool:
-        """Whether there is something to `drain`."""
-        return bool(self._waiting)
+    NAME = NAME
+    BEFORE = BEFORE
+    LOCK = "events.lock"
+    LOCK_SECONDS = 2.0
+    BUSY = "another proxy has held its lock for too long"
+    FILE_BYTES = FILE_BYTES
+    WAITING_BYTES = WAITING_BYTES
+    lost = 0
+    """Records for which there was no room."""
 
     def put(self, record: Mapping[str, Any]) -> bool:
-        """Take an event as ``attribution.event`` makes it; False: there is no room, and it is lost."""
-        line = _line(record)
-        if self._put - self._done + len(line) > self.waiting_bytes:
-            self.lost += 1
-            return False
-        self._put += len(line)
-        self._waiting.append(line)
-        return True
-
-    def drain(self) -> None:
-        """Write what waits. Blocks.
-
-        Raises:
-            StoreBusy: another proxy has held the lock for too long; the lines go on waiting.
-            StoreError: the folder or the file cannot be used, or the disk is full; the lines go on waiting.
-
-        """
-        with self._one_at_a_time:
-            if not self._waiting:
-                return
-            with self._locked() as folder:
-                while self._waiting:
-                    self._write(folder)
-
-    def close(self) -> None:
-        """Write what waits. Blocks; raises as `drain`."""
-        self.drain()
-
-    def _write(self, folder: Folder) -> None:
-        """Append as many of the waiting lines as one file takes."""
-        size = self._size(folder)
-        if size + len(self._waiting[0]) + 1 > self.file_bytes:
-            self._begin_anew(folder)
-            size = 0
-        handle = self._opened(folder)
-        try:
-            for_the_owner_alone(handle)
-            chunk, lines = bytearray(missing_end(handle, size)), 0
-            while lines < len(self._waiting) and size + len(chunk) + len(self._waiting[lines]) <= self.file_bytes:
-                chunk += self._waiting[lines]
-                lines += 1
-            append(handle, size, chunk)
-        except OSError as error:
-            raise self._error(failed(error, doing="writing it")) from None
-        finally:
-            os.close(handle)
-        for _ in range(lines):
-            self._done += len(self._waiting.popleft())
-
-    def _size(self, folder: Folder) -> int:
-        try:
-            facts = folder.facts(NAME)
-        except OSError as error:
-            raise self._error(failed(error, doing="looking at it")) from None
-        if facts is None:
-            return 0
-        if refusal := unfit(facts):
-            raise self._error(refusal)
-        return facts.st_size
-
-    def _begin_anew(self, folder: Folder) -> None:
-        try:
-            folder.rename(NAME, BEFORE)
-        except OSError as error:
-            raise self._error(failed(error, doing="renaming it")) from None
-
-    def _opened(self, folder: Folder) -> int:
-        try:
-            return folder.open(NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT)
-        except OSError as error:
-            raise self._error(failed(error, doing="opening it")) from None
-
-    @contextmanager
-    def _locked(self) -> Iterator[Folder]:
-        if failure := make(self.folder):
-            raise self._error(failure)
-        with opened(self.folder) as folder:
-            if not isinstance(folder, Folder):
-                raise self._error(folder or Refusal("the folder was removed", "try again"))
-            lock = held(self.folder / "events.lock", LOCK_SECONDS)
-            if lock is None:
-                path = printable(str(self.folder / NAME), 4096)
-                raise StoreBusy(f"{path}: another proxy has held its lock for too long")
-            if isinstance(lock, Refusal):
-                raise self._error(lock)
-            try:
-                yield folder
-            finally:
-                lock.release()
-
-    def _error(self, refusal: Refusal) -> StoreError:
-        return StoreError(refusal.of(self.folder / NAME))
+        """Take a record as ``request_record.document`` makes it; False: there is no room, and it is lost."""
+        taken = self.put_line(_line(record))
+        self.lost += not taken
+        return taken
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -109,7 +109,7 @@ class Format[T]:
         return function
 
     def dump(self, value: T) -> bytes:
-        """The file's bytes. The one place that reveals tokens.
+        """The file's bytes: the one place where tokens are written out.
 
         Raises:
             ValueError: a number in it is not finite, or something in it is not of its type.
@@ -254,6 +254,10 @@ class Store:
             if merged != disk:
                 self._save(folder, STATE, merged)
             return merged
+
+    def memory_stamp(self) -> tuple[int, int, int] | None:
+        """As `stamp`, for state.json."""
+        return self._stamp(self.state_path)
 
     def read_catalogue(self) -> Catalogue:
         """The accounts' lists of models; none yet when there is no file, or when it cannot be used."""

@@ -8,13 +8,23 @@ Laws of this file:
 """
 
 import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from copilot_balancer.copilot.clients import WAIT_RULES, Wait
 from copilot_balancer.rules.snapshot import CandidateView, Explanation
-from copilot_balancer.rules.types import Attempt, Hold, NobodyKind, WhyNot
-from copilot_balancer.text import WIDTH, duration, iso, printable
+from copilot_balancer.rules.types import (
+    Action,
+    Attempt,
+    CooldownKind,
+    Hold,
+    Nobody,
+    NobodyKind,
+    Outcome,
+    Reason,
+    WhyNot,
+)
+from copilot_balancer.text import WIDTH, duration, iso, printable, table, wrapped
 
 _SHORT = 24
 """A label that is longer has a line of its own."""
@@ -55,13 +65,15 @@ TERMS: Mapping[str, tuple[str, str, Cell]] = {
 
 def explain_text(explanation: Explanation, now: float, width: int = WIDTH) -> str:
     """An explanation for people, in lines of at most `width` columns; `now` is what it was made for."""
-    parts = [filled(headline(explanation, now), width=width)]
+    parts = [wrapped(headline(explanation, now), width=width, long_words=False)]
     if explanation.candidates:
         parts.append(_candidates(explanation, now, width))
     if explanation.why_not:
         head = "The others:" if explanation.candidates else "Why not:"
         named = max((len(one.label) for one in explanation.why_not if len(one.label) <= _SHORT), default=_SHORT)
         parts.append("\n".join([head, *(_line(one, named, now, width) for one in explanation.why_not)]))
+    if (told := waits(explanation, now)) is not None:
+        parts.append(wrapped(told, width=width, long_words=False))
     return "\n\n".join(parts)
 
 
@@ -82,6 +94,19 @@ def headline(explanation: Explanation, now: float) -> str:
     return told
 
 
+def waits(explanation: Explanation, now: float) -> str | None:
+    """Which wait clients are told, as a sentence; None: somebody serves it, or no wait is known."""
+    decision = explanation.decision
+    if not isinstance(decision, Nobody) or decision.retry_after is None or decision.free_at is None:
+        return None
+    true = dict.fromkeys(rule.client for rule in WAIT_RULES if rule.wait is Wait.TRUE)
+    return (
+        f"Retry-After: {duration(decision.free_at - now)} for clients that print a wait or bound their sleep "
+        f"({', '.join(true)}); {decision.retry_after} s for all others, which may sleep as long as they are told; "
+        "none with a used-up quota (402)."
+    )
+
+
 def _candidates(explanation: Explanation, now: float, width: int) -> str:
     """Who can serve, best first, with what they were compared by."""
     names = list(explanation.candidates[0].terms)
@@ -94,8 +119,8 @@ def _candidates(explanation: Explanation, now: float, width: int) -> str:
         values = (f"{one.parts[name]:.2f}" for name in summands)
         rows.append([str(place), one.label + (" *" if one.stays else ""), *values, *cells])
     preferred = f"{explanation.strategy} prefers {', then '.join(words for _, words, _ in shown)}"
-    order = preferred if _is_by_terms(explanation.candidates) else "a route of yours gives the order"
-    lines = [filled(f"Who can serve it, best first; {order}:", width=width), *_table(rows, width)]
+    order = preferred if _is_by_terms(explanation.candidates) else "a route, or a doubt, gives the order"
+    lines = [wrapped(f"Who can serve it, best first; {order}:", width=width, long_words=False), *_table(rows, width)]
     if parts:
         lines.append(f"  SCORE = {' + '.join(parts)}")
     if any(one.stays for one in explanation.candidates):
@@ -110,16 +135,11 @@ def _is_by_terms(candidates: Sequence[CandidateView]) -> bool:
 
 
 def _table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Columns as wide as their widest cell, numbers to the right; the names are cut where `width` is too little."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    room = width - 2 - sum(widths) - 2 * (len(widths) - 1) + widths[1]
-    widths[1] = min(widths[1], room)
-    lines = []
-    for place, name, *cells in rows:
-        told = name if len(name) <= room else f"{name[: room - 1]}…"
-        numbers = (cell.rjust(size) for cell, size in zip(cells, widths[2:], strict=True))
-        lines.append("  ".join(["", place.rjust(widths[0]), told.ljust(widths[1]), *numbers]).rstrip())
-    return lines
+    """The rows, with numbers to the right; the names are cut where `width` is too little."""
+    others = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    room = width - 2 - sum(others) - 2 * (len(others) - 1) + others[1]
+    cut = [[place, name if len(name) <= room else f"{name[: room - 1]}…", *cells] for place, name, *cells in rows]
+    return [f"  {line}" for line in table(cut, right=[column for column in range(len(others)) if column != 1])]
 
 
 def _line(one: WhyNot, named: int, now: float, width: int) -> str:
@@ -128,13 +148,46 @@ def _line(one: WhyNot, named: int, now: float, width: int) -> str:
     if len(one.label) > named:
         first = f"  {one.label}\n  {' ' * named}  "
     hanging = " " * (named + 4)
-    told = filled(f"{printable(one.reason, 300)}{free}", hanging, width)
+    told = wrapped(f"{printable(one.reason, 300)}{free}", hanging, width, long_words=False)
     return first + told.removeprefix(hanging)
 
 
-def filled(text: str, first: str = "", width: int = WIDTH) -> str:
-    """`text` in lines of at most `width` columns, hanging from `first`, whatever long names stand in it."""
-    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=" " * len(first))
+_ACTIONS = {
+    Action.PASS: "The client gets it as it is.",
+    Action.NEXT: "Every other account that can serve is asked in turn.",
+    Action.NEXT_ONCE: "One other account is asked, once.",
+    Action.SAME: "Token or host are got anew and the same account is asked once more; then every other account.",
+    Action.SAME_ONCE: "Token or host are got anew and the same account is asked once more; then one other, once.",
+    Action.OWNER: "The account that owns the conversation is asked; else once more without what is bound to it.",
+    Action.STOP: "The client gets it, and the account is off until you enable it.",
+}
+_COOLDOWNS = {
+    CooldownKind.NONE: "Nothing rests.",
+    CooldownKind.SERVER: "Nothing rests unless the server names a wait.",
+    CooldownKind.LADDER: "It rests 60 s, doubled each time up to 15 min.",
+    CooldownKind.RESET: "It rests until the quota resets.",
+    CooldownKind.UNTIL_LOGIN: "The account is not used before a new login.",
+    CooldownKind.UNTIL_USER: "The account is not used before you enable it.",
+}
+
+
+def judged_text(outcome: Outcome) -> str:
+    """What a refusal means and what follows, for people."""
+    rest = _COOLDOWNS.get(outcome.rest.kind, f"It rests {duration(outcome.rest.seconds or 0.0)}.")
+    if outcome.retry_after is not None and outcome.rest.kind is not CooldownKind.NONE:
+        rest = f"It rests {duration(outcome.retry_after)}, as the server asked."
+    if outcome.reason is Reason.SERVED:
+        return "This is no refusal: the answer reaches the client."
+    rows = {
+        "rule": outcome.rule,
+        "reason": outcome.reason,
+        "concerns": outcome.scope,
+        "code": outcome.code,
+        "text": outcome.text,
+        "then": _ACTIONS[outcome.action],
+        "cooldown": rest,
+    }
+    return "\n".join(wrapped(printable(str(text), 300), f"{name:9} ") for name, text in rows.items() if text)
 
 
 def explained(explanation: Explanation, now: float) -> dict[str, Any]:

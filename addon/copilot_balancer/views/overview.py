@@ -15,6 +15,7 @@ from pathlib import Path
 
 from copilot_balancer import __version__, config
 from copilot_balancer.rules.accounts import Decisions
+from copilot_balancer.rules.names import known_models, unknown_names
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.snapshot import PoolSnapshot
 from copilot_balancer.rules.state import restored
@@ -41,7 +42,7 @@ class Overview:
     policy: Policy
     """Strategy, routes and the rest, as files and the dashboard say; ``--set`` of a running proxy is not seen."""
     warnings: tuple[str, ...] = ()
-    """What the settings' files say that is ignored."""
+    """What the settings' files say that is ignored, and names in settings and decisions that name nothing."""
 
     @property
     def serves(self) -> bool:
@@ -69,9 +70,11 @@ def look(where: Paths, wall: float, project: Path | None = None, *, decisions: D
     loaded = config.load(where.config, project, {})
     policy = config.policy(loaded.settings, decisions)
     pool = Pool(policy, decisions, wall)
-    pool.remember(restored(store.read_memory(), wall), wall)
+    memory = restored(store.read_memory(), wall)
+    pool.remember(memory, wall)
     proxies = read_live(where.state)
-    return overview(pool.snapshot(wall), decisions, policy, proxies, warnings=loaded.warnings)
+    warnings = (*loaded.warnings, *unknown_names(policy, decisions, known_models(memory, decisions)))
+    return overview(pool.snapshot(wall), decisions, policy, proxies, warnings=warnings)
 
 
 def overview(

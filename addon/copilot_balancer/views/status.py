@@ -6,7 +6,6 @@ Laws of this file:
 2. Who may serve is the pool's rule; what is shown of the past is what a proxy last wrote down.
 """
 
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -154,12 +153,16 @@ def headline(seen: Overview) -> str:
     """How many accounts can serve, and who is asked, in a sentence."""
     accounts, home = seen.pool.accounts, seen.decisions.home
     if not accounts or home is None:
-        return "No account is stored yet. To log in: copilot-balancer accounts add"
+        return "No account is stored yet. To add one: copilot-balancer start"
     able = sum(view.why_not is None for view in accounts)
     can = f"{able} of {len(accounts)} account{'' if len(accounts) == 1 else 's'} can serve now"
     if not seen.pool.balancing:
         return f"Balancing is off, {home.label} is asked for everything; {can}."
     return f"Balancing by {seen.pool.strategy}; {can}."
+
+
+_LONG_REST = 3600.0
+"""Seconds: from this length on a rest comes with the command that ends it."""
 
 
 def _addresses(proxy: RunningProxy) -> str:
@@ -191,6 +194,8 @@ def _account(view: AccountView, named: int, now: float, width: int) -> Iterator[
         yield _filled(f"does not serve: it {printable(view.why_not, 200)}", width, "  ")
     for rest in view.rests:
         yield _filled(_rest(rest), width, "  ")
+    if any(rest.seconds >= _LONG_REST for rest in view.rests):
+        yield _filled(f"to end that earlier: `copilot-balancer accounts clear {view.label}`", width, "  ")
     if view.lacks:
         names = [printable(model, 60) for model in view.lacks]
         more = f" and {len(names) - _SHOWN_MODELS} more" if len(names) > _SHOWN_MODELS else ""
@@ -207,7 +212,7 @@ def _rest(rest: CooldownView) -> str:
 
 
 def _filled(text: str, width: int, first: str = "") -> str:
-    return textwrap.fill(text, width, initial_indent=first, subsequent_indent="  " + " " * len(first))
+    return wrapped(text, first, width, hanging=len(first) + 2, long_words=False)
 
 
 def status_facts(seen: Overview) -> dict[str, Any]:

@@ -1,60 +1,18 @@
 """The table of clients, and the environment that follows from it."""
 
-import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies
 
-from copilot_balancer.cli.clients.environment import (
-    BYPASS_VARIABLES,
-    CLIENTS,
-    Trust,
-    Way,
-    bypasses,
-    client_named,
-    client_of,
-    environment,
-    kept_direct,
-    other_proxy,
-)
+from copilot_balancer.cli.clients.client import Trust, Way
+from copilot_balancer.cli.clients.environment import BYPASS_VARIABLES, bypasses, environment, kept_direct, other_proxy
+from copilot_balancer.cli.clients.registry import PROXIED, client_named
 from copilot_balancer.copilot.hosts import copilot_hosts
 from copilot_balancer.copilot.protocol import PLACEHOLDER
 
 HOSTS = copilot_hosts({"acme.ghe.com"})
 WAY = Way(8080, Path("/ca/more.pem"), Path("/ca/all.pem"))
-
-
-@pytest.mark.parametrize(
-    ("program", "name"),
-    [
-        ("opencode", "opencode"),
-        ("/usr/local/bin/copilot", "copilot-cli"),
-        (r"C:\Users\x\npm\copilot.CMD", "copilot-cli"),
-        ("curl.exe", "curl"),
-        ("python3.13", "python"),
-        ("python3", "python"),
-        ("nvim", "neovim"),
-        ("python4.2", None),
-        ("sh", None),
-        ("opencode-desktop", None),
-    ],
-)
-def test_client_of(program, name):
-    """A client is known by the name of its executable, wherever that stands and whatever system runs it."""
-    client = client_of(program)
-    assert (client and client.name) == name
-
-
-def test_the_table_is_sound():
-    """Each row has a name of its own, says how it is known, and no program stands twice."""
-    programs = [program for client in CLIENTS for program in client.programs]
-    assert len({client.name for client in CLIENTS}) == len(CLIENTS)
-    assert len(set(programs)) == len(programs)
-    for client in CLIENTS:
-        assert client.known.startswith(("measured: ", "documented: "))
-        assert client.trust
-        assert client_named(client.name) is client
 
 
 def test_environment_of_a_known_client():
@@ -72,7 +30,7 @@ def test_environment_of_a_known_client():
 def test_environment_of_an_unknown_client():
     """A program that we do not know gets what any of them reads, but no login."""
     found = environment(None, WAY, {}, hosts=HOSTS, placeholder=True)
-    for client in CLIENTS:
+    for client in PROXIED:
         for name, trust in client.trust.items():
             assert found[name] == str(WAY.more if trust is Trust.MORE else WAY.all)
         assert not set(client.login) & set(found)
@@ -93,7 +51,7 @@ def test_without_the_system_s_bundle():
     assert environment(None, way, {}, hosts=HOSTS)["NODE_EXTRA_CA_CERTS"] == "/ca/more.pem"
 
 
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+@pytest.mark.parametrize("client", PROXIED, ids=lambda client: client.name)
 def test_the_placeholder_is_the_only_login(client):
     """A login that is made here is the placeholder, and only where it was asked for."""
     before = set(environment(client, WAY, {}, hosts=HOSTS))
@@ -102,12 +60,6 @@ def test_the_placeholder_is_the_only_login(client):
     assert added == dict(client.login)
     for value in added.values():
         assert PLACEHOLDER in value or value == "https://api.githubcopilot.com"
-
-
-def test_opencode_s_login_is_its_file():
-    """What opencode is told by its environment is what its file of logins would say."""
-    told = json.loads(client_named("opencode").login["OPENCODE_AUTH_CONTENT"])
-    assert told["github-copilot"]["refresh"] == PLACEHOLDER
 
 
 def test_a_proxy_user():

@@ -16,6 +16,8 @@ from copilot_balancer.cli.clients.jsonc import parsed, plain
         pytest.param(b'{"a": [1, 2,], // x\n}', {"a": [1, 2]}, id="a comma too many"),
         pytest.param(b'{"a": "// no /* comment */"}', {"a": "// no /* comment */"}, id="in a string"),
         pytest.param(b'{"a": "\\"// no"}', {"a": '"// no'}, id="behind a quote in a string"),
+        pytest.param(b'{"a": "x, ]"}', {"a": "x, ]"}, id="a comma before a bracket in a string"),
+        pytest.param(b'{"a": ",}", "b": [1, /* , ] */ ],}', {"a": ",}", "b": [1]}, id="both"),
         pytest.param(b'\xef\xbb\xbf{"a": 1}', {"a": 1}, id="a byte order mark"),
         pytest.param(b"{", None, id="cut"),
         pytest.param(b"\xff", None, id="no text"),
@@ -48,5 +50,7 @@ def test_nothing_moves(text):
     )
 )
 def test_json_without_a_comment_is_itself(document):
-    """Strings are never taken for comments, whatever stands in them."""
-    assert plain(json.dumps(document)) == json.dumps(document)
+    """Strings are never taken for comments or trailing commas, whatever stands in them."""
+    text = json.dumps(document)
+    assert plain(text) == text
+    assert parsed(text.encode(), comments=True) == document

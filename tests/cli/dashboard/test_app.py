@@ -1,6 +1,7 @@
 """The dashboard under Textual's pilot: what it shows at which size, and how it is started."""
 
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -255,7 +256,8 @@ def test_command_without_textual(scene, monkeypatch):
         if name == "other":
             assert isinstance(result.exception, ModuleNotFoundError)
         else:
-            assert str(result.exception) == "the dashboard needs Textual: pip install 'copilot-balancer[tui]'"
+            install = f"{shlex.quote(sys.executable)} -m pip install textual"
+            assert str(result.exception) == f"the dashboard needs Textual: {install}"
         monkeypatch.undo()
 
 

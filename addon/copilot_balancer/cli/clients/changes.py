@@ -1,10 +1,10 @@
-"""Files of clients: where they are, whether a login stands in them, and how one is changed so that it can be undone.
+"""Replaces a file of another program, and keeps what is needed to undo that.
 
 Laws of this file:
 
-1. A file of another program is replaced whole, through its links, with its mode kept; what cannot be read is not
-   changed. What stood there before is kept beside the accounts, for the user alone (it may hold a real login).
-2. Undoing gives back the very bytes, as long as nobody else wrote there since; else only our own words go.
+1. A file of another program is replaced atomically, through its links, with its mode kept; what cannot be read is not
+   changed. The old content is kept beside the accounts, for the user alone (it may hold a real login).
+2. Undoing restores the same bytes, if nobody else wrote there since; else only what we wrote is removed.
 3. No content of a file stands in an error.
 """
 
@@ -15,44 +15,27 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from copilot_balancer.cli.clients.files import _shown, read
+from copilot_balancer.cli.clients.client import Record
+from copilot_balancer.cli.clients.files import read, shown
 from copilot_balancer.errors import BalancerError
-from copilot_balancer.store.folder import Refusal, make, opened
-
-# ── changing, and the way back ───────────────────────────────────────────────────────────────────────────────────────
+from copilot_balancer.store.folder import Refusal, make, opened, replace_file
 
 
-@dataclass(frozen=True)
-class Record:
-    """What is kept of a change until it is undone."""
-
-    path: str
-    """The file itself, links followed."""
-    before: bytes | None
-    """What stood there; None: there was no file."""
-    after: str
-    """SHA-256 of what we wrote."""
-    made: tuple[str, ...] = ()
-    """Folders that were made for it, outermost first."""
-    note: str = ""
-    """What the change was made with: a URL."""
-
-    def is_in(self, content: bytes | None) -> bool:
-        """Whether `content` is what was written."""
-        return content is not None and _digest(content) == self.after
+def is_written(record: Record, content: bytes | None) -> bool:
+    """Whether `content` is what was written."""
+    return content is not None and _digest(content) == record.after
 
 
 class Changes:
-    """The changes that were made to clients' files, one for each client, in a folder for the user alone."""
+    """The changes that were made to clients' files, one for each client, in a folder that only the user can read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def record(self, client: str) -> Record | None:
-        """The change that stands, if one does.
+        """The change that is in force, if there is one.
 
         Raises:
             BalancerError: what is kept of it cannot be read.
@@ -69,10 +52,10 @@ class Changes:
             known = json.loads(facts)
             return Record(known["path"], before, known["after"], tuple(known["made"]), known["note"])
         except (ValueError, KeyError, TypeError):
-            raise BalancerError(f"{self.folder / client}.json is not as it was written: undo by hand") from None
+            raise BalancerError(f"{self.folder / client}.json was edited: undo the change by hand") from None
 
     def apply(self, client: str, path: Path, after: bytes, note: str = "") -> Record:
-        """Write `after` to `path`; what stood there is kept first.
+        """Write `after` to `path`; the old content is kept first.
 
         Raises:
             BalancerError: it cannot be written; nothing was changed.
@@ -87,16 +70,16 @@ class Changes:
             _replace(path, after)
         except OSError as error:
             self._forget(client)
-            raise BalancerError(f"{_shown(path)} cannot be written: {error.strerror}") from None
+            raise BalancerError(f"{shown(path)} cannot be written: {error.strerror}") from None
         return record
 
     def undo(self, client: str, record: Record, without: Callable[[bytes], bytes] | None = None) -> str:
-        """Give back what stood there; what was done, in words.
+        """Restore the old content; returns what was done, in words.
 
         Args:
-            client: whose.
+            client: the client's name.
             record: the change.
-            without: makes the file of now one without our words, when somebody wrote there since; None: nobody can.
+            without: removes what we wrote from content that somebody else changed since; None: that is not possible.
 
         Raises:
             BalancerError: it cannot be undone; nothing was changed.
@@ -104,19 +87,19 @@ class Changes:
         """
         path = Path(record.path)
         now = read(path)
-        told = f"{_shown(path)} is as it was before"
+        told = f"{shown(path)} is as it was before"
         if now is None:
-            told = f"{_shown(path)} is gone already"
-        elif record.is_in(now):
+            told = f"{shown(path)} is gone already"
+        elif is_written(record, now):
             self._put_back(path, record.before)
         elif without is None:
             raise BalancerError(
-                f"{_shown(path)} was changed by somebody since, so it is left alone; "
-                f"what stood there before: {self.folder / client}.before"
+                f"{shown(path)} was changed by another program since, so it is left alone; "
+                f"its old content: {self.folder / client}.before"
             )
         else:
             self._put_back(path, without(now))
-            told = f"{_shown(path)} was changed since: only what was written here is gone"
+            told = f"{shown(path)} was changed since: only what copilot-balancer wrote is removed"
         for made in reversed(record.made):
             with suppress(OSError):  # somebody else uses it by now
                 Path(made).rmdir()
@@ -131,7 +114,7 @@ class Changes:
             else:
                 _replace(path, content)
         except OSError as error:
-            raise BalancerError(f"{_shown(path)} cannot be written: {error.strerror}") from None
+            raise BalancerError(f"{shown(path)} cannot be written: {error.strerror}") from None
 
     def _keep(self, client: str, record: Record) -> None:
         facts = {"path": record.path, "after": record.after, "made": record.made, "note": record.note}
@@ -154,7 +137,7 @@ class Changes:
         return found
 
     def _error(self, refusal: Refusal) -> BalancerError:
-        return BalancerError(f"{_shown(self.folder)}: {refusal.why}. Remedy: {refusal.remedy}")
+        return BalancerError(f"{shown(self.folder)}: {refusal.why}. Remedy: {refusal.remedy}")
 
 
 def _digest(content: bytes) -> str:
@@ -162,24 +145,11 @@ def _digest(content: bytes) -> str:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Let `content` be the file, whole, with the mode that it has; a new one is for the user alone."""
+    """Replace the file atomically, with its old mode; a new file is for the user alone."""
     mode = 0o600
     if path.exists():
         facts = path.stat()
         mode = stat.S_IMODE(facts.st_mode)
         if hasattr(os, "geteuid") and facts.st_uid != os.geteuid():
             raise PermissionError(errno.EPERM, "it belongs to another user")
-    path.parent.mkdir(0o700, parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.copilot-balancer")  # one name: a killed writer leaves one file at most
-    beside.unlink(missing_ok=True)
-    try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.chmod(mode)
-        beside.replace(path)
-    except OSError:
-        with suppress(OSError):
-            beside.unlink()
-        raise
+    replace_file(path, content, mode)

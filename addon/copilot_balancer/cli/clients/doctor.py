@@ -2,7 +2,7 @@
 
 Laws of this file:
 
-1. What is known about each client stands in ``clients``; here it is only compared with the environment.
+1. What is known about each client is its row in ``registry``; here it is compared with the environment.
 """
 
 import shutil
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from copilot_balancer.cli.clients.environment import CLIENTS, PROXY_VARIABLES, Client, Trust, bypasses, other_proxy
+from copilot_balancer.cli.clients.client import Client, Trust
+from copilot_balancer.cli.clients.environment import PROXY_VARIABLES, bypasses, other_proxy
 from copilot_balancer.cli.clients.local_proxy import SYSTEM_BUNDLES, Authority, holds, own_authority
+from copilot_balancer.cli.clients.registry import PROXIED
 from copilot_balancer.cli.env import Env
 from copilot_balancer.copilot.hosts import copilot_hosts
 from copilot_balancer.errors import StoreError
@@ -21,11 +23,11 @@ from copilot_balancer.text import printable
 
 
 class State(StrEnum):
-    """How it is."""
+    """The result of a check."""
 
     OK = "ok"
     WARNING = "warning"
-    """It works, but not as one may think."""
+    """It works, but perhaps not as intended."""
     PROBLEM = "problem"
     """It does not work, or is not safe."""
 
@@ -35,7 +37,7 @@ class Finding:
     """One line."""
 
     check: str
-    """What was looked at."""
+    """What was checked."""
     state: State
     text: str
     remedy: str = ""
@@ -55,8 +57,17 @@ class Case:
         """The CA of our own proxies."""
         return own_authority(self.env.paths.state)
 
+    @property
+    def broken(self) -> bool:
+        """Whether accounts.json cannot be read; one check says so."""
+        try:
+            self.env.store.read_decisions()
+        except StoreError:
+            return True
+        return False
+
     def decisions(self) -> Decisions:
-        """What the user decided; nothing where that cannot be read, which another check tells."""
+        """The user's decisions; none where they cannot be read."""
         try:
             return self.env.store.read_decisions()
         except StoreError:
@@ -74,7 +85,9 @@ def proxy_variables(case: Case) -> Found:
     values = set(named.values())
     start = 'To use the proxy in this shell: `eval "$(copilot-balancer env)"`; for one client: `copilot-balancer exec`.'
     if not named:
-        yield Finding("HTTPS_PROXY", State.OK, "not set: clients of this shell go past the proxy, but for `exec`")
+        yield Finding(
+            "HTTPS_PROXY", State.OK, "not set: clients of this shell do not use the proxy, except with `exec`"
+        )
     elif len(values) > 1:
         yield Finding("HTTPS_PROXY", State.WARNING, "HTTPS_PROXY and https_proxy name different proxies", start)
     elif _points_here(values, case.port):
@@ -100,18 +113,17 @@ def _points_here(values: set[str], port: int) -> bool:
 def traps(case: Case) -> Found:
     """Variables that lead clients past the proxy, or make TLS worth nothing."""
     environ = case.env.environ
-    domains = {account.host for account in case.decisions().accounts if account.host.endswith(".ghe.com")}
-    through = bypasses(environ, copilot_hosts(domains))
+    through = bypasses(environ, copilot_hosts(case.decisions().domains))
     if through:
         here = _points_here({environ.get(name, "") for name in PROXY_VARIABLES}, case.port)
         yield Finding(
             "NO_PROXY",
             State.PROBLEM if here else State.WARNING,
-            f"{printable(', '.join(through))} lets Copilot's requests pass the proxy by",
-            'Take it out, or `eval "$(copilot-balancer env)"`.',
+            f"{printable(', '.join(through))} makes Copilot's requests bypass the proxy",
+            'Remove it, or `eval "$(copilot-balancer env)"`.',
         )
     else:
-        yield Finding("NO_PROXY", State.OK, "lets no Copilot host pass the proxy by")
+        yield Finding("NO_PROXY", State.OK, "no Copilot host bypasses the proxy")
     for name in ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE"):
         if environ.get(name):
             yield Finding(
@@ -124,7 +136,7 @@ def traps(case: Case) -> Found:
         yield Finding(
             "NODE_TLS_REJECT_UNAUTHORIZED",
             State.WARNING,
-            "is 0: Node programs of this shell believe any certificate",
+            "is 0: Node programs of this shell accept any certificate",
             "`unset NODE_TLS_REJECT_UNAUTHORIZED`; the proxy does not need it.",
         )
 
@@ -144,7 +156,7 @@ def trusting(case: Case) -> Found:
             "That is more than is needed: certs-howto.md says how to undo it.",
         )
     believing, blind, by_exec = [], [], []
-    for client in CLIENTS:
+    for client in PROXIED:
         if not any(shutil.which(name, path=environ.get("PATH")) for name in client.programs):
             continue
         name = next((name for name in client.trust if _names_ours(environ, name, authority)), None)

@@ -1,13 +1,14 @@
-"""The proxy on this machine: its CA, who listens on a port, and how a proxy is started and ended.
+"""The proxy on this machine: its CA, what listens on a port, and how a proxy is started and stopped.
 
 Laws of this file:
 
 1. Proxies that these commands start have a CA folder of their own, for the user alone, beside the accounts: not
-   ``~/.mitmproxy``. Then whoever trusts this CA trusts this proxy and nothing else, and no ``config.yaml`` that was
-   written for something else (another mode, no certificate checks) comes in.
-2. Whoever listens is known by what it can prove: a TLS handshake with the CA's key. Nothing is sent to it before that,
-   and no upstream is asked.
+   ``~/.mitmproxy``. So a client that trusts this CA trusts this proxy and nothing else, and a ``config.yaml`` that was
+   written for another purpose (another mode, no certificate checks) is not read.
+2. A listener is identified by a TLS handshake with the CA's key. Nothing is sent to it before that, and no upstream is
+   contacted.
 3. A proxy that is started here listens on loopback, and its arguments and environment hold no credential.
+4. A CA that exists is never replaced: clients may trust it.
 """
 
 import os
@@ -23,26 +24,32 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from copilot_balancer.cli.clients.companion import ALIVE, VERBOSE
 from copilot_balancer.errors import BalancerError
-from copilot_balancer.store.folder import Refusal, make, opened
+from copilot_balancer.store.folder import Refusal, make, opened, replace_file
 from copilot_balancer.text import printable
 
 SCRIPT = Path(__file__).parents[2] / "script.py"
 """What mitmproxy runs."""
 
 ANSWER_SECONDS = 1.5
-"""How long whoever listens may take to prove itself; a proxy of ours takes a twentieth."""
+"""How long a listener may take for the TLS handshake; a proxy of ours takes a twentieth."""
 START_SECONDS = 30.0
 """How long a proxy may take until it is ready; it takes about one."""
 END_SECONDS = 10.0
-"""How long it may take to write down what it learnt."""
+"""How long it may take to store what it learnt."""
 KEPT_LOGS = 5
-"""So many logs of proxies that ``exec`` started are kept."""
+"""How many logs of proxies that ``exec`` started are kept."""
 
-_MAKE_CA = "import sys; from mitmproxy.certs import CertStore; CertStore.from_store(sys.argv[1], 'mitmproxy', 2048)"
-"""2048 bits: the default of mitmproxy's option ``key_size``."""
+_MAKE_CA = (
+    "import pathlib, sys; from mitmproxy.certs import CertStore; "
+    "CertStore.create_store(pathlib.Path(sys.argv[1]), 'mitmproxy', 2048, 'copilot-balancer', sys.argv[2])"
+)
+"""The names of the files are mitmproxy's; 2048 bits: the default of mitmproxy's option ``key_size``."""
+_LONGEST_NAME = 64
+"""Characters of a common name. Source: RFC 5280, appendix A.1, ub-common-name."""
 _NO_HOST = "copilot-balancer.invalid"
-"""The name for which whoever listens must show a certificate. RFC 6761: it never exists, so nobody is called."""
+"""The server name of that handshake. RFC 6761: it never resolves, so no upstream is contacted."""
 _KEY_LOGS = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
 """With one of these the proxy would use no account (guard.py)."""
 _READY = re.compile(r"copilot: ready on 127\.0\.0\.1:(\d+)")
@@ -66,19 +73,19 @@ class Authority:
 
     @property
     def certificate(self) -> Path:
-        """What clients trust; mitmproxy makes it when it first starts."""
+        """What clients trust."""
         return self.folder / "mitmproxy-ca-cert.pem"
 
     @property
     def key(self) -> Path:
-        """What nobody else may read: whoever has it can pose as any site to those who trust the certificate."""
+        """The private key, and the certificate: with it any site can be impersonated to clients that trust the CA."""
         return self.folder / "mitmproxy-ca.pem"
 
     def prepare(self) -> None:
-        """Make the folder, for the user alone.
+        """Make the folder, accessible to the user only.
 
         Raises:
-            BalancerError: it cannot be made, or others may use it.
+            BalancerError: it cannot be made, or other users can access it.
 
         """
         refusal = make(self.folder)
@@ -89,21 +96,49 @@ class Authority:
             raise _error(self.folder, refusal)
 
     def create(self) -> None:
-        """Let mitmproxy make the CA, as it would when it first starts.
+        """Make the folder and in it a CA "copilot-balancer on HOST", unless there is one.
 
         Raises:
-            BalancerError: it cannot be made.
+            BalancerError: they cannot be made, or other users can access a folder without a certificate.
 
         """
         if self.certificate.is_file():
             return
         self.prepare()
-        made = subprocess.run(  # noqa: S603 - this Python, a program of ours
-            [sys.executable, "-c", _MAKE_CA, str(self.folder)], capture_output=True, text=True, check=False
-        )
-        if made.returncode:
-            last = (made.stderr.strip().splitlines() or ["it did not say why"])[-1]
-            raise BalancerError(f"mitmproxy cannot make its CA in {self.folder}: {printable(last, 400)}")
+        if self.key.exists():
+            return
+        with tempfile.TemporaryDirectory(dir=self.folder.parent, ignore_cleanup_errors=True) as beside:
+            name = f"copilot-balancer on {socket.gethostname()}"[:_LONGEST_NAME]
+            made = subprocess.run(  # noqa: S603 - this Python, a program of ours
+                [sys.executable, "-c", _MAKE_CA, beside, name], capture_output=True, text=True, check=False
+            )
+            if made.returncode:
+                last = (made.stderr.strip().splitlines() or ["it did not say why"])[-1]
+                raise BalancerError(f"mitmproxy cannot make its CA in {self.folder}: {printable(last, 400)}")
+            self._take(Path(beside))
+
+    def _take(self, made: Path) -> None:
+        """Move the files of a new CA here, the key first; where another process was faster, its CA stays."""
+        try:
+            if os.name == "posix":
+                os.link(made / self.key.name, self.key)  # fails where there is one; a rename would replace it
+                (made / self.key.name).unlink()
+            else:
+                (made / self.key.name).rename(self.key)  # fails where there is one
+        except FileExistsError:
+            _wait_for(self.certificate)
+            return
+        except OSError as error:
+            raise BalancerError(f"{self.key} cannot be written: {error.strerror}") from None
+        for path in sorted(made.iterdir(), key=lambda path: path.name == self.certificate.name):
+            path.replace(self.folder / path.name)  # the certificate last: who sees it sees a whole CA
+
+
+def _wait_for(certificate: Path) -> None:
+    """Wait until the process that makes the CA has moved its last file."""
+    end = time.monotonic() + ANSWER_SECONDS
+    while not certificate.is_file() and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def own_authority(state: Path) -> Authority:
@@ -156,10 +191,7 @@ def _joined(authority: Authority, name: str, others: Path) -> Path:
     content = others.read_bytes().rstrip(b"\n") + b"\n" + authority.certificate.read_bytes()
     path = authority.folder / name
     if not path.is_file() or path.read_bytes() != content:
-        handle, beside = tempfile.mkstemp(dir=authority.folder)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(beside).replace(path)
+        replace_file(path, content)
     return path
 
 
@@ -172,11 +204,11 @@ def holds(file: Path, certificate: Path) -> bool:
         return False
 
 
-# ── who listens ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── listeners ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Listener(Enum):
-    """Who listens on a port of loopback."""
+    """What listens on a port of loopback."""
 
     NOBODY = "nobody"
     OURS = "ours"
@@ -185,7 +217,7 @@ class Listener(Enum):
 
 
 def listener(port: int, authority: Authority) -> Listener:
-    """Who listens on 127.0.0.1:`port`. Whoever has the key of `authority`'s CA is a proxy of the user's own."""
+    """What listens on 127.0.0.1:`port`. A listener with the key of `authority`'s CA is a proxy of this user."""
     try:
         connection = socket.create_connection(("127.0.0.1", port), ANSWER_SECONDS)
     except OSError:
@@ -221,6 +253,9 @@ def _listening(table: Path, port: int) -> Iterator[str]:
 # ── start and end ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+COMPANION = Path(__file__).with_name("companion.py")
+
+
 def command(tool: str, authority: Authority, port: int, extra: Sequence[str] = ()) -> list[str]:
     """The command line of mitmdump, mitmweb or mitmproxy (the ones of this Python) with the addon, on loopback.
 
@@ -232,14 +267,15 @@ def command(tool: str, authority: Authority, port: int, extra: Sequence[str] = (
     program = Path(sys.executable).with_name(tool + suffix)
     if not program.is_file():
         raise BalancerError(f"{tool} is not beside {sys.executable}: install mitmproxy into the same environment")
-    addon = ["--scripts", str(SCRIPT), "--listen-host", "127.0.0.1", "--listen-port", str(port)]
+    scripts = ["--scripts", str(COMPANION), "--scripts", str(SCRIPT)]
+    listen = ["--listen-host", "127.0.0.1", "--listen-port", str(port)]
     quiet = ["--flow-detail", "0"] if tool == "mitmdump" else []  # the addon has its own line for each request
-    return [str(program), *addon, "--set", f"confdir={authority.folder}", *quiet, *extra]
+    return [str(program), *scripts, *listen, "--set", f"confdir={authority.folder}", *quiet, *extra]
 
 
-def prompt(environ: Mapping[str, str]) -> dict[str, str]:
+def prompt(environ: Mapping[str, str], *, verbose: bool = False) -> dict[str, str]:
     """An environment in which a proxy's lines come out one by one, into a file or a pipe too."""
-    return {**environ, "PYTHONUNBUFFERED": "1"}
+    return {**environ, "PYTHONUNBUFFERED": "1", **({VERBOSE: "1"} if verbose else {})}
 
 
 @dataclass(frozen=True)
@@ -251,7 +287,7 @@ class Started:
     log: Path
 
     def stop(self) -> None:
-        """End it, and let it write down what it learnt."""
+        """Stop it, and let it store what it learnt."""
         self.process.terminate()
         try:
             self.process.wait(END_SECONDS)
@@ -260,20 +296,34 @@ class Started:
             self.process.wait()
 
 
-def start(authority: Authority, logs: Path, environ: Mapping[str, str], extra: Sequence[str] = ()) -> Started:
+def start(
+    authority: Authority, logs: Path, environ: Mapping[str, str], extra: Sequence[str] = (), alive: int | None = None
+) -> Started:
     """Start a proxy on a free port of loopback, in a session of its own, and wait until it is ready.
 
+    Args:
+        authority: its CA.
+        logs: the folder of its log.
+        environ: its environment.
+        extra: further arguments of mitmdump.
+        alive: the read end of a pipe; the proxy ends when that does. None: it is stopped by its caller only.
+
     Raises:
-        BalancerError: it ended, or was not ready in time; the sentence says what it said, and where the rest stands.
+        BalancerError: it ended, or was not ready in time; with its last message and the path of its log.
 
     """
     authority.prepare()
+    authority.create()
     arguments = command("mitmdump", authority, 0, extra)
     log = _new_log(logs)
     with log.open("wb") as out:
         process = subprocess.Popen(  # noqa: S603 - mitmdump of this environment
             arguments,
-            env={name: value for name, value in prompt(environ).items() if name not in _KEY_LOGS},
+            env={
+                **{name: value for name, value in prompt(environ).items() if name not in _KEY_LOGS},
+                **({} if alive is None else {ALIVE: str(alive)}),
+            },
+            pass_fds=() if alive is None else (alive,),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -310,7 +360,7 @@ def _text(log: Path) -> str:
 
 
 def last_words(log: Path) -> str:
-    """What a proxy that ended has to say for itself: the addon's own complaint, else its last line."""
+    """The last message of a proxy that ended: the addon's own, else the last line of its log."""
     lines = [re.sub(r"^\[[\d:.]+\] ?", "", line) for line in _text(log).splitlines() if line.strip()]
     ours = [line for line in lines if line.startswith("copilot: ") and not _READY.search(line)]
     told = (ours or lines or ["it said nothing"])[-1]

@@ -2,10 +2,11 @@
 
 Laws of this file:
 
-1. Without Textual (the extra ``tui``) it says in one line how to get it; nothing else of the program needs Textual.
+1. Where Textual is missing it says in one line how to install it here; nothing else of the program needs Textual.
 2. A screen needs a terminal; for pipes there is ``status``.
 """
 
+import shlex
 import sys
 
 import click
@@ -31,7 +32,9 @@ def dashboard(env: Env, light: bool | None) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("textual", "rich"):
             raise
-        raise InvalidInput("the dashboard needs Textual: pip install 'copilot-balancer[tui]'") from None
+        raise InvalidInput(
+            f"the dashboard needs Textual: {shlex.quote(sys.executable)} -m pip install textual"
+        ) from None
     if not _screen():
         raise InvalidInput("the dashboard needs a terminal; for pipes there is `copilot-balancer status`")
     if light is None:

@@ -30,12 +30,13 @@ from copilot_balancer.cli.dashboard.lines import (
     width_of,
     words,
 )
-from copilot_balancer.cli.dashboard.rows import account_state, ending, how, refused, verdict_mark
+from copilot_balancer.cli.dashboard.rows import account_state, how, refused, verdict_mark
 from copilot_balancer.rules.accounts import Account, RouteTable, matches
 from copilot_balancer.rules.snapshot import AccountView, CooldownView
 from copilot_balancer.store.request_record import RequestRecord
 from copilot_balancer.text import printable
 from copilot_balancer.views.overview import Overview
+from copilot_balancer.views.requests import ending
 
 NAME = 12
 """Cells of a fact's name."""

@@ -13,8 +13,8 @@ from threading import Event as Flag
 
 from pydantic import SecretStr
 
+from copilot_balancer.cli.accounts.login import remember, verified
 from copilot_balancer.cli.env import Env
-from copilot_balancer.cli.login import remember, verified
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.github.admission import Admitted, admit
 from copilot_balancer.github.api import Identity

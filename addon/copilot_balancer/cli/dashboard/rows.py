@@ -32,6 +32,7 @@ from copilot_balancer.rules.snapshot import AccountView, CooldownView
 from copilot_balancer.store.request_record import AttemptRecord, RequestRecord
 from copilot_balancer.text import printable
 from copilot_balancer.views.overview import Overview
+from copilot_balancer.views.requests import ending
 
 # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -167,6 +168,7 @@ VERDICTS = {
     "served": Span("✓", Tone.GOOD),
     "failed over": Span("»", Tone.CAUTION),
     "refused": Span("✗", Tone.BAD),
+    "failed": Span("✗", Tone.BAD),
     "cut off": Span("✗", Tone.BAD),
 }
 """How a request ended; any other end (the client left, or was sent another way) is no fault of anybody's."""
@@ -177,11 +179,6 @@ def verdict_mark(event: RequestRecord) -> Span:
     return VERDICTS.get(event.verdict, Span("-", Tone.FAINT))
 
 
-def refusals(event: RequestRecord) -> tuple[AttemptRecord, ...]:
-    """The attempts that did not serve it."""
-    return event.attempts[:-1] if event.account is not None else event.attempts
-
-
 def refused(attempt: AttemptRecord) -> str:
     """``work 429 session limit``."""
     return " ".join(part for part in (attempt.account, str(attempt.status or ""), attempt.reason) if part)
@@ -190,13 +187,13 @@ def refused(attempt: AttemptRecord) -> str:
 def how(event: RequestRecord) -> Line:
     """Why this account, and what came before, in one line."""
     parts: list[Span] = []
-    for attempt in refusals(event):
+    for attempt in event.refused:
         if parts:
             parts.append(Span(", ", Tone.FAINT))
         parts.append(Span(refused(attempt), Tone.CAUTION if event.account else Tone.BAD))
-    if event.account is not None:
-        why = event.attempts[-1].why if event.attempts else ""
-        if event.verdict in ("cut off", "left"):
+    if event.served is not None:
+        why = event.served.why
+        if event.verdict in ("cut off", "failed", "left"):
             parts.append(Span(f"{', ' if parts else ''}{ending(event)}", VERDICTS.get(event.verdict, _CALM).tone))
         else:
             parts.append(Span(f"{', then ' if parts else ''}{why}", Tone.FAINT))
@@ -207,13 +204,6 @@ def how(event: RequestRecord) -> Line:
 
 
 _CALM = Span("", Tone.FAINT)
-
-
-def ending(event: RequestRecord) -> str:
-    """What the client got, in words."""
-    if event.verdict == "left":
-        return "the client left"
-    return "cut off by the upstream" if event.status is None else str(event.status)
 
 
 def request_row(event: RequestRecord, *, zone: tzinfo | None, width: int) -> Line:

@@ -8,10 +8,10 @@ from typing import Any
 
 from textual.binding import BindingType
 
+from copilot_balancer.cli.accounts.terms import RULES
 from copilot_balancer.cli.dashboard.details import wrapped
 from copilot_balancer.cli.dashboard.lines import Line, Span, Tone, words
 from copilot_balancer.cli.dashboard.panes import AccountRows, Panes, RequestRows, RouteRows
-from copilot_balancer.cli.terms import RULES
 
 STRATEGIES: dict[str, str] = {
     "": "as config.toml says",

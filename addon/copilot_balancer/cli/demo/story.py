@@ -10,7 +10,6 @@ import os
 import shlex
 import shutil
 import sys
-import textwrap
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -22,6 +21,7 @@ import click
 from copilot_balancer.fake.answers import Answer, Answering, FakeAccount, Ok, chosen, limited, once
 from copilot_balancer.fake.bodies import Quota
 from copilot_balancer.fake.seen import Seen
+from copilot_balancer.text import wrapped
 
 MODEL = "gpt-4.1"
 
@@ -103,7 +103,7 @@ def echo(text: str, *, end: bool = True) -> None:
 
 def say(text: str = "") -> None:
     """Print a paragraph."""
-    echo(textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False))
+    echo(wrapped(text))
 
 
 def title(text: str) -> None:
@@ -139,7 +139,7 @@ def _prefix(who: str) -> str:
 
 def aside(who: str, text: str) -> None:
     """Print what a program said."""
-    for line in textwrap.wrap(text, WIDTH - 10, break_long_words=False, break_on_hyphens=False):
+    for line in wrapped(text, width=WIDTH - 10).splitlines():
         echo(_prefix(who) + line)
 
 

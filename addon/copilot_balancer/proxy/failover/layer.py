@@ -64,7 +64,7 @@ MAX_AGE = 900.0
 
 
 def _nobody() -> None:
-    """No addon answers on the spot: mitmproxy's hooks are run instead."""
+    """No addon answers directly: the questions go through mitmproxy's hooks."""
 
 
 class FailoverLayer(HttpLayer):

@@ -1,4 +1,4 @@
-"""Who may come in: a client of this machine and of this user (security.md 3.2, T16).
+"""Who may come in: a client of this machine and of this user (docs/security.md#who-may-use-the-proxy).
 
 Laws of this file:
 

@@ -2,10 +2,12 @@
 
 Laws of this file:
 
-1. A credential leaves only by ``Guard.put_on``, called when the connection stands and the head is about to be sent.
-   Nothing else in the proxy reads a token's text (``github`` and ``store`` have their own two places).
+1. An account's credential goes on a request only by ``put_on``, when the connection stands and the head is about to
+   be sent. Elsewhere a token's text is read to check it, to name it by its hash, to write it to the store, or to send
+   it to GitHub itself (``github``); a test lists the modules.
 2. Everything is checked on what *is*: the connection's address, its TLS, its name, the copy that is about to be sent.
-   Never on ``pretty_host``, the Host header or the SNI alone: each of them was fooled (security.md, fact 4).
+   Never on ``pretty_host``, the Host header or the SNI alone: each of them was fooled
+   (docs/security.md#where-a-token-may-go).
 3. What cannot be checked is refused, with a sentence that says what to change.
 """
 
@@ -17,6 +19,7 @@ from mitmproxy.net import tls
 from mitmproxy.options import Options
 from pydantic import SecretStr
 
+from copilot_balancer.copilot import auto_mode
 from copilot_balancer.copilot.encoding import inflated
 from copilot_balancer.copilot.hosts import plain_host
 from copilot_balancer.copilot.protocol import Kind, kind_of
@@ -30,12 +33,17 @@ INFLATED = 1024 * 1024
 _NEVER_SENT_ON = frozenset({b"proxy-authorization"})
 """Meant for us, whoever else is asked."""
 
+SESSION_TOKEN = auto_mode.SESSION_TOKEN.encode()
+
 _NOT_WITH_AN_ACCOUNT = frozenset({b"authorization", b"cookie"}) | _NEVER_SENT_ON
-"""Somebody else's, once an account of ours serves the request (design.md 5)."""
+"""Somebody else's, once an account of ours serves the request (docs/security.md#flows-hold-no-credential)."""
 
 
 def unsafe_options(options: Options) -> str | None:
-    """Why no account's credential may be used with these options; None when it may (security.md, fact 2)."""
+    """Why no account's credential may be used with these options; None when it may.
+
+    Source: docs/security.md#when-no-account-is-used.
+    """
     if options.ssl_insecure:
         return "ssl_insecure is on: a server's certificate is not checked"
     if getattr(options, "proxy_debug", False):
@@ -46,7 +54,8 @@ def unsafe_options(options: Options) -> str | None:
 
 
 def why_not(request: http.Request, server: Server, hosts: Collection[str]) -> str | None:
-    """Why no account's credential may go on this outgoing request; None when it may (security.md, rule 2).
+    """Why no account's credential may go on this outgoing request; None when it may
+    (docs/security.md#where-a-token-may-go).
 
     Args:
         request: the copy that is about to be sent.
@@ -84,8 +93,11 @@ def put_on(
     hosts: Collection[str],
     options: Options,
     prefix: str = "Bearer",
+    session: SecretStr | None = None,
 ) -> str | None:
     """Put an account's credential on the outgoing copy, in the place of the client's own.
+
+    `session` takes the place of the client's ``Copilot-Session-Token``, empty: it goes without one; None: its own goes.
 
     Returns:
         None when it is on; else why it may not be, and the copy holds no credential at all.
@@ -93,7 +105,10 @@ def put_on(
     """
     reason = unsafe_options(options) or why_not(request, server, hosts)
     bearer = f"{prefix} {token.get_secret_value()}".encode("ascii") if reason is None else None
-    _dress(request, hidden, drop=_NOT_WITH_AN_ACCOUNT, bearer=bearer)
+    drop = _NOT_WITH_AN_ACCOUNT if session is None else _NOT_WITH_AN_ACCOUNT | {SESSION_TOKEN}
+    _dress(request, hidden, drop=drop, bearer=bearer)
+    if session and reason is None:
+        request.headers.fields += ((SESSION_TOKEN, session.get_secret_value().encode("latin-1")),)
     return reason
 
 

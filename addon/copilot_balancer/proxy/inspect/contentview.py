@@ -1,4 +1,4 @@
-"""A Copilot answer as a person reads it, in mitmweb and in mitmproxy's console (features E2, E4).
+"""A Copilot answer as a person reads it, in mitmweb and in mitmproxy's console.
 
 Laws of this file:
 
@@ -12,13 +12,13 @@ import re
 from mitmproxy import contentviews, http
 from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
 
-from copilot_balancer.copilot.hosts import copilot_hosts, plain_host
+from copilot_balancer.copilot.hosts import login_host_of, plain_host
 from copilot_balancer.copilot.protocol import api_of
 from copilot_balancer.proxy.inspect.page import FACT, SHOWN, Page, arguments
 from copilot_balancer.proxy.inspect.transcript import Answer, read, usage
 
 REFUSAL = 2048
-"""Characters of a refusal's body that are shown as they came (features E2)."""
+"""Characters of a refusal's body that are shown as they came."""
 
 
 def show(data: bytes, metadata: Metadata) -> str:
@@ -58,6 +58,7 @@ def _tell_who(page: Page, flow: http.HTTPFlow | None, message: http.Message | No
     count = f"after {refused} refusal{'s' * (refused > 1)}" if refused > 0 else ""
     how = "" if verdict in ("served", "failed over", "refused") else verdict
     page.fact("served by", ", ".join(word for word in (account, count, how) if word))
+    page.fact("the refusal is of", headers.get("x-copilot-refused-by", ""))
     changed = told.pop("copilot_model", "") or headers.get("x-copilot-model-changed-to", "")
     page.fact("ANOTHER MODEL, by your route", changed)
     # a flow that was read from a file has its metadata in any order
@@ -108,13 +109,9 @@ def _is_ours(metadata: Metadata) -> bool:
         return True
     if api_of(flow.request.path) is None:
         return False
-    host = plain_host(flow.request.host)
-    if "copilot" not in flow.metadata and host not in copilot_hosts() and not _GHE_HOST.fullmatch(host):
+    if "copilot" not in flow.metadata and login_host_of(plain_host(flow.request.host)) is None:
         return False
     return (metadata.content_type or "").lower() in ("text/event-stream", "application/json")
-
-
-_GHE_HOST = re.compile(r"copilot-api\.[a-z0-9-]+\.ghe\.com")
 
 
 def register() -> None:

@@ -22,6 +22,7 @@ from copilot_balancer.copilot.jsontext.lenient import (
     objects,
     parsed,
 )
+from copilot_balancer.copilot.response_event import event_fields
 from copilot_balancer.text import printable
 
 READ_LIMIT = 2 * 1024 * 1024
@@ -118,13 +119,13 @@ class Answer:
             self.quota.update({name: window.percent_left for name, window in windows.items()})
 
     def failed(self, error: object) -> None:
-        """An error inside a stream, in any of its shapes (copilot-protocol.md 5.8)."""
+        """An error inside a stream, in any of its shapes (docs/copilot-protocol.md#errors-inside-a-200)."""
         if len(self.errors) < MAX_ERRORS:
             said = error_body.read_json(error, "", {}, wall=0)
             words = [said.code or said.kind, said.message]
             self.errors.append(": ".join(word for word in words if word) or dumped(error))
 
-    # --- the three forms (copilot-protocol.md 3.5)
+    # --- the three forms (docs/copilot-protocol.md#streams)
 
     def take(self, event: Json, name: str = "") -> None:
         """One event of a stream, or a document; `name`: of the event, when its data does not say."""
@@ -284,7 +285,7 @@ _AMOUNTS = {
     "output_tokens": "out",
     "reasoning_tokens": "of them reasoning",
 }
-"""Name of an amount in one of the three forms (copilot-protocol.md 3.5) -> what it is."""
+"""Name of an amount in one of the three forms (docs/copilot-protocol.md#streams) -> what it is."""
 
 
 # --- a whole answer, or what came of it -------------------------------------------------------------------------------
@@ -308,21 +309,19 @@ def read(data: bytes, *, stream: bool) -> Answer:
     return answer
 
 
-def _blocks(data: bytes) -> list[str]:
+def _blocks(data: bytes) -> list[bytes]:
     """What stands between blank lines; the last one may be torn."""
-    text = data.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
-    *blocks, last = text.split("\n\n")
+    *blocks, last = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n")
     return [*filter(None, blocks), last]
 
 
-def _take_events(answer: Answer, blocks: list[str]) -> None:
+def _take_events(answer: Answer, blocks: list[bytes]) -> None:
     for number, block in enumerate(blocks, 1):
-        fields = [line.partition(":") for line in block.split("\n")]
-        data = "\n".join(value.removeprefix(" ") for name, _, value in fields if name == "data")
-        if data.strip() == "[DONE]":
+        data, name = event_fields(block)
+        if data == b"[DONE]":
             answer.done = True
-        elif (event := parsed(data)) is not None:
-            answer.take(event, next((value.strip() for name, _, value in fields if name == "event"), ""))
+        elif (event := parsed(text := data.decode("utf-8", "replace"))) is not None:
+            answer.take(event, name.strip())
         elif data and number < len(blocks):
             answer.unread += 1
-            answer.first_unread = answer.first_unread or data[:BROKEN]
+            answer.first_unread = answer.first_unread or text[:BROKEN]

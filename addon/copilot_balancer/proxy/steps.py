@@ -1,0 +1,65 @@
+"""What an `Exchange` decides to do with its request: frozen values, so that each decision is a return value.
+
+`Outgoing` and `Answer` answer the hook that asks with what a request is sent; `Again`, `Answer` and `PassOn` the one
+that asks whether a refused request is sent once more.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mitmproxy import http
+from mitmproxy.connection import Server
+from pydantic import SecretStr
+
+from copilot_balancer.github.tokens import Bearer
+from copilot_balancer.proxy.failover.hooks import Send
+from copilot_balancer.rules.accounts import Account
+from copilot_balancer.rules.types import Attempt, Hold
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """What one attempt is sent with."""
+
+    account: Account
+    attempt: Attempt
+    bearer: Bearer
+    send: Send
+    """The hook's value that the attempt was sent by."""
+    session: SecretStr | None = None
+    """What takes the place of the client's session token, empty: nothing does; None: the client's own is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """Send the request upstream."""
+
+    host: str
+    authorize: Callable[[http.Request, Server], http.Response | None]
+    upstream: Upstream | None = None
+    """None: with the client's own credential."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer the client with `response`; nothing more is sent upstream."""
+
+    response: http.Response
+    note: str
+    """Why, for the log."""
+    account: str | None = None
+    """Label of the account whose answer it is; None: the response was made here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Ask once more: with this attempt, or after a hold."""
+
+    then: Attempt | Hold
+
+
+@dataclass(frozen=True, slots=True)
+class PassOn:
+    """The client gets what the upstream sent, or the failover stream's own error; no further attempt."""
+
+    note: str = ""
