@@ -120,6 +120,8 @@ keep_flows = 0
 record_decisions = true
 fence = "work"
 allow_remote = true
+upstream_proxy = "http://proxy.acme.example:3128"
+ca = "/etc/acme.pem"
 hosts = ["https://Acme.ghe.com/"]
 oauth_client_id = "Iv1.b507a08c87ecfe98"
 
@@ -185,6 +187,7 @@ def test_every_setting_can_be_written(home):
         90.0,
     )
     assert (loaded.settings.keep_bodies, loaded.settings.keep_flows) == (0, 0)
+    assert (loaded.settings.upstream_proxy, loaded.settings.ca) == ("http://proxy.acme.example:3128", "/etc/acme.pem")
     assert loaded.settings.record_decisions
     assert loaded.settings.allow_remote
 
@@ -415,7 +418,7 @@ def test_a_project_sets_only_what_it_may(home, project):
             RouteTable(models=("*",), enabled=False),
         ),
     )
-    ignored = "affinity, failover, max_attempts, deadline, wait and 15 more"
+    ignored = "affinity, failover, max_attempts, deadline, wait and 17 more"
     assert loaded.warnings == (f"{path}: ignored {ignored}: a project sets only strategy, fence, routes, log",)
 
 
@@ -481,13 +484,19 @@ def test_the_defaults_in_words():
         "record_decisions": "false",
         "fence": "default",
         "allow_remote": "false",
+        "upstream_proxy": "HTTPS_PROXY of the environment",
+        "ca": "none",
         "hosts": "empty",
         "routes": "empty",
         "oauth_client_id": "Ov23li8tweQw6odWQebz",
         "preseed": "empty",
         "outcomes": "empty",
     }
-    given = {name: text for name, text in told.items() if name not in ("keep_bodies", "hosts", *FILE_ONLY)}
+    given = {
+        name: text
+        for name, text in told.items()
+        if name not in ("keep_bodies", "upstream_proxy", "ca", "hosts", *FILE_ONLY)
+    }
     assert load(Path("/nonexistent"), None, given).settings == Settings()
 
 

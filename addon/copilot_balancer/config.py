@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -54,6 +55,14 @@ def _enterprise_domain(text: str) -> str:
     if domain == GITHUB:
         raise InvalidInput(f"{GITHUB} is always known")
     return domain
+
+
+def _parent_proxy(text: str) -> str:
+    """Told as wrong at once; what it names is ``github.parent_proxy``'s."""
+    parts = urlsplit(text)
+    if text != "none" and (parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc):
+        raise InvalidInput("not a parent proxy's URL")
+    return text
 
 
 Domain = Annotated[str, AfterValidator(_enterprise_domain)]
@@ -145,6 +154,20 @@ class Settings(BaseModel):
         "The fence of requests that name none.",
     )
     allow_remote: bool = _switch(default=False, text="Listen beyond loopback; mitmproxy's proxyauth is then required.")
+    upstream_proxy: Annotated[str, AfterValidator(_parent_proxy)] | None = _option(
+        None,
+        "text",
+        "http://HOST:PORT or https://HOST:PORT without a password, or none",
+        "The parent proxy that all connections go through, as with `--mode upstream:`.",
+        shown="HTTPS_PROXY of the environment",
+    )
+    ca: str | None = _option(
+        None,
+        "text",
+        "the path of a PEM file",
+        "A company's CA, trusted beside the public ones.",
+        shown="none",
+    )
     hosts: tuple[Domain, ...] = _option(
         (),
         "list",

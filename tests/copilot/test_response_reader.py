@@ -82,6 +82,10 @@ def case(name, api, *pieces, marks=(), **expected):
     return pytest.param(api, pieces, State(marks=list(marks), **expected), id=f"{api}: {name}")
 
 
+SECOND, SECOND_STOP = (
+    data({"choices": [{"index": 1, "delta": {"content": "x"}, "finish_reason": finish}]}) for finish in (None, "stop")
+)
+USAGE = data({"choices": [], "usage": {"total_tokens": 3}})
 WELL = {"opened": True, "output": True, "complete": True, "final": True}
 FAILED = {"opened": True, "complete": True}
 
@@ -125,11 +129,16 @@ STREAMS = [
         CHAT,
         chunk({"reasoning_opaque": "a1"}, {"reasoning_opaque": "b1"}),
         chunk({"reasoning_opaque": "a2"}, {"reasoning_opaque": "b2"}),
-        chunk({"reasoning_opaque": "a3"}, finish="tool_calls"),
+        chunk({"reasoning_opaque": "a3"}, {}, finish="tool_calls"),
         DONE,
         marks=[mark("opaque", value) for value in ("a1", "b1", "a2", "b2", "a3", "a1a2a3", "b1b2")],
         **WELL,
     ),
+    case("one of two choices has ended", CHAT, TEXT, SECOND, STOP, opened=True, output=True),
+    case("each of two choices has ended", CHAT, TEXT, SECOND, STOP, SECOND_STOP, opened=True, output=True, complete=True),
+    case("the second choice begins late", CHAT, TEXT, STOP, SECOND, opened=True, output=True),
+    case("[DONE] before the second choice's end", CHAT, TEXT, SECOND, STOP, DONE, opened=True, output=True, final=True),
+    case("usage before [DONE]", CHAT, TEXT, STOP, USAGE, **WELL),
     case("error first", CHAT, FILTER, CHAT_ERROR, error=SLOW_DOWN, **FAILED),
     case("error first, then [DONE]", CHAT, ROLE, CHAT_ERROR, DONE, error=SLOW_DOWN, final=True, **FAILED),
     case("error after output", CHAT, ROLE, TEXT, CHAT_ERROR, output=True, error=SLOW_DOWN, **FAILED),

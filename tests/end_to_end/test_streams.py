@@ -1,10 +1,14 @@
 """Streamed answers that go wrong, through a real mitmdump: what the client gets, in each API form."""
 
+import gzip
 import time
+import zlib
 
+import brotli
 import httpx
 import pytest
 
+from copilot_balancer.copilot.encoding import zstd
 from copilot_balancer.fake.answers import (
     AnnounceOnly,
     CutMid,
@@ -13,11 +17,12 @@ from copilot_balancer.fake.answers import (
     Malformed,
     NoTerminator,
     Ok,
+    RawBytes,
     StreamError,
     Unstreamed,
     per_model,
 )
-from support.proxies import WORK, until
+from support.proxies import PERSONAL, SPARE, WORK, until
 
 API = "https://api.githubcopilot.com"
 PATHS = ("/chat/completions", "/responses", "/v1/messages")
@@ -152,3 +157,44 @@ def test_an_empty_answer_of_the_only_account(start, fake):
     assert (answer.status_code, well) == (502, True)
     assert "ended before it began" in text
     assert len(fake.asked()) == 2
+
+
+ENCODED = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstd.compress,
+}
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_a_compressed_stream(start, fake, name):
+    """An early error in it fails over, a cut one is aborted, and its bytes and the client's wishes pass as they are."""
+    proxy = start()
+    events = [b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}\n\n']
+    ended = [b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n', b"data: [DONE]\n\n"]
+    error = [b'data: {"error":{"code":"user_model_rate_limited","message":"slow down"}}\n\n']
+
+    def encoded(*blocks):
+        body = ENCODED[name](b"".join(blocks))
+        return body, RawBytes(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: %b\r\n"
+            b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (name.encode(), len(body), body)
+        )
+
+    body, whole = encoded(*events, *ended)
+    fake.accounts[WORK].default = encoded(*error)[1]
+    fake.accounts[PERSONAL].default = fake.accounts[SPARE].default = whole
+    asks = {"model": "gpt-4.1", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    with (
+        proxy.client() as client,
+        client.stream("POST", f"{API}/chat/completions", json=asks, headers={"accept-encoding": name}) as got,
+    ):
+        assert b"".join(got.iter_raw()) == body
+    assert got.headers["x-copilot-attempts"] == "2"
+    assert got.headers["content-encoding"] == name
+    assert {seen.header("accept-encoding") for seen in fake.asked()} == {name}
+    for account in fake.accounts.values():
+        account.default = encoded(*events)[1]
+    with pytest.raises(httpx.RemoteProtocolError):
+        proxy.post()

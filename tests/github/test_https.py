@@ -18,6 +18,7 @@ from copilot_balancer.fake.answers import FakeAccount
 from copilot_balancer.fake.server import running
 from copilot_balancer.github import https
 from copilot_balancer.github.https import ANSWER_BYTES, Request, Response, Wire, parsed, verified_tls
+from support.parent_proxies import parent_proxy
 
 CANARY = "gho_" + "Canary7Canary7Canary7Canary7Canary7x"
 TOKEN = SecretStr(CANARY)
@@ -243,6 +244,9 @@ def test_bug_in_the_thread():
 # ── on a real wire ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+PASSWORD = "parent-canary-0007"
+
+
 @pytest.fixture
 def fake(monkeypatch):
     """The embedded fake behind real TLS; only the dialling leads to it, names and ports stay real."""
@@ -251,6 +255,8 @@ def fake(monkeypatch):
         fake.dialled = []
 
         def dial(address, *rest, **options):
+            if address[0] == "127.0.0.1":  # a parent proxy
+                return connect(address, *rest, **options)
             fake.dialled.append(address)
             return connect(("127.0.0.1", fake.port), *rest, **options)
 
@@ -264,10 +270,10 @@ def trust(fake, monkeypatch):
 
 
 def test_environment_is_not_trusted(fake, monkeypatch, tmp_path):
-    """A proxy, a CA or a key log that the environment names changes nothing: the real name is dialled, over TLS."""
+    """A CA or a key log that the environment names changes nothing: the real name is dialled, over TLS."""
     trust(fake, monkeypatch)
     keys = tmp_path / "keys"
-    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+    for name in ("ALL_PROXY", "all_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.setenv("SSL_CERT_FILE", str(Path(__file__)))
     monkeypatch.setenv("SSLKEYLOGFILE", str(keys))
@@ -276,6 +282,31 @@ def test_environment_is_not_trusted(fake, monkeypatch, tmp_path):
     assert set(fake.dialled) == {("api.github.com", 443)}
     assert {seen.host for seen in fake.seen} == {"api.github.com"}
     assert not keys.exists() or "CLIENT" not in keys.read_text()
+
+
+@pytest.mark.parametrize("password", [None, f"me:{PASSWORD}"])
+def test_a_parent_proxy(fake, monkeypatch, password):
+    """It carries the question by CONNECT; the token and the answer pass inside TLS that is checked end to end."""
+    trust(fake, monkeypatch)
+    with parent_proxy(fake.port) as parent:
+        monkeypatch.setenv("HTTPS_PROXY", parent.url)
+        if password:
+            monkeypatch.setenv("COPILOT_BALANCER_PROXY_AUTH", password)
+        assert Wire().ask(Request(URL, TOKEN)).object()["login"] == "work-login"
+    assert parent.hosts == ["api.github.com"]
+    assert TOKEN.get_secret_value().encode() not in parent.asked[0]
+    assert (b"proxy-authorization: Basic " in parent.asked[0].replace(b"Proxy-A", b"proxy-a")) is bool(password)
+
+
+def test_a_parent_proxy_that_refuses(fake, monkeypatch):
+    """Its refusal is told, and no password."""
+    with parent_proxy(fake.port, needs=b"nothing has this") as parent:
+        monkeypatch.setenv("HTTPS_PROXY", parent.url)
+        monkeypatch.setenv("COPILOT_BALANCER_PROXY_AUTH", f"me:{PASSWORD}")
+        with pytest.raises(UpstreamError, match="through the parent proxy: 407") as caught:
+            Wire().ask(Request(URL, TOKEN))
+    assert PASSWORD not in whole_story(caught.value)
+    assert CANARY not in whole_story(caught.value)
 
 
 @pytest.mark.parametrize("case", ["unknown CA", "another host's certificate"])

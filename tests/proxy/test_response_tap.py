@@ -2,11 +2,14 @@
 
 import gzip
 import json
+import zlib
 
+import brotli
 import pytest
 from mitmproxy import http
 
 from copilot_balancer.copilot.bound_state import mark
+from copilot_balancer.copilot.encoding import zstd
 from copilot_balancer.copilot.protocol import Api
 from copilot_balancer.proxy import response_tap
 from copilot_balancer.proxy.response_tap import ResponseTap, beginning, is_stream
@@ -19,14 +22,17 @@ ERROR = b'data: {"error":{"code":"rate_limited","message":"slow"}}\n\n'
 
 def answer(kind="text/event-stream; charset=utf-8", body=b"", **headers):
     named = {"content-type": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
-    return http.Response.make(200, body, named)
+    made = http.Response.make(200)
+    made.headers.update(named)
+    made.raw_content = body  # as it comes: `content` would be encoded
+    return made
 
 
 def taken_up(*pieces, api=Api.CHAT, keep=0, **more):
     served = []
     told = ResponseTap(answer(**more), api, keep, lambda: served.append(1))
     for piece in pieces:
-        assert told(piece) == piece
+        told.feed(piece)
     return told, served
 
 
@@ -35,11 +41,11 @@ def test_a_stream_is_read():
     told, served = taken_up()
     assert told.watched
     assert (told.opened, told.refused, told.whole) == (False, False, False)
-    told(DELTA)
+    told.feed(DELTA)
     assert (told.opened, told.whole) == (True, False)
     told.released()
     assert served == [1]
-    told(DONE)
+    told.feed(DONE)
     assert told.whole
 
 
@@ -65,15 +71,28 @@ def test_messages_have_one_last_word():
     stop = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
     told, _ = taken_up(reason, api=Api.MESSAGES)
     assert not told.whole
-    told(stop)
+    told.feed(stop)
     assert told.whole
+
+
+def test_a_chat_of_two_choices():
+    """The first one's end is neither the answer's nor a sign that nothing follows."""
+    second = b'data: {"choices":[{"index":1,"delta":{"content":"x"},"finish_reason":null}]}\n\n'
+    told, _ = taken_up(DELTA, DONE)
+    assert (told.whole, told.over) == (True, False)
+    told.feed(second)
+    assert (told.whole, told.over) == (False, False)
+    told.feed(second.replace(b"null", b'"stop"'))
+    assert (told.whole, told.over) == (True, False)
+    told.feed(b"data: [DONE]\n\n")
+    assert (told.whole, told.over) == (True, True)
 
 
 @pytest.mark.parametrize(
     ("api", "more"),
     [
         pytest.param(None, {}, id="no conversation"),
-        pytest.param(Api.CHAT, {"content_encoding": "gzip"}, id="compressed"),
+        pytest.param(Api.CHAT, {"content_encoding": "snappy"}, id="unknown encoding"),
         pytest.param(Api.CHAT, {"kind": "text/html"}, id="a page"),
     ],
 )
@@ -123,3 +142,47 @@ def test_what_is_over_holds_no_bytes():
     told.let_go()
     assert not told.kept
     assert told.learnt() == ([], None, {})
+
+
+ENCODED = {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress, "zstd": zstd.compress}
+
+
+@pytest.mark.parametrize("cut", [1, 7, 100_000])
+@pytest.mark.parametrize("name", ENCODED)
+def test_a_compressed_stream_is_read(name, cut):
+    """As a plain one: its error before output refuses it, its end makes it whole, and nothing is told of as unread."""
+
+    def fed(*events):
+        body = ENCODED[name](b"".join(events))
+        return taken_up(*(body[at : at + cut] for at in range(0, len(body), cut)), content_encoding=name)[0]
+
+    assert fed(ERROR).refused
+    whole, cut_off = fed(DELTA, DONE), fed(DELTA)
+    assert (whole.opened, whole.refused, whole.whole) == (True, False, True)
+    assert (cut_off.opened, cut_off.whole) == (True, False)
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_a_compressed_document_teaches(name):
+    """As a plain one, held or streamed; beyond a megabyte it is not read."""
+    document = json.dumps({"choices": [{"index": 0, "message": {"reasoning_opaque": "sealed"}}]}).encode()
+    body = ENCODED[name](document)
+    held, _ = taken_up(kind="application/json", content_encoding=name)
+    held.completed(answer("application/json", body, content_encoding=name))
+    streamed, _ = taken_up(body[:9], body[9:], kind="application/json", content_encoding=name)
+    assert held.learnt() == streamed.learnt() == ([mark("opaque", "sealed")], None, {})
+    long, _ = taken_up(kind="application/json", content_encoding=name)
+    long.completed(answer("application/json", ENCODED[name](document + b" " * 2_000_000), content_encoding=name))
+    assert long.learnt() == ([], None, {})
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
+def test_an_encoding_that_cannot_be_read_is_told_once(kind, caplog):
+    """Nothing is learnt, the response may end anywhere, and one line says so however many come."""
+    response_tap._unread.clear()
+    caplog.set_level("INFO")
+    for _ in range(3):
+        told, _ = taken_up(b"these bytes", b"are not in it", kind=kind, content_encoding="gzip")
+        assert (told.opened, told.refused, told.whole, told.learnt()) == (True, False, True, ([], None, {}))
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert "encoding is gzip" in caplog.text

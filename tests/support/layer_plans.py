@@ -5,7 +5,7 @@ The law of this file: a plan says what it comes to when nobody interferes; it kn
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 FIRST_BYTE, IDLE = 20.0, 60.0
@@ -148,8 +148,7 @@ def huge_head(rng: random.Random, tag: bytes) -> Plan:
 def early_hints(rng: random.Random, tag: bytes) -> Plan:
     plan = served(rng, tag)
     hints = b"HTTP/1.1 %b\r\n\r\n" % rng.choice((b"103 Early Hints\r\nLink: </x>", b"100 Continue", b"102 Processing"))
-    # mitmproxy takes it for the answer, and what follows for garbage; so it can only count as none
-    return Plan("informational", Ending.FAILED, steps=[hints, *plan.steps])
+    return replace(plan, kind="informational", steps=[hints, *plan.steps])
 
 
 def garbage_after(rng: random.Random, tag: bytes) -> Plan:

@@ -28,12 +28,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from unittest.mock import patch
 
-from copilot_balancer.proxy import incident
+from copilot_balancer.proxy import clock, incident
 from copilot_balancer.proxy.failover import (
-    fast_path,
-    layer,
     response,
-    stream,
 )
 from support.layer_plans import BUFFER_LIMIT
 from support.layer_story import Expected, Wanted, expected
@@ -69,15 +66,12 @@ def _set_up(world: list[World]) -> Iterator[_Incidents]:
     was = incident.logger.propagate
     incident.logger.addHandler(incidents)
     incident.logger.propagate = False
-    clock = type("Time", (), {"monotonic": lambda: world[0].now, "time": lambda: world[0].now})
     try:
         with (
             patch("mitmproxy.proxy.layers.tls.ServerTLSLayer", FailingTunnel),
-            patch.object(layer, "time", clock),
-            patch.object(stream, "time", clock),
-            patch.object(response, "time", clock),
-            patch.object(fast_path, "time", clock),
+            patch.object(clock, "steady", lambda: world[0].now if world else 1000.0),
             patch.object(response, "BUFFER_LIMIT", BUFFER_LIMIT),
+            patch.object(response, "HELD_BYTES", BUFFER_LIMIT),
         ):
             yield incidents
     finally:

@@ -33,6 +33,8 @@ class Turn:
     stale: bool = False
     """The upstream closed the kept connection just when this was sent on it."""
     sent: bool = False
+    redialled: bool = False
+    """It was sent once more, on a new connection."""
     released: bool = False
     """The beginning of its stream was let go to the client."""
 
@@ -44,9 +46,13 @@ class Watch:
         self._turn = turn
         self._seen = b""
 
-    def feed(self, data: bytes) -> bytes:
+    watched = True
+
+    def feed(self, data: bytes) -> None:
         self._seen += data
-        return data
+
+    def completed(self, response) -> None:
+        self.feed(response.raw_content)
 
     @property
     def opened(self) -> bool:
@@ -59,6 +65,10 @@ class Watch:
     @property
     def whole(self) -> bool:
         return self._seen.endswith(DONE) or self.refused
+
+    @property
+    def over(self) -> bool:
+        return self.whole
 
     def released(self) -> None:
         self._turn.released = True
@@ -136,9 +146,8 @@ def expected(wanted: Wanted) -> Expected:
                 return Expected("whole", 418, b"instead " + turn.tag, turns=number)
             if turn.head == "kills" and plan.status < 400:
                 return Expected("aborted", last=True, turns=number)
-            if turn.head == "raises later" and wanted.streams and plan.status < 400 and plan.body and not plan.raw:
-                if watched(plan, wanted) and not turn.released:
-                    return Expected("whole", 502, holds=b"incident", incidents=1, turns=number)
+            breaks = turn.head == "raises later" and wanted.streams and plan.status < 400 and plan.body and not plan.raw
+            if breaks and not (watched(plan, wanted) and ending in (Ending.REFUSED, Ending.FAILED)):
                 return Expected("aborted", plan.status, b"", last=True, incidents=1, turns=number)
         if ending is Ending.SILENT:
             return Expected("left", plan.status if plan.ending is Ending.CUT and wanted.streams else None, turns=number)

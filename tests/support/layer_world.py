@@ -381,8 +381,7 @@ class World(Playbook):
         if wanted.streams and response.status_code != 101:
             response.stream = True
             if wanted.watched and turn.plan.streams:
-                watch = wanted.send.watch = Watch(turn)
-                response.stream = watch.feed
+                wanted.send.watch = Watch(turn)
             if turn.head == "raises later":
 
                 def broken(data: bytes) -> bytes:
@@ -474,7 +473,10 @@ class Upstream:
             world.blame(f"request {number}: sent after the client has seen a byte")
         if world.client_gone or wanted.state == "left":
             world.blame(f"request {number}: sent after the client has left")
-        if turn.sent or turn is not wanted.turns[wanted.asked - 1]:
+        silent = turn.stale or not any(isinstance(step, bytes) for step in turn.plan.steps)
+        redialled = turn.sent and silent and not turn.redialled  # it met a dead connection: once more on a new one
+        turn.redialled = turn.redialled or redialled
+        if (turn.sent and not redialled) or turn is not wanted.turns[wanted.asked - 1]:
             world.blame(f"request {number}: {tag.decode()} is sent twice, or late")
         if body != wanted.body:
             world.blame(f"request {number}: its body arrived as {body[:50]!r}")

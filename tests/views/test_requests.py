@@ -10,6 +10,7 @@ from copilot_balancer.store import request_log
 from copilot_balancer.store.request_record import FAILURES, AttemptRecord, document, finished, parsed
 from copilot_balancer.views.requests import (
     BODY_LIMIT,
+    ENDED,
     LINE_LIMIT,
     MARKERS,
     comment,
@@ -57,6 +58,18 @@ def record(*attempts, status=200, served=True, **facts):
             "copilot: gpt-5 <- spare (api.githubcopilot.com) cut off by the upstream in 812 ms, least recently used",
             "spare cut off by the upstream (least recently used)",
             id="cut off",
+        ),
+        pytest.param(
+            record(SPARE, status=None, note=ENDED["addon"]),
+            "copilot: gpt-5 <- spare (api.githubcopilot.com) ended by another addon in 812 ms, least recently used",
+            "spare ended by another addon (least recently used)",
+            id="another addon",
+        ),
+        pytest.param(
+            record(status=None, served=False, note=ENDED["timeout"]),
+            "copilot: gpt-5 <- nobody, ended by mitmproxy's tcp_timeout in 812 ms",
+            "nobody (ended by mitmproxy's tcp_timeout)",
+            id="time-out of mitmproxy's",
         ),
         pytest.param(
             record(SPARE, status=None, client_left=True),

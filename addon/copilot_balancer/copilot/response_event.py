@@ -23,6 +23,8 @@ from copilot_balancer.copilot.usage import counts
 
 LONGEST = 8 * 1024 * 1024
 """Bytes of the longest event that is read: ``response.completed`` carries the whole output once more."""
+CHOICES = 128
+"""Choices of one chat answer that are told apart; OpenAI's limit for ``n``."""
 MARKS = 4096
 """Marks of one answer that are kept; a long one has some dozens."""
 
@@ -55,6 +57,8 @@ class ResponseEvent:
     """Bound values that may come in several events: place (choice or block), kind of mark, value."""
     closes: tuple[int, ...] = ()
     """The places whose last piece has come."""
+    choices: tuple[int, ...] = ()
+    """Chat: the choices that it speaks of."""
     quota: Json | None = None
     """``copilot_quota_snapshots``."""
     used: Mapping[str, int] = field(default_factory=dict)
@@ -135,7 +139,11 @@ def tells(api: Api, data: bytes) -> bool:
     for word in TELLING[api]:  # a loop: so does the generator of any()
         if find(word) >= 0:
             return True
-    return api is Api.CHAT and data.count(b'"finish_reason"') != data.count(b'"finish_reason":null')
+    return api is Api.CHAT and (
+        data.count(b'"finish_reason"') != data.count(b'"finish_reason":null')
+        or find(b'"index":1') >= 0  # another choice: it has an end of its own
+        or find(b'"index": 1') >= 0
+    )
 
 
 def event_fields(block: bytes) -> tuple[bytes, str]:
@@ -212,12 +220,15 @@ def _chat(chunk: Json, name: str) -> ResponseEvent:
         if isinstance(errors, list) and errors:
             return ResponseEvent(error=_error({"error": errors[0]}), complete=True, quota=quota)
         # without choices: prompt_filter_results at the head, usage at the end; anything else is new to us
-        return ResponseEvent(opens="choices" not in chunk, output="choices" not in chunk, quota=quota)
-    pieces, closes = [], []
+        # the chunk with usage is the last before [DONE] (OpenAI API reference, stream_options.include_usage)
+        usage = "choices" in chunk and bool(chunk.get("usage"))
+        return ResponseEvent(opens="choices" not in chunk, output="choices" not in chunk, final=usage, quota=quota)
+    pieces, closes, places = [], [], []
     known = objects(choices)
     output = not known
     for choice in known:
         place = as_number(choice.get("index"))
+        places.append(place)
         part = as_object(choice.get("delta") or choice.get("message"))
         output = output or any(value and key not in _SILENT for key, value in part.items())
         if opaque := as_text(part.get("reasoning_opaque")):
@@ -228,8 +239,10 @@ def _chat(chunk: Json, name: str) -> ResponseEvent:
         opens=output or bool(closes),
         output=output,
         complete=bool(closes),
+        final=bool(closes and chunk.get("usage")),
         pieces=tuple(pieces),
         closes=tuple(closes),
+        choices=tuple(places[:CHOICES]),
         quota=quota,
     )
 

@@ -52,6 +52,9 @@ class ResponseReader:
         "_after_cr",
         "_api",
         "_begun",
+        "_choices",
+        "_closed",
+        "_longest",
         "_overlap",
         "_pieces",
         "_room",
@@ -69,7 +72,7 @@ class ResponseReader:
         "used",
     )
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, longest: int | None = None) -> None:
         self.opened = False
         """More than announcements has come."""
         self.output = False
@@ -77,7 +80,8 @@ class ResponseReader:
         self.error: StreamError | None = None
         """The first one."""
         self.complete = False
-        """A sign has come that the answer ended by itself, well or not. False says so only where it is `readable`."""
+        """The answer ended by itself, well or not; a chat when each of its choices has. False says so only where it is
+        `readable`."""
         self.final = False
         """Nothing can follow."""
         self.marks: list[str] = []
@@ -89,12 +93,15 @@ class ResponseReader:
         self.readable = True
         """False: no event stream, or something was too long to be read; only what is already known is sure."""
         self._api = api
+        self._longest = LONGEST if longest is None else longest
         self._begun = False
         self._after_cr = False
         self._tail = bytearray()  # an event under way
         self._worth = False  # it is longer than KEPT and may grow on
         self._overlap = b""  # not empty: an event is being skipped, and this is the last of it
         self._seen: set[str] = set()
+        self._choices: set[int] = set()  # of a chat, those that have not ended
+        self._closed: set[int] = set()
         self._pieces: dict[int, list[tuple[str, str]]] = {}
         self._room = PIECES
 
@@ -118,14 +125,14 @@ class ResponseReader:
             if data and not self._begun:
                 self._begun = True
                 if data[0] not in _FIRST:
-                    self._give_up()
+                    self.give_up()
                     return
             end = data.rfind(b"\n\n")
             whole = data[:end] if end >= 0 else b""
             tail += data[end + 2 :] if end >= 0 else data
         if end >= 0:
             self._worth = False
-            if not (self.output or self.error) or len(whole) > LONGEST or tells(self._api, whole):
+            if not (self.output or self.error) or self._closed or len(whole) > self._longest or tells(self._api, whole):
                 for block in whole.split(b"\n\n"):
                     self._event(block.lstrip(b"\n"))
         if len(tail) > KEPT:
@@ -144,9 +151,9 @@ class ResponseReader:
         if len(block) > KEPT and not self._is_worth(block):
             self._learn(OUTPUT)
             self._skip(block[KEPT - _OVERLAP :] + b"\n\n")
-        elif len(block) > LONGEST:
-            self._give_up()
-        elif not (self.output or self.error) or tells(self._api, block):
+        elif len(block) > self._longest:
+            self.give_up()
+        elif not (self.output or self.error) or self._closed or tells(self._api, block):
             self._learn(read_event(self._api, block))
 
     def _bound(self) -> None:
@@ -160,8 +167,8 @@ class ResponseReader:
                 tail.clear()
                 self._learn(OUTPUT)
                 self._skip(skipped)
-        if size > LONGEST and self._worth:
-            self._give_up()
+        if size > self._longest and self._worth:
+            self.give_up()
 
     def _is_worth(self, long: bytes | bytearray) -> bool:
         """Whether the head of an event says that the rest matters; a chat's says nothing, its end would."""
@@ -172,12 +179,13 @@ class ResponseReader:
         data = self._overlap + data
         event, ended, after = data.partition(b"\n\n")
         if tells(self._api, event):
-            self._give_up()
+            self.give_up()
             return b""
         self._overlap = b"" if ended else event[-_OVERLAP:]
         return after
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """Something was missed: nothing more is read."""
         self.readable, self.opened = False, True
         self._tail.clear()
         self._pieces.clear()
@@ -186,8 +194,14 @@ class ResponseReader:
         self.opened = self.opened or event.opens
         self.output = self.output or (event.output and self.error is None)
         self.error = self.error or event.error
-        self.complete = self.complete or event.complete
         self.final = self.final or event.final
+        if self._api is Api.CHAT and not event.error:
+            self._closed.update(event.closes)
+            self._choices.update(event.choices)
+            self._choices -= self._closed
+            self.complete = self.error is not None or (bool(self._closed or self.final) and not self._choices)
+        else:
+            self.complete = self.complete or event.complete
         self.quota = event.quota or self.quota
         self.used.update(event.used)
         for found in event.marks:

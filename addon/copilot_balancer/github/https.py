@@ -2,8 +2,8 @@
 
 Laws of this file:
 
-1. A question goes by verified TLS to the host that it names, and nowhere else: no redirect is followed, no proxy of the
-   environment is used (it may be us), no TLS key log is written.
+1. A question goes by verified TLS to the host that it names, and nowhere else: no redirect is followed, no TLS key log
+   is written. A parent proxy (``parent_proxy``) only carries it: by CONNECT, with TLS checked end to end.
 2. No exception that leaves here holds a token, has one in a local variable of its frames, or is chained to an exception
    that holds a request.
 3. One question takes 30 seconds at most, name resolution and a trickling server included; an answer that is larger
@@ -13,6 +13,7 @@ Laws of this file:
 """
 
 import json
+import os
 import ssl
 import threading
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ from pydantic import SecretStr
 
 from copilot_balancer import __version__
 from copilot_balancer.errors import UpstreamError
+from copilot_balancer.github.parent_proxy import WayOut, check_ca, way_out
+from copilot_balancer.text import printable
 
 if TYPE_CHECKING:
     import httpx
@@ -122,6 +125,20 @@ def parsed(body: bytes) -> object:
         return None
 
 
+_way_out: WayOut | None = None
+
+
+def use(way: WayOut | None) -> None:
+    """Let each question of this process go this way; None: as the environment says."""
+    global _way_out  # noqa: PLW0603 - one way out of a process
+    _way_out = way
+
+
+def way_in_use() -> WayOut:
+    """The way that questions go."""
+    return _way_out if _way_out is not None else way_out(None, None, os.environ)
+
+
 class Wire:
     """Asks, blocking. `transport` is the seam for the tests and the demo; names and ports stay real."""
 
@@ -159,7 +176,7 @@ class Wire:
         """The answer, or why there is none. Returned, not raised: httpx's exceptions hold the request."""
         import httpx  # noqa: PLC0415 - law 4
 
-        transport = self._transport or httpx.HTTPTransport(verify=verified_tls(), trust_env=False)
+        transport = self._transport or _transport(question.host)
         with httpx.Client(
             transport=transport,
             trust_env=False,
@@ -180,11 +197,30 @@ class Wire:
                 return _why(error)
 
 
-def verified_tls() -> ssl.SSLContext:
-    """TLS that asks for a certificate and for the right name in it, and whose keys are written nowhere."""
+def _transport(host: str) -> "httpx.HTTPTransport":
+    import httpx  # noqa: PLC0415 - law 4
+
+    way = way_in_use()
+    parent, proxy = way.parent_for(host, 443), None
+    if parent is not None:
+        user, _, password = parent.auth.get_secret_value().partition(":") if parent.auth else ("", "", "")
+        tls = verified_tls(way.ca) if parent.scheme == "https" else None
+        proxy = httpx.Proxy(parent.url, ssl_context=tls, auth=(user, password) if parent.auth else None)
+    return httpx.HTTPTransport(verify=verified_tls(way.ca), trust_env=False, proxy=proxy)
+
+
+def verified_tls(ca: str | None = None) -> ssl.SSLContext:
+    """TLS that asks for a certificate and for the right name in it, and whose keys are written nowhere.
+
+    Args:
+        ca: the path of a PEM file with CAs that are trusted beside the public ones.
+
+    """
     import httpx  # noqa: PLC0415 - law 4
 
     context = httpx.create_ssl_context(trust_env=False)
+    if ca is not None:
+        context.load_verify_locations(cadata=check_ca(ca).decode("ascii", "ignore"))
     context.keylog_filename = None  # type: ignore[assignment] # SSLKEYLOGFILE would give the token away; None turns it off
     return context
 
@@ -228,7 +264,12 @@ def _why(error: "httpx.HTTPError") -> str:
     if isinstance(error, httpx.TimeoutException):
         return "did not answer in time: try again later"
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return "shows a certificate that cannot be verified; nothing was sent"
+        return (
+            "shows a certificate that cannot be verified; nothing was sent. "
+            "If a company's proxy inspects TLS, name its CA in the setting `ca`"
+        )
+    if isinstance(error, httpx.ProxyError):
+        return f"cannot be reached through the parent proxy: {printable(str(error), 80)}"
     if isinstance(error, httpx.ConnectError):
         return "cannot be reached: is there a network?"
     return f"broke the connection off ({type(error).__name__})"

@@ -32,6 +32,7 @@ from copilot_balancer.proxy.guard import credential_guard, log_filters
 from copilot_balancer.proxy.guard.client_access import asks_for_a_password, is_loopback
 from copilot_balancer.proxy.guard.script_watch import listening
 from copilot_balancer.proxy.inspect import contentview
+from copilot_balancer.proxy.network import Network
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.proxy.sync import Sync
 from copilot_balancer.rules.names import known_models, unknown_names
@@ -67,6 +68,7 @@ class CopilotBalancer:
         self.live: Runtime | None = None
         """None until the first `configure`; and then what requests share."""
         self._commands = Commands(lambda: self.live, self.upkeep.store, self._this_proxy)
+        self.network = Network(self.where.state, os.environ)
         self._watching: asyncio.Task[None] | None = None
         self._unnamed_host = False
         """Whether the user named no host to listen on, so that loopback is ours to choose."""
@@ -134,6 +136,7 @@ class CopilotBalancer:
                 self._check_remote(host or "all addresses")
         if not ctx.options.validate_inbound_headers:
             raise InvalidInput("validate_inbound_headers must stay on: without it requests can be smuggled")
+        self.network.configure(loaded.settings, ctx.options)
         self._switch_off(credential_guard.unsafe_options(ctx.options))
         hooks().attach(self)
 

@@ -227,11 +227,10 @@ class SelectionTap(ResponseTap):
         self._learn: Callable[[object], None] | None = learn
         self._body = bytearray()
 
-    def __call__(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> None:
         """Collect the next chunk."""
         if len(self._body) <= DOCUMENT_LIMIT:
             self._body.extend(data)
-        return data
 
     @property
     def watched(self) -> bool:

@@ -52,6 +52,7 @@ from copilot_balancer.proxy.guard.log_filters import SAY_EVERY, Repeated
 from copilot_balancer.proxy.guard.script_watch import ScriptWatch
 from copilot_balancer.proxy.incident import log_incident
 from copilot_balancer.proxy.local_responses import own_answer
+from copilot_balancer.proxy.network import Network
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.proxy.sync import Sync
 from copilot_balancer.proxy.websocket import WebSocketFrames
@@ -70,6 +71,7 @@ class Script(Protocol):
 
     live: Runtime | None
     upkeep: Sync
+    network: Network
 
 
 class CopilotHooks:
@@ -94,7 +96,11 @@ class CopilotHooks:
         self._refused = Repeated(SAY_EVERY)
         self.door = ClientAccess(self._settings)
         self.watch = ScriptWatch(lambda: self.live is not None, NOT_LOADED)
-        self._timeouts = timeouts = ConnectTimeout(self._is_copilot)
+        self.network: Network | None = None
+        """The way out of this machine: the script's, or the last one's."""
+        self._timeouts = timeouts = ConnectTimeout(
+            self._is_copilot, lambda host, port: self._is_copilot(host, port) or self._is_parent(host, port)
+        )
         self.server_connected = timeouts.server_connected
         self.server_connect_error = timeouts.server_connect_error
         self.server_disconnected = timeouts.server_disconnected
@@ -109,7 +115,7 @@ class CopilotHooks:
 
     def attach(self, script: Script) -> None:
         """The script is configured: serve requests with it."""
-        self.script, self.known = script, script.live
+        self.script, self.known, self.network = script, script.live, script.network
 
     def detach(self, script: Script) -> None:
         """The script is removed, unless another object of it has taken over."""
@@ -141,6 +147,8 @@ class CopilotHooks:
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """Take the proxy user and password, if any, out of the CONNECT; the name says which fence or account."""
+        if self.network is not None:
+            self.network.http_connect(flow)
         told = flow.request.headers.pop("proxy-authorization", "")
         flow.metadata.pop("proxyauth", None)
         client = flow.client_conn
@@ -170,6 +178,9 @@ class CopilotHooks:
             return
         try:
             self._dial_by_name(nextlayer)
+            if self.network is not None and (tunnel := self.network.tunnel(context)) is not None:
+                nextlayer.layer = tunnel
+                return
             self._choose_layer(nextlayer, *context.server.address[:2])
         except AddonHalt:
             raise
@@ -247,6 +258,9 @@ class CopilotHooks:
 
     def _is_copilot(self, host: str, port: int) -> bool:
         return self.known is not None and port == 443 and plain_host(host) in self.known.hosts
+
+    def _is_parent(self, host: str, port: int) -> bool:
+        return self.network is not None and self.network.is_parent(host, port)
 
     def _names_copilot(self, flow: http.HTTPFlow) -> bool:
         """Whether a request is for a Copilot host by its connection, its target or its Host header, on any port."""

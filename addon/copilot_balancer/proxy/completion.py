@@ -8,7 +8,8 @@ Laws of this file:
 
 import time
 
-from mitmproxy import http
+from mitmproxy import ctx, http
+from mitmproxy.flow import Error
 
 from copilot_balancer.copilot import quota
 from copilot_balancer.copilot.encoding import inflated
@@ -40,21 +41,23 @@ def ended(exchange: Exchange) -> RequestRecord:
             credential_guard.redact(response, live.sent)
             learn_models(exchange.live, exchange.request, upstream.account, response)
         if exchange.passing is not None:
-            _keep(exchange, exchange.passing, response)
+            if not exchange.passing.held:
+                _keep(exchange, exchange.passing, response)
             error, usage = _learn(exchange, upstream, exchange.passing)
     served = exchange.served and not exchange.local
+    ended_by = _ended_by(exchange)
     record = finished(
         tuple(exchange.tries),
         served=served,
         status=None if flow.error else response.status_code if response else None,
         error=error,
-        client_left=_ended_by(exchange) == "client",
+        client_left=ended_by == "client",
         declined=exchange.declined,
         at=time.time(),
         id=flow.id,
         what=body.model or f"{flow.request.method} {flow.request.path.partition('?')[0]}",
         ms=(live.now() - exchange.began) * 1000,
-        note=exchange.note or (flow.error.msg if flow.error else ""),
+        note=requests.ENDED.get(ended_by) or exchange.note or (flow.error.msg if flow.error else ""),
         conversation=exchange.request.conversation or "",
         model=(body.other_model if served else "") or None,
         moved=f"sent without {body.left_out}, which only their maker takes back" if body.left_out else "",
@@ -79,12 +82,17 @@ def frames_after(exchange: Exchange) -> WebSocketFrames | None:
 
 
 def _ended_by(exchange: Exchange) -> str:
-    """Who ended it with an error; empty when nobody did."""
+    """Who ended it with an error: a key of ``requests.ENDED``, the client or the upstream; empty when nobody did."""
     if exchange.flow.error is None:
         return ""
-    if not exchange.flow.client_conn.connected:
-        return "client"
-    return exchange.send.ended_by if exchange.send is not None else ""
+    if ctx.master.should_exit.is_set():
+        return "shutdown"
+    told = exchange.send.ended_by if exchange.send is not None else ""
+    if told in requests.ENDED:
+        return told
+    if exchange.flow.error.msg == Error.KILLED_MESSAGE:
+        return "addon"
+    return told if exchange.flow.client_conn.connected else "client"
 
 
 def _keep(exchange: Exchange, passing: ResponseTap, response: http.Response) -> None:

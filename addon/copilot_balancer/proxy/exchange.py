@@ -31,7 +31,7 @@ from copilot_balancer.proxy.guard.client_access import made_by_a_page
 from copilot_balancer.proxy.incident import log_incident
 from copilot_balancer.proxy.local_responses import no_answer, nobody_serves, own_answer
 from copilot_balancer.proxy.request_body import RequestBody
-from copilot_balancer.proxy.response_tap import ResponseTap, beginning, is_stream
+from copilot_balancer.proxy.response_tap import ResponseTap, beginning, goes_in_chunks
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.proxy.steps import Again, Answer, Outgoing, PassOn, Upstream
 from copilot_balancer.proxy.websocket import declines
@@ -341,29 +341,28 @@ class Exchange:
         if response is None or self.local:
             return
         if upstream is None:
-            response.stream = is_stream(response) or self.kind is Kind.OTHER
+            response.stream = response.stream or goes_in_chunks(response)
             return
         response.headers.fields = tuple(f for f in response.headers.fields if f[0].lower() != b"set-cookie")
         credential_guard.redact_head(response, self.live.sent)
         if response.status_code >= 400:
             return
         served = partial(self._serves, upstream, response)
-        if self.kind is not Kind.HOME and response.status_code != 101:
-            if self.kind is Kind.SELECTION:
-                passing: ResponseTap = SelectionTap(response, served, partial(self._selected, upstream))
-            else:
-                passing = ResponseTap(response, self.body.api, self.live.keep_bodies, served)
-            self.passing = passing
-            response.stream = passing
-            if passing.watched:
-                upstream.send.watch = passing
-            else:
-                passing.released()
+        if self.kind is Kind.SELECTION and response.status_code != 101:
+            self.passing = upstream.send.watch = SelectionTap(response, served, partial(self._selected, upstream))
+            response.stream = True  # a flow that held it would hold its session token
+        elif self.kind is not Kind.HOME and response.status_code != 101:
+            tap = ResponseTap(response, self.body.api, self.live.keep_bodies, served, self._redact)
+            self.passing = upstream.send.watch = tap
+            response.stream = response.stream or goes_in_chunks(response)
         else:
             served()
         requests.put_headers(
             response, upstream.account.label, self._attempts(), model=self.body.other_model, moved=self.body.left_out
         )
+
+    def _redact(self, response: http.Response) -> None:
+        credential_guard.redact(response, self.live.sent)
 
     def _attempts(self) -> int:
         """How often the request was sent, the one under way included."""
@@ -408,10 +407,13 @@ class Exchange:
         upstream, response = self.upstream, self.flow.response
         if refusal.error is not None:  # mitmproxy quotes what it could not read
             refusal.error = self.live.sent.text(refusal.error)
+        if refusal.local:
+            why = f"this machine cannot connect: {printable(refusal.error or '')}"
+            return self._own(503, "proxy_overloaded", why)
         if upstream is None:
             return PassOn() if refusal.error is None else replace(self._no_answer(refusal.error), note=self.note)
         if response is not None:
-            credential_guard.redact(response, self.live.sent)
+            self._redact(response)
         outcome = self._outcome(refusal, response)
         in_stream = response is not None and response.status_code < 400
         self.answers.append(None if in_stream else response)

@@ -1,30 +1,63 @@
-"""An answer on its way to the client: what is read of it, and what of it is kept.
+"""Reads one response on its way to the client: is it an answer, an error, complete; and what of it is kept for people.
 
 Laws of this file:
 
-1. The bytes pass as they are; nothing waits here (holding back is the layer's).
-2. An answer that cannot be read (compressed, no event stream, too long an event) is judged by nothing but its head.
+1. It only reads; holding a response back is the failover stream's.
+2. A response that cannot be read (an unknown encoding, no event stream, too long an event) is judged by nothing but
+   its head.
+3. A compressed response is inflated on the side, within bounds; its bytes pass as they are.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from mitmproxy import http
 
+from copilot_balancer.copilot.encoding import Inflater
 from copilot_balancer.copilot.protocol import Api
 from copilot_balancer.copilot.response_event import StreamError, may_tell, read_document
 from copilot_balancer.copilot.response_reader import ResponseReader
+from copilot_balancer.text import printable
 from copilot_balancer.views.requests import BODY_LIMIT
 
+logger = logging.getLogger(__name__)
+
+INFLATED = 1024 * 1024
+"""Bytes of what is inflated of one response that are kept at once."""
 DOCUMENT_LIMIT = 4 * 1024 * 1024
 """Bytes of an answer in one piece that are looked at for what it binds to its account."""
+MOST_TOLD = 8
+"""Encodings that are told of as unread at most."""
 PIECES = 4096
 """Pieces of it that are kept apart at most: each costs more than its bytes."""
+
+
+_unread: set[str] = set()
+"""Encodings of which was said that they are not read."""
+
+
+def _say_unread(encoding: str) -> None:
+    """One line for each encoding, and a few encodings at most."""
+    if encoding not in _unread and len(_unread) < MOST_TOLD:
+        _unread.add(encoding)
+        logger.info(
+            "copilot: an answer says that its encoding is %s, which could not be read: it is passed on as it came, "
+            "and nothing is learnt from it",
+            printable(encoding, 40),
+        )
 
 
 def is_stream(response: http.Response) -> bool:
     """Whether it is an event stream."""
     return _kind(response) == "text/event-stream"
+
+
+def goes_in_chunks(response: http.Response) -> bool:
+    """Whether the client may use the beginning before the end has come; else it can be held for others to edit."""
+    kind = _kind(response)
+    held = kind == "application/json" or kind.endswith("+json") or "content-length" in response.headers
+    return kind == "text/event-stream" or not held
 
 
 def _kind(response: http.Response) -> str:
@@ -39,43 +72,93 @@ def beginning(response: http.Response | None) -> str:
 
 
 class ResponseTap:
-    """One answer that is streamed; mitmproxy calls it with each piece (``response.stream``)."""
+    """One successful response: ``hooks.Watch``. The stream feeds it, or hands it over whole."""
 
-    def __init__(self, response: http.Response, api: Api | None, keep: int, served: Callable[[], None]) -> None:
-        """Take up an answer whose head has come; `served` is called once it is known to be one."""
+    def __init__(
+        self,
+        response: http.Response,
+        api: Api | None,
+        keep: int,
+        served: Callable[[], None],
+        redact: Callable[[http.Response], None] = lambda _response: None,
+    ) -> None:
+        """Take up a response whose head has come.
+
+        Args:
+            response: whose head is read.
+            api: its form; None: nothing in it is read.
+            keep: bytes of a streamed one that are kept for people.
+            served: called once it is known to be an answer.
+            redact: takes accounts' tokens out of a response that is held whole.
+
+        """
         self._api = api
         self._served = served
         self._keep = keep
+        self._redact = redact
         self._released = False
+        self.held = False
+        """It was not streamed: the flow holds all of it."""
         self.kept = bytearray()
         """What a person may look at."""
-        plain = response.headers.get("content-encoding", "identity").strip().lower() == "identity"
-        self._reader = ResponseReader(api) if api and plain and is_stream(response) else None
-        self._document: list[bytes] | None = [] if api and plain and _kind(response) == "application/json" else None
+        encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        self._inflater = None if encoding in ("", "identity") else Inflater(encoding)
+        self._encoding = encoding
+        longest = INFLATED if self._inflater else None
+        self._reader = ResponseReader(api, longest) if api and is_stream(response) else None
+        self._document: list[bytes] | None = [] if api and _kind(response) == "application/json" else None
+        if self._inflater is not None and not self._inflater.readable:
+            self._is_unread()
+        self._limit = INFLATED if self._inflater else DOCUMENT_LIMIT
         self._length = 0
         """Bytes of it so far."""
 
-    def __call__(self, data: bytes) -> bytes:
-        """Look at the next piece and hand it on."""
+    def feed(self, data: bytes) -> None:
+        """Read the next chunk, as the upstream sent it."""
         if len(self.kept) < self._keep:
             self.kept.extend(data[: self._keep - len(self.kept)])
+        if self._inflater is not None:
+            data = self._inflated(self._inflater, data)
         if self._reader is not None:
             self._reader.feed(data)
         elif self._document is not None:
             self._length += len(data)
             self._document.append(data)
-            if self._length > DOCUMENT_LIMIT:
+            if self._length > self._limit:
                 self._document = None
             elif len(self._document) > PIECES:
                 self._document = [b"".join(self._document)]
-        return data
+
+    def _inflated(self, inflater: Inflater, data: bytes) -> bytes:
+        plain = inflater.feed(data)
+        if not inflater.readable:
+            self._is_unread()
+        return plain
+
+    def _is_unread(self) -> None:
+        """Its encoding is unknown here, or the bytes are not in it."""
+        if self._reader is not None and self._reader.readable:
+            self._reader.give_up()
+            _say_unread(self._encoding)
+        if self._document is not None:
+            self._document = None
+            _say_unread(self._encoding)
+
+    def completed(self, response: http.Response) -> None:
+        """It was held, and all of it stands in `response`; from here on other addons may read and edit it."""
+        self._keep = 0
+        self.feed(response.raw_content or b"")
+        while self._inflater is not None and self._inflater.behind and self._length <= self._limit:
+            self.feed(b"")
+        self.held = True
+        self._redact(response)
 
     # --- failover.hooks.Watch ----------------------------------------------------------------------------------------
 
     @property
     def watched(self) -> bool:
         """Whether there is anything to tell from it while it passes."""
-        return self._reader is not None
+        return self._reader is not None and self._reader.readable
 
     @property
     def opened(self) -> bool:
@@ -92,9 +175,15 @@ class ResponseTap:
     def whole(self) -> bool:
         """It may end here. Anthropic's answers have one last word only, ``message_stop``."""
         reader = self._reader
-        if reader is None or not reader.readable:
+        if reader is None or not reader.readable or (self._inflater is not None and self._inflater.behind):
             return True
-        return reader.final or reader.error is not None or (reader.complete and self._api is not Api.MESSAGES)
+        return reader.error is not None or (reader.complete and (reader.final or self._api is not Api.MESSAGES))
+
+    @property
+    def over(self) -> bool:
+        """Nothing can follow: it is whole, and its last event, or an error, has been read."""
+        reader = self._reader
+        return reader is not None and self.whole and (reader.final or reader.error is not None)
 
     def released(self) -> None:
         """The client begins to get it: it counts as served, unless all that came is an error."""
@@ -113,6 +202,8 @@ class ResponseTap:
         """The marks of what it binds to its account, the quota snapshots and the usage counts that it told."""
         if self._reader is not None:
             return self._reader.marks, self._reader.quota, self._reader.used
+        if self._inflater is not None and self._inflater.behind:
+            return [], None, {}
         if self._document and self._api is not None and may_tell(self._api, self._document):
             return read_document(self._api, b"".join(self._document))
         return [], None, {}

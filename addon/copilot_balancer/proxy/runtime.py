@@ -12,6 +12,7 @@ from copilot_balancer.config import Settings
 from copilot_balancer.copilot.usage import Usage
 from copilot_balancer.github.https import Response
 from copilot_balancer.github.tokens import Bearer, TokenCache
+from copilot_balancer.proxy import clock
 from copilot_balancer.proxy.guard.redaction import SentSecrets
 from copilot_balancer.rules.accounts import Account, Decisions
 from copilot_balancer.rules.catalogue import Catalogue, Shelf
@@ -66,11 +67,11 @@ class Runtime:
     prefixes: dict[tuple[str, str], str] = field(default_factory=dict)
     """(credential, host) -> ``token``, where ``Bearer`` was refused as badly formatted
     (docs/copilot-protocol.md#prefix-of-a-github-token)."""
-    _epoch: float = field(default_factory=lambda: time.time() - time.monotonic())
+    _epoch: float = field(default_factory=lambda: time.time() - clock.steady())
 
     def now(self) -> float:
-        """Seconds on the steady clock: the epoch at start plus monotonic time since."""
-        return self._epoch + time.monotonic()
+        """Seconds on the steady clock: the epoch at start plus the time since, sleep included."""
+        return self._epoch + clock.steady()
 
     def account(self, account_id: str) -> Account | None:
         """The account with this id, unless it was removed meanwhile."""

@@ -29,6 +29,13 @@ MARKERS = {
 }
 """Flow markers: green, yellow after a failover, red when the client got no success or only a part of one."""
 
+ENDED = {
+    "addon": "ended by another addon",
+    "timeout": "ended by mitmproxy's tcp_timeout",
+    "shutdown": "ended because this proxy was stopped",
+}
+"""What else than the client or the upstream may end a request: the notes that say so."""
+
 BODY_LIMIT = 2048
 """So much of a refusal can be inspected on the flow."""
 
@@ -42,6 +49,8 @@ def ending(record: RequestRecord) -> str:
         return "the client left"
     if record.status is not None:
         return str(record.status)
+    if record.note in ENDED.values():
+        return record.note
     return "ended early" if record.verdict == "failed" else "cut off by the upstream"
 
 
@@ -64,7 +73,8 @@ def summary(record: RequestRecord) -> str:
         parts[0] += f", {printable(last.why, 100)}" if last.why else ""
         before = before and f"before: {before}"
     else:
-        parts = [f"{head} <- nobody, {ended}" + (f": {printable(record.note, 300)}" if record.note else "")]
+        note = "" if record.note in ENDED.values() else record.note
+        parts = [f"{head} <- nobody, {ended}" + (f": {printable(note, 300)}" if note else "")]
         before = before and f"tried: {before}"
     if record.error:
         parts.append(f"an error came in the answer: {printable(record.error, 200)}")

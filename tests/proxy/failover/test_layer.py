@@ -16,9 +16,8 @@ from mitmproxy.proxy import commands
 from copilot_balancer.proxy.failover import (
     connect_timeout,
     dispatch,
-    fast_path,
+    http1,
     layer,
-    response,
     stream,
 )
 from copilot_balancer.proxy.failover.credentials import HiddenCredentials
@@ -83,8 +82,8 @@ def no_tls(monkeypatch):
 
 @pytest.mark.parametrize(
     "private",
-    [layer.PRIVATE, dispatch.PRIVATE, connect_timeout.PRIVATE, client_access.PRIVATE],
-    ids=["layer", "dispatch", "connect_timeout", "client_access"],
+    [layer.PRIVATE, dispatch.PRIVATE, connect_timeout.PRIVATE, http1.PRIVATE, client_access.PRIVATE],
+    ids=["layer", "dispatch", "connections", "http1", "client_access"],
 )
 def test_private_names_are_there(private):
     """Everything private to mitmproxy that we touch exists in this version."""
@@ -178,6 +177,25 @@ def test_connect_error_fails_over():
     play.server_sends(STREAM + END)
     assert play.to_client == STREAM + END
     assert [(refusal.error, refusal.sent) for refusal in addon.refusals] == [("refused", False)]
+
+
+@pytest.mark.parametrize(
+    ("error", "local"),
+    [
+        ("[Errno 24] Too many open files", True),
+        ("Multiple exceptions: [Errno 24] Too many open files, [Errno 101] Network is unreachable", True),
+        ("[Errno 99] Cannot assign requested address", True),
+        ("[Errno 111] Connect call failed ('127.0.0.1', 24)", False),
+        ("connection cancelled", False),
+    ],
+)
+def test_what_this_machine_lacks(error, local):
+    """A connection that fails for it is told as this machine's own failure."""
+    addon = Addon("copilot-api.acme.ghe.com")
+    play = addon.play()
+    play.dial = lambda _server: error
+    play.client_sends(REQUEST)
+    assert [(refusal.error, refusal.local) for refusal in addon.refusals] == [(error, local)]
 
 
 def test_a_failed_connection_is_not_handed_out_again():
@@ -397,7 +415,7 @@ def test_an_exception_after_the_first_byte_cuts_the_stream(monkeypatch, caplog):
     play.server_sends(STREAM)
     with monkeypatch.context() as patch:
         patch.setattr(stream.FailoverStream, "_handle_event", lambda *_: 1 / 0)
-        play.server_sends(b"5\r\ntwo\n\n\r\n")
+        play.server_sends(END)
     assert play.to_client == STREAM
     assert play.context.client in play.closed
     assert "ZeroDivisionError" in caplog.text
@@ -469,20 +487,11 @@ class Clock:
 
     now = 1000.0
 
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now
-
 
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(layer, "time", clock)
-    monkeypatch.setattr(stream, "time", clock)
-    monkeypatch.setattr(response, "time", clock)
-    monkeypatch.setattr(fast_path, "time", clock)
+    monkeypatch.setattr("copilot_balancer.proxy.clock.steady", lambda: clock.now)
     return clock
 
 
@@ -512,7 +521,7 @@ def test_a_stalled_answer_is_cut(clock):
     play.server_sends(STREAM)
     clock.now += 59.0
     play.server_sends(b"5\r\ntwo\n\n\r\n")
-    for _ in range(3):
+    for _ in range(20):
         clock.now += play.wakeups[0].delay
         play.wake()
         if play.context.client in play.closed:

@@ -164,19 +164,6 @@ def test_a_whole_answer_without_its_end_whose_client_has_left(seed):
     assert simulate(seed).violations == []
 
 
-@pytest.mark.parametrize("status", [100, 102, 103])
-def test_an_informational_answer_is_none(status):
-    """mitmproxy takes a 1xx for the answer: the client would wait for ever. It counts as no answer instead."""
-    addon = Addon()
-    play = addon.play()
-    play.client_sends(REQUEST)
-    play.server_sends(b"HTTP/1.1 %d Hints\r\n\r\n" % status)
-    assert [refusal.sent for refusal in addon.refusals] == [True]
-    assert len(play.opened) == 2
-    play.server_sends(STREAM + END)
-    assert play.to_client == STREAM + END
-
-
 @pytest.mark.parametrize("fault", [False, True])
 def test_an_answer_of_ours_to_head_has_no_body(fault):
     """An answer to HEAD has no body, also one that is made here: the next answer would be read from inside it."""

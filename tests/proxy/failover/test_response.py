@@ -16,21 +16,29 @@ class Watch:
     def __init__(self) -> None:
         self.heard = b""
         self.releases = 0
+        self.held: list[bytes] = []
 
-    def __call__(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> None:
         self.heard += data
-        return data
 
+    def completed(self, response: http.Response) -> None:
+        self.held.append(response.raw_content)
+        self.feed(response.raw_content)
+
+    watched = True
     opened = property(lambda self: b"open" in self.heard)
     refused = property(lambda self: self.heard.startswith(b"error"))
-    whole = property(lambda self: b"done" in self.heard)
+    whole = over = property(lambda self: b"done" in self.heard)
 
     def released(self) -> None:
         self.releases += 1
 
 
 class Watching(Addon):
-    """Watches every streamed answer."""
+    """Watches every answer, and streams it unless its length is told."""
+
+    def streams(self, response: http.Response) -> bool:
+        return "content-length" not in response.headers
 
     def __init__(self, *hosts: str) -> None:
         super().__init__(*hosts)
@@ -39,8 +47,9 @@ class Watching(Addon):
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         if flow.response.status_code < 300:
-            watch = flow.response.stream = self.sends[-1].watch = Watch()
-            self.watches.append(watch)
+            self.sends[-1].watch = Watch()
+            self.watches.append(self.sends[-1].watch)
+            flow.response.stream = self.streams(flow.response)
 
     def failover_judge(self, refusal) -> None:
         response = refusal.flow.response

@@ -1,15 +1,16 @@
-"""mitmproxy's HTTP stream, made steady: a fault of ours ends it alone, and what passes often costs little.
+"""HttpStream with two additions: an exception fails only its stream; streamed chunks bypass mitmproxy's dispatch.
 
 Laws of this file:
 
 1. It knows no accounts and no attempts: those are ``stream``'s.
-2. A fault of ours becomes a JSON 502 with an id on this stream alone; it neither hangs nor fails open. Once the client
-   has seen the head of an answer, the answer is aborted: nobody takes it for a whole one.
-3. The short way does what mitmproxy does, but that pieces which came together are sent together.
+2. An exception in our code becomes a JSON 502 with an id on this stream alone; it neither hangs nor fails open. Once
+   the client has seen the head of a response, the response is aborted: no client takes it for a whole one.
+3. The fast path does what mitmproxy does, but that chunks which arrived together are sent together.
+4. Our tap reads each chunk of a streamed response as the upstream sent it; then comes the function that another addon
+   set as ``flow.response.stream``, if one did.
 """
 
 import itertools
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Protocol
 
@@ -33,6 +34,7 @@ from mitmproxy.proxy.layers.http._hooks import (
     HttpResponseHook,
 )
 
+from copilot_balancer.proxy import clock
 from copilot_balancer.proxy.failover.hooks import FailoverWaitHook, Send, Wait
 from copilot_balancer.proxy.incident import fault_answer, log_incident
 
@@ -53,12 +55,12 @@ class Answering(Protocol):
 
 
 class Hearing(Protocol):
-    """What a steady stream needs of the layer that it belongs to."""
+    """What a stream needs of the layer that it belongs to."""
 
     answering: Callable[[], Answering | None]
     """Who answers at this moment; None: mitmproxy's hooks are asked."""
     gathering: "set[FastPathStream]"
-    """Streams that have gathered pieces: asked for them once all that came is looked at."""
+    """Streams with gathered chunks: the layer asks for them once it has looked at all that arrived."""
 
     def client_is_ahead(self) -> bool:
         """Whether the client has sent more than the request that is under way."""
@@ -72,9 +74,13 @@ class FastPathStream(HttpStream):
     _committed = False
     """Whether the client has been sent the head of an answer."""
     _heard_at = 0.0
-    """When the upstream was last heard of, or asked; monotonic seconds."""
-    _pass: Callable[[bytes], bytes | Iterable[bytes]] | None = None
-    """Takes each piece of the answer that is streamed on the short way; None: mitmproxy's own way is gone."""
+    """When the upstream was last heard of, or asked; seconds of `clock.steady`."""
+    _reads: Callable[[bytes], None] | None = None
+    """Our tap: reads each chunk of the streamed response as the upstream sent it."""
+    _edits: Callable[[bytes], bytes | Iterable[bytes]] | None = None
+    """What another addon set as ``flow.response.stream`` to edit the streamed response."""
+    _fast = False
+    """Whether chunks of the streamed response take the fast path."""
 
     def __init__(self, context: Context, stream_id: int, above: Hearing) -> None:
         super().__init__(context, stream_id)
@@ -82,53 +88,57 @@ class FastPathStream(HttpStream):
         self._gathered: list[bytes] = []
         """Pieces of a streamed answer that came together, to be sent together."""
 
-    # --- the short way -----------------------------------------------------------------------------------------------
+    # --- the fast path -----------------------------------------------------------------------------------------------
 
     def handle_event(self, event: events.Event) -> Iterable[commands.Command]:  # type: ignore[override]
         """As mitmproxy's, but an exception ends this stream alone, with an answer."""
-        # no generator itself: a body comes in many pieces, and each goes the short way
+        # not a generator itself: a body arrives in many chunks, and each takes the fast path
         if type(event) is RequestData:
             if not self._paused and self.client_state == self.state_consume_request_body:
                 self.request_body_buf += event.data
                 return ()
         elif type(event) is ResponseData:
-            self._heard_at = time.monotonic()
-            if self._pass is not None and not self._paused and self.server_state == self.state_stream_response_body:
+            self._heard_at = clock.steady()
+            if self._fast and not self._paused and self.server_state == self.state_stream_response_body:
                 return self._passed(event.data)
         return itertools.chain(self.gathered(), self._handled(event)) if self._gathered else self._handled(event)
 
     def gathered(self) -> Iterable[SendHttp]:
-        """What sends the pieces that came together: one TLS record and one system call for all of them."""
+        """The command that sends the gathered chunks: one TLS record and one system call for all of them."""
         pieces, self._gathered = self._gathered, []
         data = b"".join(pieces)  # nothing at all would be the last chunk of HTTP/1.1
         return [SendHttp(ResponseData(self.stream_id, data), self.context.client)] if data else ()
 
     def _passed(self, data: bytes) -> Iterable[commands.Command]:
-        """What `state_stream_response_body` does with a piece, without the way there."""
-        assert self._pass is not None
+        """What `state_stream_response_body` does with a chunk, without mitmproxy's dispatch."""
         try:
-            passed = self._pass(data)
-            self._gathered.extend((passed,) if isinstance(passed, bytes) else passed)
+            if self._reads is not None:
+                self._reads(data)
+            if self._edits is None:
+                self._gathered.append(data)
+            else:
+                edited = self._edits(data)
+                self._gathered.extend((edited,) if isinstance(edited, bytes) else edited)
             self.above.gathering.add(self)
             return self.after_piece()
         except Exception as error:  # noqa: BLE001 - as below
             return itertools.chain(self.gathered(), self._fall(error))
 
     def after_piece(self) -> Iterable[commands.Command]:
-        """What else is to be done once a piece of a streamed answer has passed."""
+        """What else is to be done once a chunk of a streamed response has passed."""
         return ()
 
     def start_response_stream(self) -> layer.CommandGenerator[None]:
         """As mitmproxy's, without its log line, for which every addon would be looked at: the addon's own says more.
 
-        From here on the pieces go the short way, unless somebody wants to keep them.
+        From here on the chunks take the fast path, unless an option wants them kept.
         """
         for command in super().start_response_stream():
             if not isinstance(command, commands.Log):
                 yield command
         stream = self.flow.response.stream if self.flow.response else None
-        if callable(stream) and self.debug is None and not self.context.options.store_streamed_bodies:
-            self._pass = stream
+        self._edits = stream if callable(stream) else None
+        self._fast = self.debug is None and not self.context.options.store_streamed_bodies
 
     def check_body_size(self, request: bool) -> layer.CommandGenerator[bool]:  # noqa: ARG002 - its signature
         """Neither cut a body nor stream a request because of an option: a request must be whole to be sent again."""

@@ -21,16 +21,25 @@ from copilot_balancer.proxy.failover.credentials import HiddenCredentials
 
 
 class Watch(Protocol):
-    """What a streamed answer comes to, as far as it has passed ``flow.response.stream``. The addon reads it there."""
+    """Reads one upstream response and says what it amounts to. The addon implements it; the stream feeds it.
+
+    A response that is streamed is fed chunk by chunk, before any other addon's ``flow.response.stream`` edits it; one
+    that is held until its end is handed over once, by `completed`.
+    """
+
+    @property
+    def watched(self) -> bool:
+        """The beginning of the streamed response is held back until it has `opened` or is `refused`."""
+        ...
 
     @property
     def opened(self) -> bool:
-        """Something has come that the client should see; until then the answer is held back."""
+        """Something has come that the client should see; until then the response is held back."""
         ...
 
     @property
     def refused(self) -> bool:
-        """It opens with an error: asked *again?*, with what came as the body of ``flow.response``."""
+        """It is an error in spite of its status: asked *again?*, with what came as the body of ``flow.response``."""
         ...
 
     @property
@@ -38,8 +47,21 @@ class Watch(Protocol):
         """It may end here; an end before that is an abort, towards the client as well."""
         ...
 
+    @property
+    def over(self) -> bool:
+        """Nothing can follow. If the upstream stays silent or its connection breaks, the response is ended well."""
+        ...
+
+    def feed(self, data: bytes) -> None:
+        """Read the next chunk, as the upstream sent it."""
+        ...
+
+    def completed(self, response: http.Response) -> None:
+        """The response was held, and all of it stands in `response`. Called before any other addon may read it."""
+        ...
+
     def released(self) -> None:
-        """Called once, when the answer begins to go to the client."""
+        """Called once, when the response begins to go to the client."""
         ...
 
 
@@ -61,9 +83,10 @@ class Send:
     idle_timeout: float = 0.0
     """Set: seconds that an answer may pause once it has begun; 0: for ever."""
     watch: Watch | None = None
-    """Set, until the ``responseheaders`` hook is over: what to do with the streamed answer to this."""
-    ended_by: Literal["", "client", "upstream"] = ""
-    """Set by the layer: who ended it with an error. A client's connection may go on then (HTTP/2)."""
+    """Set, until the ``responseheaders`` hook is over: what reads the response to this, unless it is a refusal."""
+    ended_by: Literal["", "client", "upstream", "addon", "timeout"] = ""
+    """Set by the layer: who ended it with an error; another addon by ``flow.kill()``, mitmproxy by its ``tcp_timeout``.
+    A client's connection may go on then (HTTP/2)."""
     hang_up: str = ""
     """Set, while a WebSocket is open: why it is closed now, so that the client comes back."""
 
@@ -77,6 +100,8 @@ class Refusal:
     """None: ``flow.response`` is complete. Else why there is no response, in mitmproxy's words."""
     sent: bool
     """Whether the request had been sent on."""
+    local: bool = False
+    """Whether this machine (no file descriptor, no memory, no port) or its parent proxy failed, and no upstream."""
     again: bool = False
     """Set: ask *with what?* once more. Otherwise ``flow.response`` goes down; set one when there is none."""
 

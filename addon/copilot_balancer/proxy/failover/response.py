@@ -1,19 +1,23 @@
-"""An upstream's answer as it arrives: held back while it may be none, passed on, cut where it does not end.
+"""Receives one upstream response: buffers its start until it is known to be a real answer, then streams it.
+
+Enforces the idle and refusal timeouts, and aborts streams that are cut short.
 
 Laws of this file:
 
-1. It knows HTTP and one attempt. What becomes of an answer that turns out to be none is ``stream``'s.
-2. The client sees no byte before the answer is known to be one, or has taken its time.
-3. An answer that is cut short is never ended as if it were whole (``Watch``).
-4. An upstream that is silent for too long has failed; time is looked at where a fault of ours is caught.
+1. It knows HTTP and one attempt. What becomes of a response that turns out to be an error is ``stream``'s.
+2. The client sees no byte before the response is known to be an answer, or has taken its time.
+3. A response that is cut short is never ended as if it were whole (``Watch``).
+4. An upstream that is silent for too long has failed; time is looked at where an exception of ours is caught.
+5. ``flow.response.stream`` belongs to the other addons. False: the response is held, up to ``HELD_BYTES``, and their
+   ``response`` hooks may edit it. True or a function: it is streamed, through the function; a refusal never is.
 """
 
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from mitmproxy.connection import Connection
+from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers.http import SendHttp
 from mitmproxy.proxy.layers.http._base import HttpEvent
@@ -28,12 +32,14 @@ from mitmproxy.proxy.layers.http._events import (
 )
 from mitmproxy.proxy.utils import ReceiveBuffer
 
+from copilot_balancer.proxy import clock
 from copilot_balancer.proxy.failover.fast_path import FastPathStream, Hearing
-from copilot_balancer.proxy.failover.hooks import Send
+from copilot_balancer.proxy.failover.hooks import Send, Watch
 
 BUFFER_LIMIT = 1024 * 1024
-"""Bytes of an answer that was not streamed so far that are held back; beyond, it is passed on as it comes. Of a refusal
-they are all that counts."""
+"""Bytes of a refusal's body that count; the rest is cut off."""
+HELD_BYTES = 8 * 1024 * 1024
+"""Bytes of a successful response that are held for other addons to edit; a longer one is streamed after all."""
 REFUSAL_SECONDS = 10.0
 """How long a refusal's body may take; what has come by then is all that counts."""
 
@@ -51,6 +57,10 @@ class Above(Hearing, Protocol):
 
     def retire(self, failed: Connection | tuple[str, int]) -> None:
         """Forget failed connections."""
+        ...
+
+    def used(self, connection: Connection) -> bool:
+        """A request goes out on it, or its response has ended. Returns whether it had served a request before."""
         ...
 
     def wake_in(self, delay: float) -> Iterator[commands.Command]:
@@ -80,7 +90,7 @@ class ResponseStream(FastPathStream):
     _held: bytearray
     """The beginning of a streamed answer that the client has not been sent yet."""
     _refused_at = 0.0
-    """When the head of a refusal came; monotonic seconds."""
+    """When the head of a refusal came; seconds of `clock.steady`."""
 
     def refused_in_stream(self, error: str | None) -> layer.CommandGenerator[None]:
         """A held answer is none: it opens with an error, or ended with this one before it began."""
@@ -94,27 +104,33 @@ class ResponseStream(FastPathStream):
     # --- its head, and a refusal -------------------------------------------------------------------------------------
 
     def state_wait_for_response_headers(self, event: ResponseHeaders) -> layer.CommandGenerator[None]:
-        """As mitmproxy's, but an answer that an addon put in the place of the upstream's is sent whole.
-
-        mitmproxy takes a 1xx for the last answer, and its client hangs: it counts as none.
-        """
-        if 100 <= event.response.status_code < 200 and event.response.status_code != 101:
-            yield SendHttp(RequestProtocolError(self.stream_id, "informational", ErrorCode.CANCEL), self.context.server)
-            why = f"an answer of status {event.response.status_code}, which announces another one"
-            yield from self.handle_protocol_error(
-                ResponseProtocolError(self.stream_id, why, ErrorCode.GENERIC_SERVER_ERROR)
-            )
-            return
+        """As mitmproxy's, but a response that an addon put in the place of the upstream's is sent whole."""
         yield from super().state_wait_for_response_headers(event)
         if self.server_state == self.state_consume_response_body and self.flow.response is not event.response:
             yield from self._cancel_upstream("answered here")
             yield from self.send_response()
             self.server_state = self.state_errored  # what the upstream sent meanwhile concerns nobody
         elif self._refuses():
-            self._refused_at = time.monotonic()
+            self._refused_at = clock.steady()
             yield from self.above.wake_in(REFUSAL_SECONDS)
         elif self._asked.idle_timeout:
             yield from self.above.wake_in(self._asked.idle_timeout)
+
+    def check_invalid(self, request: bool) -> layer.CommandGenerator[bool]:
+        """As mitmproxy's, but a response head that it refuses is a failure of the upstream like any other."""
+        if request:
+            return (yield from super().check_invalid(request))
+        assert self.flow.response
+        try:
+            validate_headers(self.flow.response)
+        except ValueError as error:
+            yield SendHttp(RequestProtocolError(self.stream_id, "refused", ErrorCode.CANCEL), self.context.server)
+            message = f"a response head that could smuggle another response: {error}"
+            yield from self.handle_protocol_error(
+                ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR)
+            )
+            return True
+        return False
 
     def _refuses(self) -> bool:
         """Whether a refusal is arriving: the client has seen nothing of it."""
@@ -122,18 +138,19 @@ class ResponseStream(FastPathStream):
         return arriving and self._upstream and response is not None and response.status_code >= 400
 
     def state_consume_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """Hold back at most ``BUFFER_LIMIT`` bytes; a refusal that does not end is cut off there, or in its time."""
+        """Hold a response until its end; an endless refusal is cut off after `BUFFER_LIMIT`, or in its time."""
         if not isinstance(event, Overdue):
             yield from super().state_consume_response_body(event)
         if isinstance(event, Overdue) or (self._refuses() and len(self.response_body_buf) > BUFFER_LIMIT):
             yield from self._cut_refusal()
-        elif isinstance(event, ResponseData) and len(self.response_body_buf) > BUFFER_LIMIT:
+        elif isinstance(event, ResponseData) and len(self.response_body_buf) > HELD_BYTES:
             assert self.flow.response
-            held = bytes(self.response_body_buf)
+            self._held = bytearray(bytes(self.response_body_buf))
             self.response_body_buf = ReceiveBuffer()
             self.flow.response.stream = True
-            yield from self.start_response_stream()
-            yield from self.server_state(ResponseData(self.stream_id, held))
+            if (watch := self._watch) is not None:
+                watch.feed(bytes(self._held))
+            yield from self._release()
 
     def _cut_refusal(self) -> layer.CommandGenerator[None]:
         """Take what has come of a refusal for all of it."""
@@ -146,32 +163,32 @@ class ResponseStream(FastPathStream):
 
     # --- a streamed answer -------------------------------------------------------------------------------------------
 
+    @property
+    def _watch(self) -> Watch | None:
+        """What reads the upstream's response; None for one that was made here."""
+        return self._asked.watch if self._upstream else None
+
     def start_response_stream(self) -> layer.CommandGenerator[None]:
-        """From here on the client has seen a byte; an answer that is watched is held back until it is one."""
+        """Hold a watched response back until it is an answer. A refusal is judged whole, whoever asked for a stream."""
         assert self.flow.response
-        framed = {"content-length", "transfer-encoding"} & {name.lower() for name in self.flow.response.headers}
-        if not framed and self.flow.request.http_version == self.flow.response.http_version == "HTTP/1.1":
-            # without it the end is the end of the connection, and an abort would look like one
-            self.flow.response.headers["transfer-encoding"] = "chunked"
-        if self._asked.watch is not None and self._upstream:
-            self._held = bytearray()
+        self._held = bytearray()
+        if self._upstream and self.flow.response.status_code >= 400:
+            self.server_state = self.state_consume_response_body
+        elif (watch := self._watch) is not None and watch.watched:
             self.server_state = self.state_hold_response_body
             yield from self.above.wake_in(self._hold_seconds())
         else:
-            self._committed = True
-            yield from super().start_response_stream()
+            yield from self._release()
 
     def state_hold_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """Hold back what only announces an answer; ask *again?* when it turns out to be none."""
-        watch, response = self._asked.watch, self.flow.response
+        """Hold back what only announces an answer; ask *again?* when it turns out to be an error."""
+        watch = self._asked.watch
         assert watch is not None
-        assert response is not None
         if isinstance(event, Overdue):
             yield from self._release()
         elif isinstance(event, ResponseData):
-            assert callable(response.stream)
-            passed = response.stream(event.data)
-            self._held += passed if isinstance(passed, bytes) else b"".join(passed)
+            watch.feed(event.data)
+            self._held += event.data
             if watch.refused:
                 yield from self.refused_in_stream(None)
             elif watch.opened or len(self._held) > HOLD_LIMIT:
@@ -185,37 +202,53 @@ class ResponseStream(FastPathStream):
             yield from self.server_state(event)
 
     def _release(self) -> layer.CommandGenerator[None]:
-        """Let the client see what was held back, and from now on each piece as it comes."""
-        assert self._asked.watch is not None
+        """Let the client see what was held back, and from now on each chunk as it comes."""
+        response = self.flow.response
+        assert response is not None
+        framed = {"content-length", "transfer-encoding"} & {name.lower() for name in response.headers}
+        if not framed and self.flow.request.http_version == response.http_version == "HTTP/1.1":
+            # without it the end is the end of the connection, and an abort would look like one
+            response.headers["transfer-encoding"] = "chunked"
         self._committed = True
-        self._asked.watch.released()
+        if (watch := self._watch) is not None:
+            watch.released()
+            self._reads = watch.feed
         yield from super().start_response_stream()
         if self._held:
-            yield SendHttp(ResponseData(self.stream_id, bytes(self._held)), self.context.client)
-        self._held = bytearray()
+            held, self._held = bytes(self._held), bytearray()
+            yield from self._streamed(ResponseData(self.stream_id, held))
+
+    def _streamed(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """What mitmproxy does with a part of a streamed response; an empty chunk would be the last one of HTTP/1.1."""
+        for command in super().state_stream_response_body(event):
+            sent = command.event if isinstance(command, SendHttp) else None
+            if not isinstance(sent, ResponseData) or sent.data:
+                yield command
 
     def state_stream_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """As mitmproxy's, but an answer that ends before it is whole is aborted."""
-        watch = self._asked.watch
+        """As mitmproxy's, but a response that ends before it is whole is aborted."""
+        watch = self._watch
         if watch is not None and isinstance(event, ResponseEndOfMessage) and not watch.whole:
             cut = "the upstream ended its answer before it was complete"
             yield from self.handle_protocol_error(
                 ResponseProtocolError(self.stream_id, cut, ErrorCode.GENERIC_SERVER_ERROR)
             )
             return
-        yield from super().state_stream_response_body(event)
+        if isinstance(event, ResponseData) and self._reads is not None:
+            self._reads(event.data)
+        yield from self._streamed(event)
         if isinstance(event, ResponseData):
             yield from self.after_piece()
 
     def after_piece(self) -> Iterable[commands.Command]:
-        """A whole answer may stay open for a moment only."""
-        watch = self._asked.watch
-        return self.above.wake_in(LINGER) if watch is not None and watch.whole else ()
+        """A response that is over may stay open for a moment only."""
+        watch = self._watch
+        return self.above.wake_in(LINGER) if watch is not None and watch.over else ()
 
     def _ends_well(self) -> bool:
         """Whether the client has a whole answer, whatever the upstream does now."""
-        watch = self._asked.watch if self.server_state == self.state_stream_response_body else None
-        return watch is not None and watch.whole
+        watch = self._watch if self.server_state == self.state_stream_response_body else None
+        return watch is not None and watch.over
 
     # --- nothing of it counts any more -------------------------------------------------------------------------------
 
@@ -262,7 +295,7 @@ class ResponseStream(FastPathStream):
         return self._looked() if isinstance(event, Look) else super().entered(event)
 
     def _looked(self) -> layer.CommandGenerator[None]:
-        left = self.time_left(time.monotonic())
+        left = self.time_left(clock.steady())
         if left is None:
             return
         if left > 0:
@@ -274,7 +307,7 @@ class ResponseStream(FastPathStream):
 
     def _fallen_silent(self) -> layer.CommandGenerator[None]:
         yield SendHttp(RequestProtocolError(self.stream_id, "silent", ErrorCode.CANCEL), self.context.server)
-        message = f"the upstream was silent for {time.monotonic() - self._heard_at:.0f} s"
+        message = f"the upstream was silent for {clock.steady() - self._heard_at:.0f} s"
         yield from super().entered(ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR))
 
     def _is_silent(self) -> bool:

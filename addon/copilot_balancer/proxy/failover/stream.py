@@ -22,15 +22,19 @@ The flow through one stream, compared with mitmproxy's own::
                                                                the answer goes to the client
 """
 
+import errno
+import re
 import time
 from collections.abc import Iterator
 from typing import Literal
 
 from mitmproxy import http
-from mitmproxy.connection import Connection
+from mitmproxy.connection import Connection, ConnectionState
+from mitmproxy.flow import Error
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers.http import GetHttpConnection, SendHttp
 from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
     RequestData,
     RequestEndOfMessage,
     RequestHeaders,
@@ -44,19 +48,47 @@ from mitmproxy.proxy.layers.websocket import WebsocketLayer
 from mitmproxy.proxy.utils import ReceiveBuffer
 from wsproto.events import CloseConnection
 
+from copilot_balancer.proxy import clock
 from copilot_balancer.proxy.failover.credentials import HiddenCredentials, outgoing
-from copilot_balancer.proxy.failover.hooks import FailoverChooseHook, FailoverJudgeHook, Refusal, Send
+from copilot_balancer.proxy.failover.hooks import FailoverChooseHook, FailoverJudgeHook, Refusal, Send, Watch
 from copilot_balancer.proxy.failover.response import ResponseStream
 from copilot_balancer.proxy.incident import fault_answer
 
+CLOSED = "server closed connection"
+"""mitmproxy's words for a connection that ended before any byte of a response (``Http1Client.read_headers``)."""
+
+DEAD_SECONDS = 30.0
+"""Within this time after a request such an end means that the connection was dead, and the request was not read."""
+
 COME_BACK = 1013
 """The WebSocket close code "try again later" (IANA's registry)."""
+
+
+_LACKS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}
+"""What ``connect`` fails with when this machine lacks something."""
+
+
+def _is_local(error: str, *, parent: bool) -> bool:
+    """Whether a connection failed on this side of every upstream, by mitmproxy's text of the error.
+
+    For what this machine lacks; or, where a `parent` proxy is the way out, because that is what failed.
+    """
+    if any(int(number) in _LACKS for number in re.findall(r"\[Errno (\d+)\]", error)):
+        return True
+    return (
+        parent
+        and re.search(r"\[Errno |^the parent proxy|^no connection within|CONNECT request: 407 ", error) is not None
+    )
 
 
 class FailoverStream(ResponseStream):
     """One request and its answer, over as many upstream attempts as the addon says."""
 
     hidden: HiddenCredentials
+    _reused = False
+    """Whether the request went out on a connection that had served another one before."""
+    _redialled = False
+    """Whether it was sent once more because such a connection was dead."""
 
     # --- entry -------------------------------------------------------------------------------------------------------
 
@@ -92,34 +124,43 @@ class FailoverStream(ResponseStream):
             if self.flow.response is not None:
                 yield from self._answer()
                 return False
-            assert send.host is not None
-            assert send.authorize is not None
-            request = outgoing(self.flow.request, send.host)
-            address = (request.host, request.port)
-            connection, err = yield GetHttpConnection(address, True, self.flow.server_conn.via)
-            if (yield from self.check_killed(True)):
+            if not (yield from self._deliver(send)):
                 return False
-            if err is None:
-                self.context.server = self.flow.server_conn = connection
-                self.flow.response = send.authorize(request, connection)
-                if self.flow.response is not None:
-                    yield from self._answer()
-                else:
-                    yield from self._send(request, connection)
-                return False
+
+    def _deliver(self, send: Send) -> layer.CommandGenerator[bool]:
+        """Connect and send the request. Returns whether it failed, and is to be chosen for again."""
+        assert send.host is not None
+        assert send.authorize is not None
+        request = outgoing(self.flow.request, send.host)
+        address = (request.host, request.port)
+        connection, err = yield GetHttpConnection(address, True, self.flow.server_conn.via)
+        if (yield from self.check_killed(True)):
+            if err is None:  # nobody else will use it when the client speaks HTTP/2
+                yield SendHttp(RequestProtocolError(self.stream_id, "killed", ErrorCode.KILL), connection)
+                self.above.retire(connection)
+            return False
+        if err is not None:
             self.above.retire(address)
-            if not (yield from self._again(err, sent=False)):
-                return False
+            local = _is_local(err, parent=self.flow.server_conn.via is not None)
+            return (yield from self._again(err, sent=False, local=local))
+        self.context.server = self.flow.server_conn = connection
+        self.flow.response = send.authorize(request, connection)
+        if self.flow.response is not None:
+            yield from self._answer()
+        else:
+            yield from self._send(request, connection)
+        return False
 
     def _send(self, request: http.Request, connection: Connection) -> Iterator[commands.Command]:
         self._upstream = True
+        self._reused = self.above.used(connection)
         self.server_state = self.state_wait_for_response_headers
         content, trailers = self.flow.request.raw_content, self.flow.request.trailers
         yield SendHttp(RequestHeaders(self.stream_id, request, end_stream=not (content or trailers)), connection)
         if content:
             yield SendHttp(RequestData(self.stream_id, content), connection)
         yield SendHttp(RequestEndOfMessage(self.stream_id), connection)
-        self._heard_at = time.monotonic()
+        self._heard_at = clock.steady()
         if self._asked.first_byte_timeout:
             yield from self.above.wake_in(self._asked.first_byte_timeout)
 
@@ -127,17 +168,50 @@ class FailoverStream(ResponseStream):
 
     def send_response(self, already_streamed: bool = False) -> layer.CommandGenerator[None]:
         """Ask *again?* before a refusal that the client has not seen goes down."""
-        assert self.flow.response
-        if self._upstream and not self._committed and not self._client_left and self.flow.response.status_code >= 400:
-            self._upstream = False
-            if (yield from self._again(None, sent=True)):
-                yield from self.make_server_connection()
-                return
-            if self.server_state == self.state_errored:
-                return
+        response, watch = self.flow.response, self._watch
+        assert response
+        if self._upstream:
+            self.above.used(self.context.server)
+        if not self._committed and not self._client_left:
+            error = self._judged_whole(response, watch) if self._upstream else None
+            if error is not None:
+                self._upstream = False
+                if error:
+                    self.flow.response = None
+                if (yield from self._again(error or None, sent=True)):
+                    yield from self.make_server_connection()
+                    return
+                if error or self.server_state == self.state_errored:
+                    return
+            if self.flow.response is response and watch is not None:
+                watch.released()
         self._committed = True
+        self._edit_whole()
         self._without_body_to_head()
         yield from super().send_response(already_streamed)
+
+    def _judged_whole(self, response: http.Response, watch: Watch | None) -> str | None:
+        """Why the whole response that was held is no answer; empty: it says so itself; None: it is one."""
+        if response.status_code >= 400:
+            return ""
+        if watch is None:
+            return None
+        watch.completed(response)
+        if watch.refused:
+            return ""
+        return None if watch.whole else "the upstream ended its answer before it was complete"
+
+    def _edit_whole(self) -> None:
+        """Apply to a response that is sent whole what another addon wanted to do with each chunk of it."""
+        response = self.flow.response
+        assert response
+        edits = response.stream
+        if hasattr(self, "_asked") and not self._fast and callable(edits) and response.raw_content is not None:
+            response.stream = False
+            parts = [edits(data) for data in (response.raw_content, b"")]
+            response.raw_content = b"".join(b"".join([part] if isinstance(part, bytes) else part) for part in parts)
+            if "content-length" in response.headers:
+                response.headers["content-length"] = str(len(response.raw_content))
 
     def _without_body_to_head(self) -> None:
         """A body in the answer to HEAD would be read as the next answer."""
@@ -183,7 +257,7 @@ class FailoverStream(ResponseStream):
     ) -> layer.CommandGenerator[None]:
         """Ask *again?* when the upstream fails before the client has seen a byte; end what was whole by then well."""
         if isinstance(event, RequestProtocolError):
-            self._blame("client")
+            self._blame(self._client_ended())
         else:
             self._forget_upstream()  # mitmproxy tells some errors twice
         waiting = (
@@ -193,7 +267,7 @@ class FailoverStream(ResponseStream):
         )
         if isinstance(event, ResponseProtocolError) and self._ends_well() and not self._client_left:
             self.above.retire(self.context.server)
-            yield from super().state_stream_response_body(ResponseEndOfMessage(self.stream_id))
+            yield from self._streamed(ResponseEndOfMessage(self.stream_id))
             return
         if (
             isinstance(event, ResponseProtocolError)
@@ -206,6 +280,13 @@ class FailoverStream(ResponseStream):
             self.flow.response = None
             self.response_body_buf = ReceiveBuffer()
             self.above.retire(self.context.server)
+            soon = clock.steady() - self._heard_at <= DEAD_SECONDS
+            if self._reused and not self._redialled and soon and event.message == CLOSED:
+                # it was dead before the request went out: no account's fault, and none is asked
+                self._redialled = True
+                if (yield from self._deliver(self._asked)):
+                    yield from self.make_server_connection()
+                return
             if (yield from self._again(event.message, sent=True)):
                 yield from self.make_server_connection()
             return
@@ -213,20 +294,28 @@ class FailoverStream(ResponseStream):
         yield from super().handle_protocol_error(event)
 
     def check_killed(self, emit_error_hook: bool) -> layer.CommandGenerator[bool]:
-        """As mitmproxy's, which looks whether the client has left while a hook ran."""
-        if any(isinstance(event, RequestProtocolError) for event in self._paused_event_queue):
-            self._blame("client")
+        """As mitmproxy's, which looks whether an addon has killed the flow, or the client has left while a hook ran."""
+        if self.flow.error is not None and self.flow.error.msg == Error.KILLED_MESSAGE:
+            self._blame("addon")
+        elif any(isinstance(event, RequestProtocolError) for event in self._paused_event_queue):
+            self._blame(self._client_ended())
         return super().check_killed(emit_error_hook)
 
-    def _blame(self, who: Literal["client", "upstream"]) -> None:
+    def _client_ended(self) -> Literal["client", "timeout"]:
+        """Whether the client has left, or mitmproxy has closed its connection because nothing passed for too long."""
+        closed_here = self.context.client.state is ConnectionState.CLOSED
+        silent = clock.steady() - self._heard_at >= self.context.options.tcp_timeout - 1
+        return "timeout" if closed_here and self._upstream and silent else "client"
+
+    def _blame(self, who: Literal["client", "upstream", "addon", "timeout"]) -> None:
         """The first to fail is the one who ended it."""
         asked = getattr(self, "_asked", None)
         if asked is not None and not asked.ended_by:
             asked.ended_by = who
 
-    def _again(self, error: str | None, *, sent: bool) -> layer.CommandGenerator[bool]:
+    def _again(self, error: str | None, *, sent: bool, local: bool = False) -> layer.CommandGenerator[bool]:
         """Ask; when the answer is no and there was an error, the client gets its answer here."""
-        refusal = Refusal(self.flow, error, sent)
+        refusal = Refusal(self.flow, error, sent, local=local)
         yield FailoverJudgeHook(refusal)
         if (yield from self.check_killed(True)):
             return False
