@@ -26,8 +26,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from copilot_balancer.copilot.hosts import GITHUB, normalise_domain
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules.accounts import Decisions, ModelPattern, Name, RouteTable, Strategy
+from copilot_balancer.rules.classify import MAX_RULES, OutcomeRule
 from copilot_balancer.rules.types import Policy, Route
-from copilot_balancer.rules.user_rules import MAX_RULES, OutcomeRule
 from copilot_balancer.text import printable
 
 CONFIG_FILE = "config.toml"
