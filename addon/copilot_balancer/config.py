@@ -138,6 +138,9 @@ class Settings(BaseModel):
     record_decisions: bool = _switch(
         default=False, text="Record what `events replay` needs: the pool at the start, the inputs of each decision."
     )
+    keep_unknown: bool = _switch(
+        default=True, text="Keep the last 50 refusals that no rule knew, without what they quote, for `events unknown`."
+    )
     fence: Name = _option(
         "default",
         "text",

@@ -17,6 +17,7 @@ from copilot_balancer.rules.catalogue import Catalogue, Shelf
 from copilot_balancer.rules.ownership import Ownership
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.sessions import Kept, Selections
+from copilot_balancer.store.unknown_refusals import UnknownRefusalLog
 
 
 class Select(Protocol):
@@ -56,6 +57,8 @@ class Runtime:
     select: Select
     """Ask for a selection of Auto mode with an account."""
     selections: Selections = field(default_factory=Selections)
+    unknown: UnknownRefusalLog | None = None
+    """Takes refusals that no rule knew; None: none are kept."""
     keep_bodies: int = 0
     """Bytes of a streamed answer that are kept for mitmweb, the console and dumps."""
     off: str | None = None

@@ -41,6 +41,7 @@ from copilot_balancer.store.line_log import LineLog
 from copilot_balancer.store.request_log import RequestLog
 from copilot_balancer.store.running_proxies import RunningProxy, RunningProxyFile
 from copilot_balancer.store.store import Paths, Store
+from copilot_balancer.store.unknown_refusals import UnknownRefusalLog
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Sync:
     def __init__(self, where: Paths, changed: Callable[[], None], this_proxy: Callable[[], RunningProxy]) -> None:
         self.store = Store(where.state)
         self._ledger = Ledger(where.state)
+        self._unknown = UnknownRefusalLog(self.store)
         self._to_count: list[Entry] = []
         self.journal = Journal(RequestLog(where.state))
         self._live_file = RunningProxyFile(where.state)
@@ -130,6 +132,7 @@ class Sync:
         live = self.live
         live.settings = settings
         self.journal.noise = settings.log
+        live.unknown = self._unknown if settings.keep_unknown else None
         live.pool.set_policy(config.policy(settings, live.decisions))
         self._know_hosts()
         if settings.record_decisions != (self._unrecorded is not None):
@@ -168,13 +171,19 @@ class Sync:
                     await self._write(self.journal.events.drain)
                 if self._recording is not None and self._recording.waits:
                     await self._write(self._recording.drain)
+                if self._unknown.waits:
+                    await self._write(self._unknown.drain)
             except Exception as error:  # noqa: BLE001 - the watch must outlive any fault in it
                 log_incident("the store's watch", error)
 
     def end(self) -> None:
         """Write down what was learnt; blocks, since mitmproxy waits for nobody when it ends or reads a script again."""
         self.journal.close()
-        lasts: list[Callable[[], object]] = [self.journal.events.close, self._live_file.close]
+        lasts: list[Callable[[], object]] = [
+            self.journal.events.close,
+            self._live_file.close,
+            self._unknown.drain,
+        ]
         if self._recording is not None:
             lasts.append(self._recording.close)
         if self._version() != self._saved_version:

@@ -50,6 +50,7 @@ __all__ = [
     "classify_error",
     "classify_event",
     "classify_exchange",
+    "written_of",
 ]
 
 CODE_LENGTH = 80
@@ -231,6 +232,19 @@ def classify_exchange(status: int, headers: Mapping[str, str], body: bytes, *, w
     if 200 <= status < 300:
         return SERVED
     return replace(_outcome(EXCHANGE_RULES, TRANSIENT, status, read(headers, body, wall=wall)), sent=False)
+
+
+def written_of(outcome: Outcome) -> str:
+    """What of a refusal may be written down: its code, where that is a word; of a connection mitmproxy's sentence.
+
+    Never an upstream's text: it may quote the conversation.
+    """
+    if outcome.rule in (CERTIFICATE_RULE, CONNECTION_RULE):
+        return outcome.text
+    return outcome.code if _CODE.fullmatch(outcome.code) else ""
+
+
+_CODE = re.compile(r"[A-Za-z0-9_.:/-]{1,80}")
 
 
 def clean(text: str, length: int) -> str:
