@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr
 
 from copilot_balancer.rules.accounts import Account, Decisions
-from copilot_balancer.rules.names import known_models, nearest, unknown_fence, unknown_model, unknown_names
+from copilot_balancer.views.names import known_models, nearest, unknown_fence, unknown_model, unknown_names
 from copilot_balancer.rules.state import AccountState, Memory, ModelFact
 from copilot_balancer.rules.types import Policy, Route
 

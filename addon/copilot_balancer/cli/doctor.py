@@ -28,13 +28,13 @@ from copilot_balancer.cli.env import Env, coloured, json_option, pass_world, por
 from copilot_balancer.errors import BalancerError, StoreError, UpstreamError
 from copilot_balancer.github.https import Request, Wire
 from copilot_balancer.rules.accounts import Status
-from copilot_balancer.rules.names import known_models, unknown_names
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.snapshot import AccountView
 from copilot_balancer.rules.state import Memory, restored
 from copilot_balancer.rules.types import Policy
 from copilot_balancer.store.unknown_refusals import read_unknown
 from copilot_balancer.text import printable, wrapped
+from copilot_balancer.views.names import known_models, unknown_names
 
 MITMPROXY = ((12, 2, 3), (13, 0, 0))
 """From, and below: as in pyproject.toml; ``proxy.failover`` uses private names of mitmproxy."""
