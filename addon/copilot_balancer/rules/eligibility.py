@@ -201,11 +201,12 @@ def doubted(member: PoolAccount, model: str | None, now: float, model_ttl: float
     return known is not None and not known.has and known.times > 0 and now < known.until + model_ttl
 
 
-def unlisted(member: PoolAccount, model: str | None, now: float, model_ttl: float) -> bool:
-    """Whether its own list of models, seen not long ago, lacks `model`, and nothing else says that it has it."""
-    listed_at = member.state.listed_at
-    known = model is None or model in member.state.models
-    return not known and listed_at is not None and now < listed_at + model_ttl
+def asked_last(member: PoolAccount, model: str | None, now: float, model_ttl: float) -> bool:
+    """Whether it lacked `model` when it was last asked, or its own list, seen not long ago, does not name it."""
+    state = member.state
+    if model is None or model in state.models:
+        return bool(state.models) and doubted(member, model, now, model_ttl)
+    return state.listed_at is not None and now < state.listed_at + model_ttl
 
 
 def probed(member: PoolAccount, keys: list[str], request_id: str, now: float) -> float | None:

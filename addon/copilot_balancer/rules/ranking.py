@@ -21,6 +21,7 @@ from copilot_balancer.rules.cooldowns import health
 from copilot_balancer.rules.eligibility import (
     ALL_WINDOWS,
     PoolAccount,
+    asked_last,
     at_reserve,
     cooling,
     doubted,
@@ -28,7 +29,6 @@ from copilot_balancer.rules.eligibility import (
     left,
     pace,
     settled,
-    unlisted,
     why,
 )
 from copilot_balancer.rules.state import Affinity
@@ -331,9 +331,7 @@ def _order(
     def order(one: PoolAccount) -> tuple[int, int, bool, SortKey, bool, int]:
         account = one.account
         place = stays.index(account.id) if account.id in stays else len(stays)
-        last = (bool(one.state.models) and doubted(one, at.model, at.now, at.model_ttl)) or unlisted(
-            one, at.model, at.now, at.model_ttl
-        )
+        last = asked_last(one, at.model, at.now, at.model_ttl)
         return place, places.get(account.label, 0), last, terms(one, at), not one.home, one.position
 
     return order
