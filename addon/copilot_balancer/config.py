@@ -27,8 +27,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from copilot_balancer.copilot.hosts import GITHUB, normalise_domain
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules.accounts import Decisions, ModelPattern, Name, RouteTable, Strategy
+from copilot_balancer.rules.classify import MAX_RULES, OutcomeRule
 from copilot_balancer.rules.types import Policy, Route
-from copilot_balancer.rules.user_rules import MAX_RULES, OutcomeRule
 from copilot_balancer.text import printable
 
 CONFIG_FILE = "config.toml"
@@ -146,6 +146,9 @@ class Settings(BaseModel):
     keep_flows: int = _whole(500, 0, 1_000_000, "How many finished flows mitmweb and the console keep.")
     record_decisions: bool = _switch(
         default=False, text="Record what `events replay` needs: the pool at the start, the inputs of each decision."
+    )
+    keep_unknown: bool = _switch(
+        default=True, text="Keep the last 50 refusals that no rule knew, without what they quote, for `events unknown`."
     )
     fence: Name = _option(
         "default",

@@ -123,10 +123,12 @@ def direct(raw: bytes, port="port", *, outer: str | None = None) -> Callable[[Ri
     """To a port of the proxy as it is, or by TLS."""
 
     def go(rig):
-        with socket.create_connection(("127.0.0.1", rig.ports[port]), timeout=20) as connected:
-            with tls(connected, outer) if outer else contextlib.nullcontext(connected) as spoken:
-                spoken.sendall(raw)
-                return heard(spoken)
+        with (
+            socket.create_connection(("127.0.0.1", rig.ports[port]), timeout=20) as connected,
+            tls(connected, outer) if outer else contextlib.nullcontext(connected) as spoken,
+        ):
+            spoken.sendall(raw)
+            return heard(spoken)
 
     return go
 

@@ -4,9 +4,9 @@ import pytest
 from pydantic import SecretStr
 
 from copilot_balancer.rules.accounts import Account, Decisions
-from copilot_balancer.rules.names import known_models, nearest, unknown_fence, unknown_model, unknown_names
 from copilot_balancer.rules.state import AccountState, Memory, ModelFact
 from copilot_balancer.rules.types import Policy, Route
+from copilot_balancer.views.names import known_models, nearest, unknown_fence, unknown_model, unknown_names
 
 MODELS = frozenset({"gpt-5.4", "gpt-4.1", "claude-sonnet-4.5"})
 

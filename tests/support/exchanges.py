@@ -17,7 +17,7 @@ from copilot_balancer.proxy.failover.hooks import Refusal, Send
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.rules.catalogue import Catalogue
 from copilot_balancer.rules.ownership import Ownership
-from copilot_balancer.store.decision_log import RecordedPool
+from copilot_balancer.rules.pool import Pool
 from support.pools import decisions
 
 CHAT = "/chat/completions"
@@ -42,7 +42,7 @@ def runtime(*accounts, github=None, select=None, settings=None, **decided):
     settings = settings or config.Settings()
     known = decisions(*accounts, **decided)
     return Runtime(
-        pool=RecordedPool(config.policy(settings, known), known, 0.0),
+        pool=Pool(config.policy(settings, known), known, 0.0),
         decisions=known,
         settings=settings,
         options=Options(),

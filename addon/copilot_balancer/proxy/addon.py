@@ -35,9 +35,9 @@ from copilot_balancer.proxy.inspect import contentview
 from copilot_balancer.proxy.network import Network
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.proxy.sync import Sync
-from copilot_balancer.rules.names import known_models, unknown_names
 from copilot_balancer.store.running_proxies import RunningProxy
 from copilot_balancer.store.store import Paths, paths
+from copilot_balancer.views.names import known_models, unknown_names
 from copilot_balancer.views.overview import running
 
 logger = logging.getLogger(__name__)

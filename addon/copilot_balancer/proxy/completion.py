@@ -21,7 +21,7 @@ from copilot_balancer.proxy.models_endpoint import learn_models
 from copilot_balancer.proxy.response_tap import ResponseTap
 from copilot_balancer.proxy.steps import Upstream
 from copilot_balancer.proxy.websocket import WebSocketFrames
-from copilot_balancer.rules.classify import classify_error, classify_event
+from copilot_balancer.rules.classify import classify_error, classify_event, written_of
 from copilot_balancer.store.request_record import RequestRecord, finished
 from copilot_balancer.text import duration
 from copilot_balancer.views import requests
@@ -131,4 +131,4 @@ def _learn(exchange: Exchange, upstream: Upstream, passing: ResponseTap) -> tupl
     rest = live.pool.cooldown_left(account.id, attempt.model, now)
     if passing.error is None:
         return "", usage
-    return f"{late.reason}{f' (rests {duration(rest)})' if rest else ''}: {late.text or late.code}", usage
+    return f"{late.reason}{f' (rests {duration(rest)})' if rest else ''}: {written_of(late) or 'no code'}", usage

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from copilot_balancer.copilot import quota
 from copilot_balancer.copilot.clients import told_wait, wait_rule
+from copilot_balancer.copilot.encoding import inflated
 from copilot_balancer.copilot.hosts import GITHUB, login_host_of, plain_host
 from copilot_balancer.copilot.protocol import PLACEHOLDER, Kind, client_identity, kind_of
 from copilot_balancer.errors import InvalidInput, UpstreamError
@@ -36,7 +37,7 @@ from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.proxy.steps import Again, Answer, Outgoing, PassOn, Upstream
 from copilot_balancer.proxy.websocket import declines
 from copilot_balancer.rules.accounts import Account
-from copilot_balancer.rules.classify import classify, classify_error, classify_event
+from copilot_balancer.rules.classify import classify, classify_error, classify_event, written_of
 from copilot_balancer.rules.ownership import NOBODY, owner_of
 from copilot_balancer.rules.types import (
     SERVED,
@@ -51,6 +52,7 @@ from copilot_balancer.rules.types import (
     sentences,
 )
 from copilot_balancer.store.request_record import AttemptRecord
+from copilot_balancer.store.unknown_refusals import SeenRefusal
 from copilot_balancer.text import printable
 from copilot_balancer.views import requests
 
@@ -470,7 +472,29 @@ class Exchange:
             self.live.prefixes[key] = "token" if self.live.prefixes.get(key, "Bearer") == "Bearer" else "Bearer"
         rest = pool.cooldown_left(attempt.account_id, attempt.model, now, self.request.client)
         self._tried(account, attempt, outcome, host=host, status=status, body=body, rest=rest)
+        if outcome.reason is Reason.UNKNOWN and outcome.sent:
+            self._keep_unknown(outcome, status)
         return pool.assign(self.request, self.live.now())
+
+    def _keep_unknown(self, outcome: Outcome, status: int | None) -> None:
+        """Let a refusal that no rule knew be written down, for a report of the user's."""
+        if self.live.unknown is None:
+            return
+        response = self.flow.response if status is not None else None
+        raw = outcome.text.encode() if response is None else (response.raw_content or b"")
+        encoding = response.headers.get("content-encoding", "") if response is not None else ""
+        accounts = self.live.decisions.accounts
+        self.live.unknown.put(
+            SeenRefusal(
+                at=time.time(),
+                status=status,
+                path=self.flow.request.path.partition("?")[0],
+                code=outcome.code,
+                body=inflated(raw, encoding) if encoding else raw,
+                request=self.body.sent(),
+                names=tuple(name for one in accounts for name in (one.login, one.label) if name),
+            )
+        )
 
     def _outcome(self, refusal: Refusal, response: http.Response | None) -> Outcome:
         bound, own = bool(self.body.bound), self.live.settings.outcomes
@@ -544,7 +568,7 @@ class Exchange:
                 reason=outcome.reason,
                 status=status,
                 rest=rest,
-                text=outcome.text,
+                text=written_of(outcome),
                 body=body,
             )
         )

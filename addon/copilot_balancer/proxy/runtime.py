@@ -19,6 +19,7 @@ from copilot_balancer.rules.catalogue import Catalogue, Shelf
 from copilot_balancer.rules.ownership import Ownership
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.sessions import Kept, Selections
+from copilot_balancer.store.unknown_refusals import UnknownRefusalLog
 
 
 class Select(Protocol):
@@ -60,6 +61,8 @@ class Runtime:
     selections: Selections = field(default_factory=Selections)
     sent: SentSecrets = field(default_factory=SentSecrets)
     """What may be echoed by an upstream, and stands in nothing that is kept."""
+    unknown: UnknownRefusalLog | None = None
+    """Takes refusals that no rule knew; None: none are kept."""
     keep_bodies: int = 0
     """Bytes of a streamed answer that are kept for mitmweb, the console and dumps."""
     off: str | None = None

@@ -43,6 +43,7 @@ from copilot_balancer.store.line_log import LineLog
 from copilot_balancer.store.request_log import RequestLog
 from copilot_balancer.store.running_proxies import RunningProxy, RunningProxyFile
 from copilot_balancer.store.store import Paths, Store
+from copilot_balancer.store.unknown_refusals import UnknownRefusalLog
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class Sync:
     def __init__(self, where: Paths, changed: Callable[[], None], this_proxy: Callable[[], RunningProxy]) -> None:
         self.store = Store(where.state)
         self._ledger = Ledger(where.state)
+        self._unknown = UnknownRefusalLog(self.store)
         self._to_count: list[Entry] = []
         self.journal = Journal(RequestLog(where.state))
         self._live_file = RunningProxyFile(where.state)
@@ -132,6 +134,7 @@ class Sync:
         live = self.live
         live.settings = settings
         self.journal.noise = settings.log
+        live.unknown = self._unknown if settings.keep_unknown else None
         live.pool.set_policy(config.policy(settings, live.decisions))
         self._know_hosts()
         if settings.record_decisions != (self._unrecorded is not None):
@@ -171,6 +174,8 @@ class Sync:
                     await self._write(self.journal.events.drain)
                 if self._recording is not None and self._recording.waits:
                     await self._write(self._recording.drain)
+                if self._unknown.waits:
+                    await self._write(self._unknown.drain)
             except Exception as error:  # noqa: BLE001 - the watch must outlive any fault in it
                 log_incident("the store's watch", error)
 
@@ -180,7 +185,7 @@ class Sync:
         lasts: list[Callable[[], object]] = [
             partial(self.store.edit_decisions, stop) for stop in self._stops(self.live.now(), time.time())
         ]
-        lasts += [self.journal.events.close, self._live_file.close]
+        lasts += [self.journal.events.close, self._live_file.close, self._unknown.drain]
         if self._recording is not None:
             lasts.append(self._recording.close)
         if self._version() != self._saved_version:

@@ -203,6 +203,14 @@ def doubted(member: PoolAccount, model: str | None, now: float, model_ttl: float
     return known is not None and not known.has and known.times > 0 and now < known.until + model_ttl
 
 
+def asked_last(member: PoolAccount, model: str | None, now: float, model_ttl: float) -> bool:
+    """Whether it lacked `model` when it was last asked, or its own list, seen not long ago, does not name it."""
+    state = member.state
+    if model is None or model in state.models:
+        return bool(state.models) and doubted(member, model, now, model_ttl)
+    return state.listed_at is not None and now < state.listed_at + model_ttl
+
+
 def probed(member: PoolAccount, keys: list[str], request_id: str, now: float) -> float | None:
     """Until when another request probes one of these; None: nobody does."""
     leases = [member.probes[key] for key in keys if key in member.probes]

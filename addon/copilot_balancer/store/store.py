@@ -250,7 +250,7 @@ class Store:
 
     def read_decisions(self) -> Decisions:
         """What the user decided; nothing yet when there is no file."""
-        return self._read(ACCOUNTS)
+        return self.read(ACCOUNTS)
 
     def edit_decisions(self, change: Callable[[Decisions], Decisions]) -> Decisions:
         """Replace what the user decided by what `change` makes of it, and return that. Nothing else comes between.
@@ -272,7 +272,7 @@ class Store:
 
     def read_memory(self) -> Memory:
         """What the proxy learnt; nothing yet when there is no file."""
-        return self._read(STATE)
+        return self.read(STATE)
 
     def merge_memory(self, mine: Memory) -> Memory:
         """Add `mine` (times on the wall clock) to what other proxies learnt, and return both."""
@@ -290,7 +290,7 @@ class Store:
     def read_catalogue(self) -> Catalogue:
         """The accounts' lists of models; none yet when there is no file, or when it cannot be used."""
         try:
-            return self._read(MODELS)
+            return self.read(MODELS)
         except StoreError:
             return Catalogue()  # it is only ever a copy of what the service says again
 
@@ -306,7 +306,7 @@ class Store:
     def read_owners(self) -> Ownership:
         """Whose is what requests carry; nothing yet when there is no file, or when it cannot be used."""
         try:
-            return self._read(OWNERS)
+            return self.read(OWNERS)
         except StoreError:
             return Ownership()  # what is forgotten costs one refusal a conversation
 
@@ -322,6 +322,13 @@ class Store:
     def owners_stamp(self) -> tuple[int, int, int] | None:
         """As `stamp`, for owners.json."""
         return self._stamp(self.folder / OWNERS.name)
+
+    def edit[T](self, form: Format[T], change: Callable[[T], T]) -> None:
+        """Replace what stands in one file by what `change` makes of it. Nothing else comes between."""
+        with self._locked() as folder:
+            before = self._load(folder, form)
+            if (after := change(before)) != before:
+                self._save(folder, form, after)
 
     def set_aside_memory(self) -> Path | None:
         """Give an unreadable state.json another name and return that; None when there is nothing unreadable."""
@@ -341,7 +348,8 @@ class Store:
             raise self._error(self.folder / form.name, aside)
         return self.folder / aside
 
-    def _read[T](self, form: Format[T]) -> T:
+    def read[T](self, form: Format[T]) -> T:
+        """What stands in one file; empty when there is none."""
         with self._opened() as folder:
             return self._load(folder, form) if folder else form.empty()
 
@@ -379,7 +387,7 @@ class Store:
             if isinstance(lock, Refusal):
                 raise self._error(self.lock_path, lock)
             try:
-                if failure := folder.tidy((ACCOUNTS.name, STATE.name, MODELS.name)):
+                if failure := folder.tidy((ACCOUNTS.name, STATE.name, MODELS.name, "unknown.json")):
                     raise self._error(self.folder, failure)
                 yield folder
             finally:
