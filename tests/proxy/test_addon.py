@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 
 import pytest
-from mitmproxy import hooks, tls
+from mitmproxy import hooks as mitmproxy_hooks
 from mitmproxy import options as mitmproxy_options
+from mitmproxy import tls
 from mitmproxy.addons.next_layer import NextLayer as NextLayerAddon
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.view import View
@@ -24,6 +25,7 @@ from mitmproxy.test import taddons, tflow
 
 from copilot_balancer.config import options
 from copilot_balancer.proxy.addon import CopilotBalancer
+from copilot_balancer.proxy.chain import hooks
 from copilot_balancer.proxy.failover.layer import FailoverLayer
 from copilot_balancer.rules.accounts import Decisions
 from copilot_balancer.rules.pool import Pool
@@ -129,7 +131,7 @@ def test_which_hosts_are_opened(tmp_path, stored, address, data, expected):
         with context(address) as ctx:
             asked = NextLayer(ctx)
             asked.data_client = lambda: data
-            addon.next_layer(asked)
+            hooks().next_layer(asked)
             assert type(asked.layer) is expected
             if expected is TCPLayer:
                 assert asked.layer.flow is None  # ignored: no flow is made
@@ -141,12 +143,12 @@ def test_the_layer_goes_in_after_tls(tmp_path):
     """Inside the opened tunnel our layer speaks HTTP, but only for the name that was CONNECTed to."""
 
     async def test(addon, _tctx):
-        for sni, expected in (("api.githubcopilot.com", FailoverLayer), ("evil.test", type(None))):
+        for sni, expected in (("api.githubcopilot.com", FailoverLayer), ("evil.test", TCPLayer)):
             with context() as ctx:
                 ctx.layers.append(ClientTLSLayer(ctx))
                 ctx.client.sni = sni
                 asked = NextLayer(ctx)
-                addon.next_layer(asked)
+                hooks().next_layer(asked)
                 assert type(asked.layer) is expected
 
     play(tmp_path, test)
@@ -157,14 +159,14 @@ def test_others_decisions_stand(tmp_path):
 
     async def test(addon, tctx):
         with context(("example.com", 443), mode="reverse:https://example.com") as ctx:
-            addon.next_layer(asked := NextLayer(ctx))
+            hooks().next_layer(asked := NextLayer(ctx))
             assert asked.layer is None
         with context(("example.com", 443)) as ctx:
             asked = NextLayer(ctx)
             asked.layer = object()
-            addon.next_layer(asked)
+            hooks().next_layer(asked)
             tctx.configure(addon, allow_hosts=["example"])
-            addon.next_layer(asked := NextLayer(ctx))
+            hooks().next_layer(asked := NextLayer(ctx))
             assert asked.layer is None
 
     play(tmp_path, test)
@@ -181,7 +183,7 @@ def test_names_must_agree(tmp_path):
         ):
             with context(address) as ctx:
                 hello = tls.ClientHelloData(ctx, type("Hello", (), {"sni": sni})())
-                addon.tls_clienthello(hello)
+                hooks().tls_clienthello(hello)
                 assert hello.ignore_connection is ignored
 
     play(tmp_path, test)
@@ -191,10 +193,10 @@ def test_the_hooks_of_its_parts_are_its_own(tmp_path):
     """Whatever mitmproxy would call on a part of the addon is reached through the addon, under its own name."""
 
     async def test(addon, _tctx):
-        for part in (addon._door, addon._upstreams, addon._commands):
-            for name in hooks.all_hooks:
+        for part in (hooks().door, hooks()._timeouts):
+            for name in mitmproxy_hooks.all_hooks:
                 if hasattr(part, name):
-                    assert hasattr(addon, name), name
+                    assert hasattr(hooks() if name not in ("load", "running") else addon, name), name
         assert type(logging.getLogger("mitmproxy.master").filters[-1]).__name__ == "OutOfFiles"
 
     play(tmp_path, test)
@@ -207,20 +209,20 @@ def test_a_fault_of_ours_opens_no_tunnel(tmp_path, caplog, monkeypatch):
         def broken(*_):
             raise RuntimeError("broken with a secret")
 
-        monkeypatch.setattr(addon, "_is_copilot", broken)
-        monkeypatch.setattr("copilot_balancer.proxy.addon.parse_http_basic_auth", broken)
+        monkeypatch.setattr(hooks(), "_is_copilot", broken)
+        monkeypatch.setattr("copilot_balancer.proxy.chain.parse_http_basic_auth", broken)
         with context() as ctx:
-            addon.next_layer(asked := NextLayer(ctx))
+            hooks().next_layer(asked := NextLayer(ctx))
             assert type(asked.layer) is TCPLayer
             assert asked.layer.flow is None
             hello = tls.ClientHelloData(ctx, type("Hello", (), {"sni": "api.githubcopilot.com"})())
-            addon.tls_clienthello(hello)
+            hooks().tls_clienthello(hello)
             assert hello.ignore_connection
         flow = tflow.tflow()
         flow.request.headers["proxy-authorization"] = "Basic d29yazp4"
         with pytest.raises(RuntimeError):
-            addon.http_connect(flow)
-        assert addon.proxy_users[flow.client_conn] == "?"
+            hooks().http_connect(flow)
+        assert hooks().proxy_users[flow.client_conn] == "?"
         assert caplog.text.count("copilot: incident") == 2
         assert "secret" not in caplog.text
 
@@ -235,7 +237,7 @@ def test_http1_is_pinned(tmp_path):
             server = Server(address=(host, 443))
             server.alpn_offers = [b"h2"]
             with context() as ctx:
-                await addon.server_connect(ServerConnectionHookData(server=server, client=ctx.client))
+                await hooks().server_connect(ServerConnectionHookData(server=server, client=ctx.client))
             assert list(server.alpn_offers) == offers
 
     play(tmp_path, test)
@@ -248,8 +250,8 @@ def test_passwords_of_the_proxy_stay_out_of_flows(tmp_path):
         flow = tflow.tflow()
         flow.metadata["proxyauth"] = ("user", "secret")
         flow.request.headers["proxy-authorization"] = "Basic c2VjcmV0"
-        addon.requestheaders(flow)
-        addon.http_connect(flow)
+        hooks().requestheaders(flow)
+        hooks().http_connect(flow)
         assert "secret" not in str(flow.get_state())
         assert "proxy-authorization" not in flow.request.headers
 
@@ -266,7 +268,7 @@ def test_finished_flows_are_forgotten(tmp_path):
         for number, flow in enumerate(flows):
             flow.live = number == 0
             view.add([flow])
-            addon._trim_view()
+            hooks().trim_view(addon.live)
         left = view.resolve("@all")
         assert flows[0] in left
         assert flows[-1] in left

@@ -14,6 +14,7 @@ from copilot_balancer.proxy.completion import ended
 from copilot_balancer.proxy.exchange import Exchange
 from copilot_balancer.proxy.failover.credentials import HiddenCredentials
 from copilot_balancer.proxy.failover.hooks import Refusal, Send
+from copilot_balancer.proxy.guard import credential_guard
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.rules.catalogue import Catalogue
 from copilot_balancer.rules.ownership import Ownership
@@ -98,6 +99,7 @@ class Rig:
         server.address = (self.exchange.upstream.bearer.host, 443)
         server.sni, server.tls, server.timestamp_tls_setup = server.address[0], True, 1.0
         server.certificate_list = [object()]
+        credential_guard._verified.add(server)
         request.host = server.address[0]
         request.headers["host"] = request.host
         assert self.exchange.upstream.send.authorize(request, server) is None

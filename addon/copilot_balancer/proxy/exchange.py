@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from copilot_balancer.copilot import quota
 from copilot_balancer.copilot.clients import told_wait, wait_rule
+from copilot_balancer.copilot.encoding import inflated
 from copilot_balancer.copilot.hosts import plain_host
 from copilot_balancer.copilot.protocol import PLACEHOLDER, Kind, client_identity, kind_of
 from copilot_balancer.errors import InvalidInput, UpstreamError
@@ -52,6 +53,7 @@ from copilot_balancer.rules.types import (
     sentences,
 )
 from copilot_balancer.store.request_record import AttemptRecord
+from copilot_balancer.store.unknown_refusals import SeenRefusal
 from copilot_balancer.text import printable
 from copilot_balancer.views import requests
 
@@ -180,8 +182,13 @@ class Exchange:
             none_stored = self.kind is not Kind.OTHER and not self.live.decisions.accounts
             return self._own(401 if none_stored else 403, "no_account", why)
 
-        def authorize(request: http.Request, _server: Server) -> None:
-            credential_guard.hand_on(request, hidden=send.hidden)
+        def authorize(request: http.Request, server: Server) -> http.Response | None:
+            reason = credential_guard.hand_on(request, server, hidden=send.hidden, options=self.live.options)
+            if reason is None:
+                return None
+            step = self._own(403, "credential_refused", f"the client's credential is not sent: {reason}")
+            self._answer(step)
+            return step.response
 
         self.note = f"the client's own credential ({why})"
         return Outgoing(host, authorize)
@@ -275,6 +282,8 @@ class Exchange:
             options=self.live.options,
             prefix=self.live.prefixes.get((upstream.account.fingerprint, bearer.host), "Bearer"),
             session=upstream.session,
+            sent=self.live.sent,
+            shown=f"[account:{upstream.account.label}]",
         )
         if reason is None:
             return None
@@ -307,17 +316,16 @@ class Exchange:
             response.stream = response.stream or goes_in_chunks(response)
             return
         response.headers.fields = tuple(f for f in response.headers.fields if f[0].lower() != b"set-cookie")
+        credential_guard.redact_head(response, self.live.sent)
         if response.status_code >= 400:
             return
         served = partial(self._serves, upstream, response)
-        if self.kind is Kind.SELECTION:
-            learn = partial(self._selected, upstream)
-            self.passing = upstream.send.watch = SelectionTap(response, served, learn)
-            response.stream = response.stream or True  # held, its session token would stand in the flow
-        elif self.kind is Kind.BALANCED and response.status_code != 101:
-            self.passing = upstream.send.watch = ResponseTap(
-                response, self.body.api, self.live.keep_bodies, served, self._redact
-            )
+        if self.kind is Kind.SELECTION and response.status_code != 101:
+            self.passing = upstream.send.watch = SelectionTap(response, served, partial(self._selected, upstream))
+            response.stream = True  # a flow that held it would hold its session token
+        elif self.kind is not Kind.HOME and response.status_code != 101:
+            tap = ResponseTap(response, self.body.api, self.live.keep_bodies, served, self._redact)
+            self.passing = upstream.send.watch = tap
             response.stream = response.stream or goes_in_chunks(response)
         else:
             served()
@@ -326,7 +334,7 @@ class Exchange:
         )
 
     def _redact(self, response: http.Response) -> None:
-        credential_guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
+        credential_guard.redact(response, self.live.sent)
 
     def _attempts(self) -> int:
         """How often the request was sent, the one under way included."""
@@ -369,11 +377,13 @@ class Exchange:
     async def verdict(self, refusal: Refusal) -> Again | Answer | PassOn:
         """What is to be done after a refusal; the pool has learnt what it says."""
         upstream, response = self.upstream, self.flow.response
-        if upstream is None:
-            return PassOn() if refusal.error is None else replace(self._no_answer(refusal.error), note=self.note)
+        if refusal.error is not None:  # mitmproxy quotes what it could not read
+            refusal.error = self.live.sent.text(refusal.error)
         if refusal.local:
             why = f"this machine cannot connect: {printable(refusal.error or '')}"
             return self._own(503, "proxy_overloaded", why)
+        if upstream is None:
+            return PassOn() if refusal.error is None else replace(self._no_answer(refusal.error), note=self.note)
         if response is not None:
             self._redact(response)
         outcome = self._outcome(refusal, response)
@@ -437,14 +447,38 @@ class Exchange:
             self.live.prefixes[key] = "token" if self.live.prefixes.get(key, "Bearer") == "Bearer" else "Bearer"
         rest = pool.cooldown_left(attempt.account_id, attempt.model, now, self.request.client)
         self.tries.append(attempted(account, attempt, outcome, host=host, status=status, body=body, rest=rest))
+        if outcome.reason is Reason.UNKNOWN and outcome.sent:
+            self._keep_unknown(outcome, status)
         return pool.assign(self.request, self.live.now())
+
+    def _keep_unknown(self, outcome: Outcome, status: int | None) -> None:
+        """Let a refusal that no rule knew be written down, for a report of the user's."""
+        if self.live.unknown is None:
+            return
+        response = self.flow.response if status is not None else None
+        raw = outcome.text.encode() if response is None else (response.raw_content or b"")
+        encoding = response.headers.get("content-encoding", "") if response is not None else ""
+        accounts = self.live.decisions.accounts
+        self.live.unknown.put(
+            SeenRefusal(
+                at=time.time(),
+                status=status,
+                path=self.flow.request.path.partition("?")[0],
+                code=outcome.code,
+                body=inflated(raw, encoding) if encoding else raw,
+                request=self.body.sent(),
+                names=tuple(name for one in accounts for name in (one.login, one.label) if name),
+            )
+        )
 
     def _outcome(self, refusal: Refusal, response: http.Response | None) -> Outcome:
         bound, own = bool(self.body.bound), self.live.settings.outcomes
         if response is None:
             return classify_error(refusal.error or "no answer", sent=refusal.sent)
         if self.passing is not None and (error := self.passing.error) is not None:
-            return classify_event(error.code, error.message, wall=time.time(), bound=bound, own=own)
+            return classify_event(
+                error.code, self.live.sent.text(error.message), wall=time.time(), bound=bound, own=own
+            )
         headers, body = by_name(response.headers), response.raw_content or b""
         return classify(response.status_code, headers, body, wall=time.time(), bound=bound, own=own)
 

@@ -37,6 +37,8 @@ _HEADLINES: Mapping[NobodyKind, str] = {
     NobodyKind.NO_ACCOUNTS: "no account is stored; `copilot-balancer accounts add` adds one.",
 }
 
+_ROUTES_HINT = " A route names the accounts that may serve this model: `copilot-balancer routes`."
+
 _QUOTA_HEADLINE = "every account that could serve this has used up its quota."
 
 _REFUSALS: Mapping[str, _Form] = {
@@ -89,6 +91,8 @@ def nobody_serves(path: str, nobody: Nobody, now: float) -> http.Response:
         headline = _QUOTA_HEADLINE if form is _REFUSALS[Reason.QUOTA] else headline
     status, code, kind = form
     reasons = " ".join(f"{sentence}." for sentence in sentences(nobody, now))
+    if any(why.bar is Exclusion.ROUTE for why in nobody.accounts):
+        reasons += _ROUTES_HINT
     return own_answer(path, status, code, f"{headline} {reasons}".strip(), kind)
 
 

@@ -118,6 +118,12 @@ class RequestBody:
         content = self._content()
         return await asyncio.to_thread(make, content) if len(content) > AT_ONCE else make(content)
 
+    def sent(self) -> bytes:
+        """The client's own bytes, uncompressed where that is allowed."""
+        if self._original is None:
+            return self._content()
+        return self._original if "content-encoding" not in self._request.headers else b""
+
     def _content(self) -> bytes:
         raw, encoding = self._request.raw_content or b"", self._request.headers.get("content-encoding", "")
         return inflated(raw, encoding, COMPRESSED_LIMIT) if encoding else raw

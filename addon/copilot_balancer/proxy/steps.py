@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from copilot_balancer.github.tokens import Bearer
 from copilot_balancer.proxy.failover.hooks import Send
 from copilot_balancer.rules.accounts import Account
+from copilot_balancer.rules.classify import written_of
 from copilot_balancer.rules.types import Attempt, Hold, Outcome
 from copilot_balancer.store.request_record import AttemptRecord
 
@@ -61,7 +62,7 @@ def attempted(
         reason=outcome.reason,
         status=status,
         rest=rest,
-        text=outcome.text,
+        text=written_of(outcome),
         body=body,
     )
 

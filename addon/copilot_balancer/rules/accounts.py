@@ -100,7 +100,12 @@ class Account(BaseModel):
     token: SecretStr
     enabled: bool = True
     enabled_at: float = 0.0
-    """When the user last turned it on: ends an abuse block that began before."""
+    """When the user last turned it on."""
+    stopped_at: float | None = None
+    """When GitHub stopped it for abuse; None: it did not, or the user has turned the account on since. It stands here
+    and not only in the proxy's memory, which may be lost: a stopped account serves again by the user's word alone."""
+    stopped_why: str = Field(default="", max_length=200)
+    """GitHub's sentence, or the code."""
     cleared: dict[str, float] = Field(default_factory=dict)
     """Model (``""`` = the whole account) -> when the user cleared its cooldowns: those that began before are over."""
     priority: int = 0

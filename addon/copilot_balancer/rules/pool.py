@@ -465,6 +465,14 @@ class Pool:
         )
         return next((member.account for member in able), None)
 
+    def stops(self) -> list[tuple[str, float, str, float]]:
+        """The accounts that GitHub stopped and whose decisions do not say so yet: id, when, why, their `enabled_at`."""
+        return [
+            (key, member.state.blocked_at, member.state.blocked_why, member.account.enabled_at)
+            for key, member in self._board.members.items()
+            if member.account.stopped_at is None and member.blocked and member.state.blocked_at is not None
+        ]
+
     def may_have(self, account_id: str, model: str, now: float) -> bool:
         """Whether this account could be asked for `model` in better times: nothing but a rest speaks against it."""
         member = self._board.members.get(account_id)
