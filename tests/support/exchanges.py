@@ -108,13 +108,19 @@ class Rig:
         flow, raw = self.flow, json.dumps(document).encode() if content is None else content
         flow.response = http.Response.make(status, b"", {"content-type": kind, **headers})
         self.exchange.head()
-        passing, stream = self.exchange.passing, flow.response.stream
-        sent = stream(raw) if callable(stream) else raw
-        if passing is None or not passing.watched:
-            return sent
+        passing = self.exchange.passing
+        if passing is None:
+            flow.response.raw_content = raw
+            return raw
+        if flow.response.stream:
+            passing.feed(raw)
+        else:
+            flow.response.raw_content = raw
+            passing.completed(flow.response)
         assert passing.whole, "it is no answer"
+        assert not passing.refused
         passing.released()
-        return sent
+        return raw
 
     def ends(self):
         """The request is over; its record."""

@@ -153,3 +153,11 @@ async def _in_turns(steps: Steps[dict[str, object] | None]) -> dict[str, object]
             return body
         except UNREADABLE:
             return None
+
+
+def by_name(headers: http.Headers) -> dict[str, str]:
+    """Headers by lower-case name; of several with one name the first counts."""
+    found: dict[str, str] = {}
+    for name, value in headers.fields:
+        found.setdefault(name.decode("utf-8", "surrogateescape").lower(), value.decode("utf-8", "surrogateescape"))
+    return found
