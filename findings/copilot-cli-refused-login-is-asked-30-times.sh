@@ -77,7 +77,7 @@ def accept(listener):
 listener = socket.create_server(("127.0.0.1", 0))
 threading.Thread(target=accept, args=(listener,), daemon=True).start()
 environment = {
-    "PATH": os.environ["PATH"], "HOME": work + "/home", "NO_COLOR": "1", "TERM": "dumb", "COPILOT_AUTO_UPDATE": "false",
+    "PATH": os.environ["PATH"], "HOME": work + "/home", "TMPDIR": work, "NO_COLOR": "1", "TERM": "dumb", "COPILOT_AUTO_UPDATE": "false",
     "COPILOT_GITHUB_TOKEN": "gho_" + "a" * 36, "COPILOT_PKG_CACHE_HOME": work + "/home/cache",
     "HTTPS_PROXY": "http://127.0.0.1:%d" % listener.getsockname()[1], "NODE_EXTRA_CA_CERTS": work + "/ca.pem"}
 os.mkdir("home")
