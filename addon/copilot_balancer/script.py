@@ -20,9 +20,8 @@ try:
     from copilot_balancer.proxy.addon import CopilotBalancer
 except ImportError as missing:
     logging.getLogger(__name__).error(  # noqa: TRY400 - a sentence, not a traceback
-        "copilot-balancer cannot start: %s. Install copilot-balancer and mitmproxy >= 12.2.3 into one environment with "
-        "pip, pipx or uv (in a checkout: scripts/setup, then .venv/bin/mitmdump); mitmproxy's self-contained binaries "
-        "take no packages.",
+        "copilot-balancer cannot start: %s. It needs a mitmproxy >= 12.2.3 installed into the same environment: in a "
+        "checkout scripts/setup, then .venv/bin/mitmdump; mitmproxy's self-contained binaries take no packages.",
         f"this mitmproxy's Python has no {missing.name!r}" if isinstance(missing, ModuleNotFoundError) else missing,
     )
     addons = []

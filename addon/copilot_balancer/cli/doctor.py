@@ -51,13 +51,13 @@ def _python(_case: Case) -> Found:
     if sys.version_info >= (3, 12):  # noqa: UP036 - it is what is looked at
         yield Finding("Python", State.OK, told)
     else:
-        yield Finding("Python", State.PROBLEM, told, "Install copilot-balancer with Python 3.12 or newer.")
+        yield Finding("Python", State.PROBLEM, told, "Install it again with Python 3.12 or newer, as README says.")
 
 
 def _mitmproxy(_case: Case) -> Found:
     version = metadata.version("mitmproxy")
     numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
-    remedy = "Install it beside copilot-balancer: `pip install 'mitmproxy>=12.2.3,<13'`."
+    remedy = f"Install it here: `{shlex.quote(sys.executable)} -m pip install 'mitmproxy>=12.2.3,<13'`."
     if not MITMPROXY[0] <= numbers < MITMPROXY[1]:
         yield Finding("mitmproxy", State.PROBLEM, f"{version} was never tried with this addon", remedy)
         return
@@ -89,7 +89,7 @@ def _addon(_case: Case) -> Found:
     except subprocess.TimeoutExpired:
         failed, last = True, f"not within {LOAD_SECONDS:g} seconds"
     if failed:
-        remedy = "Install copilot-balancer and mitmproxy into one environment, both anew."
+        remedy = "Install it and mitmproxy again, into one environment, as README says."
         yield Finding("addon", State.PROBLEM, f"cannot be loaded: {printable(last, 200)}", remedy)
     else:
         yield Finding("addon", State.OK, f"{__version__} loads ({SCRIPT})")

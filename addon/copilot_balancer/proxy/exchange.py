@@ -320,12 +320,14 @@ class Exchange:
         if response.status_code >= 400:
             return
         served = partial(self._serves, upstream, response)
-        if self.kind is Kind.SELECTION and response.status_code != 101:
-            self.passing = upstream.send.watch = SelectionTap(response, served, partial(self._selected, upstream))
-            response.stream = True  # a flow that held it would hold its session token
-        elif self.kind is not Kind.HOME and response.status_code != 101:
-            tap = ResponseTap(response, self.body.api, self.live.keep_bodies, served, self._redact)
-            self.passing = upstream.send.watch = tap
+        if self.kind is Kind.SELECTION:
+            learn = partial(self._selected, upstream)
+            self.passing = upstream.send.watch = SelectionTap(response, served, learn)
+            response.stream = response.stream or True  # held, its session token would stand in the flow
+        elif self.kind is Kind.BALANCED and response.status_code != 101:
+            self.passing = upstream.send.watch = ResponseTap(
+                response, self.body.api, self.live.keep_bodies, served, self._redact
+            )
             response.stream = response.stream or goes_in_chunks(response)
         else:
             served()
