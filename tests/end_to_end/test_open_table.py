@@ -92,12 +92,11 @@ def test_what_another_client_is_refused_is_no_fault_of_the_account(proxy, fake):
     refusal = refuse(400, "bad request: missing Editor-Version header for IDE auth", kind="text/plain")
     fake.accounts[WORK].default = lambda seen: Ok() if "editor-version" in seen.headers else refusal
     proxy.post(model="gpt-4.1")
-    with proxy.client(headers=None) as client:
+    with proxy.client(SPARE) as client:
         body = {"model": "gpt-4.1", "stream": True, "messages": [{"role": "user", "content": "hello"}]}
         editor = {"editor-version": "vscode/1.104.0", "copilot-integration-id": "vscode-chat"}
-        authorized = {"authorization": f"Bearer {SPARE}"}
         for _ in range(3):
-            client.post("https://api.githubcopilot.com/chat/completions", json=body, headers={**editor, **authorized})
+            client.post("https://api.githubcopilot.com/chat/completions", json=body, headers=editor)
     assert asked(fake)[:2] == ["work", "other"]
     assert "work" in asked(fake)[2:]
 
@@ -116,7 +115,7 @@ def test_no_more_is_claimed_than_is_known(proxy, fake, refusal, why):
     fake.accounts[WORK].default = refusal
     answer = proxy.post(model="gpt-4.1")
     assert (answer.status_code, asked(fake)) == (refusal.status, ["work"])
-    until(lambda: proxy.lines(), "a line")
+    until(proxy.lines, "a line")
     assert why in proxy.lines()[0]
 
 
