@@ -9,6 +9,15 @@ Laws of this file:
    credential is ignored.
 4. When every account is refused for the same reason within moments, nobody is to blame.
 5. A request asks each account at most once, plus one repair in all: minted again, waited, owner, another model.
+
+Theory of operation. A client request is assigned again and again until it is served or given up: `assign` returns an
+`Attempt` (send it with this account), a `Hold` (ask again at a time) or `Nobody`. After each attempt `record` notes
+what came of it, and the caller adds the attempt to ``PoolRequest.tried`` and asks again; `finish` ends the request. So
+all that a decision needs stands in the request, in the facts about the accounts (``state``) and in ``now``. `decide`
+reads these and changes nothing; this file alone changes them. Each refusal is judged by itself (``cooldowns.learn``);
+what only the whole request can tell is added here: that every account refused alike (the cooldowns of this request are
+taken back, unless the server named the time), and that another account served what one refused for an unknown reason
+(that one's model rests a minute).
 """
 
 import math
