@@ -41,7 +41,7 @@ import asyncio, json, os
 from pathlib import Path
 from mitmproxy import ctx
 from mitmproxy.proxy import server as mitmproxy_server
-from copilot_balancer.copilot import copilot_hosts, plain_host
+from copilot_balancer.copilot.hosts import copilot_hosts, plain_host
 
 ORDERS = Path(os.environ["ORDERS"])
 USUAL = {"ssl_insecure": False, "map_remote": [], "connection_strategy": "eager"}
@@ -193,7 +193,7 @@ def rig(tmp_path_factory) -> Iterator[Rig]:
             )
         proxy = Proxy(port, folder, process, store, fake)
         try:
-            until(lambda: "copilot: ready on" in proxy.log or process.poll() is not None, "mitmdump to be ready")
+            until(lambda: "copilot: ready on" in proxy.log or process.poll() is not None, "mitmdump to be ready", 60)
             assert process.poll() is None, proxy.log
             yield Rig(proxy, fake, stranger, orders, reverse, socks)
         finally:
