@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from copilot_balancer.cli.accounts.terms import _FOOT, RULES
 from pydantic import SecretStr
 
+from copilot_balancer.cli.accounts.terms import _FOOT, RULES
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.github.admission import Arrival, admit
 from copilot_balancer.github.api import Identity

@@ -275,7 +275,8 @@ def _given(option: config.Option, value: object) -> object:
 def _listen_hosts() -> Sequence[str]:
     """The host of each mode's own listener; empty text: all addresses."""
     modes = [ProxyMode.parse(spec) for spec in ctx.options.mode]
-    return [mode.listen_host(ctx.options.listen_host) for mode in modes if not isinstance(mode, _NOT_LISTENING)]
+    hosts = [mode.listen_host(ctx.options.listen_host) for mode in modes if not isinstance(mode, _NOT_LISTENING)]
+    return [host.strip("[]") for host in hosts]
 
 
 def _say_modes() -> None:
