@@ -303,7 +303,7 @@ def test_decisions_are_recorded_when_asked_for(tmp_path, stored):
         tctx.configure(addon, copilot_record_decisions="false")
         addon.live.pool.finish("unrecorded", now)
         assert type(addon.live.pool) is Pool
-        await addon.upkeep._write(addon.upkeep._recording.close)
+        await addon.sync._write(addon.sync._recording.close)
 
     play(tmp_path, test)
     lines = (tmp_path / "state" / "decisions.jsonl").read_bytes().splitlines()
@@ -331,8 +331,8 @@ def test_a_fault_in_the_watch_is_survived(tmp_path, caplog, monkeypatch):
             looks += 1
             raise ValueError(WORK)
 
-        addon.upkeep.store.stamp = stamp
-        watch = asyncio.create_task(addon.upkeep.watch())
+        addon.sync.store.stamp = stamp
+        watch = asyncio.create_task(addon.sync.watch())
         while looks < 3:
             await asyncio.sleep(0)
         watch.cancel()
