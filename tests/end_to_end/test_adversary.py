@@ -123,10 +123,9 @@ def direct(raw: bytes, port="port", *, outer: str | None = None) -> Callable[[Ri
     """To a port of the proxy as it is, or by TLS."""
 
     def go(rig):
-        with (
-            socket.create_connection(("127.0.0.1", rig.ports[port]), timeout=20) as connected,
-            tls(connected, outer) if outer else contextlib.nullcontext(connected) as spoken,
-        ):
+        with contextlib.ExitStack() as stack:
+            connected = stack.enter_context(socket.create_connection(("127.0.0.1", rig.ports[port]), timeout=20))
+            spoken = stack.enter_context(tls(connected, outer)) if outer else connected
             spoken.sendall(raw)
             return heard(spoken)
 

@@ -109,7 +109,7 @@ def through_the_hooks(make_flow, answers, decisions):
                     ours._failover_flows.add(flow)  # as when our layer has told of its head
                     ours.door._admitted.add(flow.client_conn)
                     await asked(ours, flow, answers, sent)
-                    addon.upkeep.journal.close()
+                    addon.sync.journal.close()
                     return flow
 
             flow = asyncio.run(run())

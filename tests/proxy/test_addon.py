@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 
@@ -11,10 +12,11 @@ from mitmproxy import hooks as mitmproxy_hooks
 from mitmproxy import options as mitmproxy_options
 from mitmproxy import tls
 from mitmproxy.addons.next_layer import NextLayer as NextLayerAddon
+from mitmproxy.addons.proxyauth import ProxyAuth
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.view import View
 from mitmproxy.connection import Client, Server
-from mitmproxy.exceptions import OptionsError
+from mitmproxy.exceptions import AddonHalt, OptionsError
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.layers import ClientTLSLayer, ServerTLSLayer, TCPLayer
@@ -24,6 +26,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.test import taddons, tflow
 
 from copilot_balancer.config import options
+from copilot_balancer.proxy import addon as addon_module
 from copilot_balancer.proxy.addon import CopilotBalancer
 from copilot_balancer.proxy.chain import hooks
 from copilot_balancer.proxy.failover.layer import FailoverLayer
@@ -300,7 +303,7 @@ def test_decisions_are_recorded_when_asked_for(tmp_path, stored):
         tctx.configure(addon, copilot_record_decisions="false")
         addon.live.pool.finish("unrecorded", now)
         assert type(addon.live.pool) is Pool
-        await addon.upkeep._write(addon.upkeep._recording.close)
+        await addon.sync._write(addon.sync._recording.close)
 
     play(tmp_path, test)
     lines = (tmp_path / "state" / "decisions.jsonl").read_bytes().splitlines()
@@ -328,8 +331,8 @@ def test_a_fault_in_the_watch_is_survived(tmp_path, caplog, monkeypatch):
             looks += 1
             raise ValueError(WORK)
 
-        addon.upkeep.store.stamp = stamp
-        watch = asyncio.create_task(addon.upkeep.watch())
+        addon.sync.store.stamp = stamp
+        watch = asyncio.create_task(addon.sync.watch())
         while looks < 3:
             await asyncio.sleep(0)
         watch.cancel()
@@ -338,3 +341,104 @@ def test_a_fault_in_the_watch_is_survived(tmp_path, caplog, monkeypatch):
         play(tmp_path, test)
     assert "incident" in caplog.text
     assert WORK not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("modes", "more", "refused"),
+    [
+        pytest.param(["regular@0.0.0.0:9001"], {}, "allow_remote", id="all addresses"),
+        pytest.param(["regular@127.0.0.1:9001", "socks5@192.0.2.1:9002"], {}, "allow_remote", id="the second mode's"),
+        pytest.param(["socks5@[::]:9001"], {}, "allow_remote", id="IPv6"),
+        pytest.param(
+            ["regular@0.0.0.0:9001"], {"copilot_allow_remote": "true"}, "needs mitmproxy's proxyauth", id="no password"
+        ),
+        pytest.param(
+            ["regular@0.0.0.0:9001"],
+            {"copilot_allow_remote": "true", "proxyauth": "any"},
+            "proxyauth",
+            id="any password",
+        ),
+        pytest.param(
+            ["regular@0.0.0.0:9001"],
+            {"copilot_allow_remote": "true", "proxyauth": "me:"},
+            "proxyauth",
+            id="an empty one",
+        ),
+        pytest.param(
+            ["regular@0.0.0.0:9001"], {"copilot_allow_remote": "true", "proxyauth": "me:secret"}, None, id="a password"
+        ),
+        pytest.param(["regular@127.0.0.1:9001", "socks5@[::1]:9002"], {}, None, id="loopback"),
+    ],
+)
+def test_each_modes_own_listener_counts(tmp_path, modes, more, refused):
+    """A mode that listens beyond this machine needs the user's leave and a real password, at run time as at the start."""
+
+    async def test(addon, tctx):
+        addon._watching = asyncio.create_task(asyncio.sleep(0))
+        if refused is None:
+            tctx.configure(addon, mode=modes, **more)
+        else:
+            with pytest.raises(OptionsError, match=refused):
+                tctx.configure(addon, mode=modes, **more)
+            assert list(tctx.options.mode) == ["regular"]
+
+    play(tmp_path, test, ProxyAuth())
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [("regular", False), ("socks5", False), ("transparent", False), ("reverse:https://x.test", True), ("dns", True)],
+)
+def test_a_mode_without_balancing_is_told(tmp_path, caplog, mode, said):
+    """A mode in which no request is balanced is named once, at the start."""
+
+    async def test(_addon, tctx):
+        tctx.options.update(mode=[f"{mode}@127.0.0.1:9001"])
+        with caplog.at_level(logging.WARNING):
+            addon_module._say_modes()
+        assert ("no request is balanced there" in caplog.text) is said
+
+    play(tmp_path, test)
+
+
+def hello_for(name: str) -> bytes:
+    """The first bytes of a client that asks for `name` by TLS."""
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(received, sent, server_hostname=name)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return sent.read()
+
+
+@pytest.mark.parametrize("mode", ["socks5", "transparent", "wireguard", "local"])
+@pytest.mark.parametrize(
+    ("address", "name", "to"),
+    [
+        pytest.param(("203.0.113.9", 443), "api.githubcopilot.com", "api.githubcopilot.com", id="an address"),
+        pytest.param(
+            ("2001:db8::9", 443), "API.business.githubcopilot.com", "api.business.githubcopilot.com", id="IPv6"
+        ),
+        pytest.param(("203.0.113.9", 8443), "api.githubcopilot.com", None, id="another port"),
+        pytest.param(("evil.test", 443), "api.githubcopilot.com", None, id="a name of a stranger"),
+        pytest.param(("203.0.113.9", 443), "evil.test", None, id="TLS for a stranger"),
+    ],
+)
+def test_an_address_is_dialled_by_the_name(tmp_path, mode, address, name, to):
+    """TLS for a Copilot host at an IP address is led to the host's name; the address that the client gave is not used."""
+
+    async def test(_addon, _tctx):
+        with context(address, mode=mode) as ctx:
+            asked, hello = NextLayer(ctx), hello_for(name)
+            if to is not None:
+                asked.data_client = lambda: hello[:20]
+                with pytest.raises(AddonHalt):  # asked again when the rest has come
+                    hooks().next_layer(asked)
+                assert asked.layer is None
+            asked.data_client = lambda: hello
+            given = ctx.server
+            hooks().next_layer(asked)
+            assert type(asked.layer) is (TCPLayer if to is None else ServerTLSLayer)
+            assert ctx.server.address == (address if to is None else (to, 443))
+            assert (ctx.server is given) is (to is None)
+
+    play(tmp_path, test)

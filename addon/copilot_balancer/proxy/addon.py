@@ -63,11 +63,11 @@ class CopilotBalancer:
     def __init__(self, where: Paths | None = None, project: Path | None = None) -> None:
         self.where = where or paths(os.environ)
         self.project = project or Path.cwd()
-        self.upkeep = Sync(self.where, self._say_hello, self._this_proxy)
+        self.sync = Sync(self.where, self._say_hello, self._this_proxy)
         self.began = time.time()
         self.live: Runtime | None = None
         """None until the first `configure`; and then what requests share."""
-        self._commands = Commands(lambda: self.live, self.upkeep.store, self._this_proxy)
+        self._commands = Commands(lambda: self.live, self.sync.store, self._this_proxy)
         self.network = Network(self.where.state, os.environ)
         self._watching: asyncio.Task[None] | None = None
         self._unnamed_host = False
@@ -127,8 +127,8 @@ class CopilotBalancer:
         for warning in loaded.warnings:
             logger.warning("copilot: %s", warning)
         if self.live is None:
-            self.live = self.upkeep.begin(loaded.settings, ctx.options)
-        self.upkeep.use(loaded.settings)
+            self.live = self.sync.begin(loaded.settings, ctx.options)
+        self.sync.use(loaded.settings)
         keep = loaded.settings.keep_bodies
         self.live.keep_bodies = (KEEP_BODIES if _is_looked_at() else 0) if keep is None else keep
         for host in _listen_hosts():
@@ -189,7 +189,7 @@ class CopilotBalancer:
                 self._switch_off("the proxy could not listen on loopback")
         self._say_hello()
         gc.freeze()  # what is loaded stays: the collector need not look at it again and again
-        await self.upkeep.watch()
+        await self.sync.watch()
 
     def _say_hello(self) -> None:
         assert self.live is not None
@@ -227,7 +227,7 @@ class CopilotBalancer:
         hooks().detach(self)
         if self._watching is not None:
             self._watching.cancel()
-            self.upkeep.end()
+            self.sync.end()
             hooks().watch.gone(self.where.state, self.began)
 
 
@@ -275,7 +275,8 @@ def _given(option: config.Option, value: object) -> object:
 def _listen_hosts() -> Sequence[str]:
     """The host of each mode's own listener; empty text: all addresses."""
     modes = [ProxyMode.parse(spec) for spec in ctx.options.mode]
-    return [mode.listen_host(ctx.options.listen_host) for mode in modes if not isinstance(mode, _NOT_LISTENING)]
+    hosts = [mode.listen_host(ctx.options.listen_host) for mode in modes if not isinstance(mode, _NOT_LISTENING)]
+    return [host.strip("[]") for host in hosts]
 
 
 def _say_modes() -> None:

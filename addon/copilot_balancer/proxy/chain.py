@@ -70,7 +70,7 @@ class Script(Protocol):
     """What the hooks need of the script's own addon object."""
 
     live: Runtime | None
-    upkeep: Sync
+    sync: Sync
     network: Network
 
 
@@ -412,7 +412,7 @@ class CopilotHooks:
             log_incident("the record of a request", error)
             return
         if self.script is not None:
-            self.script.upkeep.journal.tell(record, exchange.live.now())
+            self.script.sync.journal.tell(record, exchange.live.now())
         self.trim_view(exchange.live)
 
     def trim_view(self, live: Runtime) -> None:

@@ -1,12 +1,12 @@
-"""What a running proxy keeps up to date: what stands on disk, both ways, and what it learns of accounts by itself.
+"""Keeps a running proxy and its files in step: reads decisions, writes what was learnt, watches for changes of both.
 
 Laws of this file:
 
 1. Nothing here blocks the event loop: files are read and written in threads, from one task (``watch``).
 2. A fault of the disk is said once and ends nothing: the proxy goes on with what is in memory.
 3. What the user decided comes from disk; what was learnt is merged, since several proxies may run.
-4. What asks GitHub, and what takes an account in, is imported by the first who needs it, in a thread: most proxies
-   never do, and all of them would start later for it.
+4. Modules that ask GitHub or store an account are imported in a thread when they are first needed: most proxies never
+   need them, and all would start later for it.
 """
 
 import asyncio

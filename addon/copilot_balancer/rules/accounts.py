@@ -1,8 +1,9 @@
-"""The nouns of what the user decided: an account, and the whole of accounts.json.
+"""The schema of accounts.json: ``Account`` and ``Decisions``, what the user decided.
 
 Laws of this file:
 
-1. What stands here was decided by the user and holds tokens; what the proxy learnt stands in ``memory``.
+1. What stands here was decided by the user, or by GitHub for good (an abuse stop), and holds tokens; what the proxy
+   learnt stands in ``state``.
 2. A status is computed from facts and ``now``, never stored beside them.
 3. A token's text leaves its ``SecretStr`` here to be checked, hashed, or (for ``store`` alone) written; whoever sends
    it is listed in a test (``test_nobody_else_reads_a_token``).

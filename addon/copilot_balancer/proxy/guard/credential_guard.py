@@ -1,4 +1,4 @@
-"""May this credential go on this request, on this connection? And the one place that puts it on.
+"""Decides whether a credential may go on an outgoing request, puts it there, and takes echoes of it out of responses.
 
 Laws of this file:
 

@@ -1,4 +1,4 @@
-"""log_filters: split from its former room."""
+"""Filters of mitmproxy's loggers: no credential in a line, no line too long, no message repeated without end."""
 
 import errno
 import logging

@@ -1,4 +1,4 @@
-r"""Taking secrets out of bytes, also where they stand in another writing than their own.
+r"""Replaces secrets in bytes, also where they are escaped or encoded (JSON, URL, hexadecimal, base64).
 
 Laws of this file:
 
