@@ -1,4 +1,4 @@
-"""Disk: accounts.json (what the user decided, with tokens) and state.json (what the proxy learnt, without).
+"""Reads and writes accounts.json (decisions, with tokens), state.json, models.json and owners.json under a lock.
 
 Laws of this file:
 
