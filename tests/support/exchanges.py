@@ -6,6 +6,7 @@ from mitmproxy import http
 from mitmproxy.options import Options
 from mitmproxy.test import tflow
 from mitmproxy.test.tflow import tserver_conn
+from mitmproxy.tls import TlsData
 
 from copilot_balancer import config
 from copilot_balancer.copilot.hosts import copilot_hosts
@@ -100,6 +101,7 @@ class Rig:
         server.sni, server.tls, server.timestamp_tls_setup = server.address[0], True, 1.0
         server.certificate_list = [object()]
         credential_guard._verified.add(server)
+        credential_guard.tls_begins(TlsData(server, None), self.live.options)  # as mitmproxy's hook tells it
         request.host = server.address[0]
         request.headers["host"] = request.host
         assert self.exchange.upstream.send.authorize(request, server) is None
