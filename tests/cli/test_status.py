@@ -1,9 +1,11 @@
 """``status``: everything at a glance."""
 
+import functools
 import json
 from dataclasses import replace
 from datetime import date
 
+import click
 import pytest
 
 from copilot_balancer import __version__
@@ -279,3 +281,17 @@ def test_prometheus(cli):
     assert samples['copilot_balancer_quota_percent_left{account="work",window="premium"}'] == "68.1"
     assert samples['copilot_balancer_spent_today_credits{account="work",model="gpt\\"5\\\\"}'] == "2.5"
     assert not any("chat" in name for name in samples)
+
+
+def test_colours(cli, monkeypatch):
+    """In a terminal the status of each account has a colour; never in a pipe, nor with NO_COLOR."""
+    cli.run("accounts", "disable", "acme")
+    assert "\x1b" not in cli.run("status").stdout
+    monkeypatch.setattr(click, "echo", functools.partial(click.echo, color=True))
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    plain, shown = cli.run("status", "--json").stdout, cli.run("status").stdout
+    assert "\x1b" not in plain
+    assert "\x1b[32mready\x1b[0m" in shown
+    assert "\x1b[31mdisabled\x1b[0m" in shown
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in cli.run("status").stdout

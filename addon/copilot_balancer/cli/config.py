@@ -167,6 +167,13 @@ _TABLES = """\
 # accounts = ["work", "personal"]
 # fallback = ["claude-sonnet-4.5"]
 
+# What a refusal means that no rule knows (`copilot-balancer explain-answer` tries it):
+# [[outcomes]]
+# status = [429]
+# code = "some_new_code"
+# reason = "limit"
+# action = "next"
+
 # Which models an account has, before its own list is known:
 # [preseed]
 # work = ["gpt-*", "claude-*"]
@@ -177,13 +184,14 @@ def example() -> str:
     """A config.toml in which every setting stands as a comment, with its default and what is allowed."""
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     lines = [
-        "# Settings of copilot-balancer. Remove the # of a line to set it; a running proxy reads this at its start.",
+        "# Settings of copilot-balancer. Remove the # of a line to set it. A proxy reads this when it starts.",
         "",
     ]
     for option in options():
         lines += [*wrapped(f"{option.help} Allowed: {option.type}.", "# ").replace("\n  ", "\n# ").split("\n")]
-        value = _toml(defaults[option.name])
-        lines += [f"# {option.name} = {value}" if value else f"# {option.name} = 0  # default: {option.default}", ""]
+        default = defaults[option.name]
+        unset = f"{0 if option.kind == 'int' else '"..."'}  # not set by default: {option.default}"
+        lines += [f"# {option.name} = {unset if default is None else _toml(default)}", ""]
     return "\n".join([*lines, _TABLES.format(client=defaults["oauth_client_id"])])
 
 
@@ -194,7 +202,7 @@ def _toml(value: object) -> str:
         return f"{value:g}"
     if isinstance(value, tuple):
         return f"[{', '.join(_toml(one) for one in value)}]"
-    return "" if value is None else f'"{value}"'
+    return f'"{value}"'
 
 
 @config.command("example")
