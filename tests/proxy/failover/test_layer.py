@@ -17,6 +17,7 @@ from copilot_balancer.proxy.failover import (
     dispatch,
     http1,
     layer,
+    parent_tunnel,
     stream,
 )
 from copilot_balancer.proxy.failover.credentials import HiddenCredentials
@@ -80,8 +81,8 @@ def no_tls(monkeypatch):
 
 @pytest.mark.parametrize(
     "private",
-    [layer.PRIVATE, dispatch.PRIVATE, connect_timeout.PRIVATE, http1.PRIVATE],
-    ids=["layer", "dispatch", "connections", "http1"],
+    [layer.PRIVATE, dispatch.PRIVATE, connect_timeout.PRIVATE, http1.PRIVATE, parent_tunnel.PRIVATE],
+    ids=["layer", "dispatch", "connections", "http1", "parent"],
 )
 def test_private_names_are_there(private):
     """Everything private to mitmproxy that we touch exists in this version."""
