@@ -60,7 +60,7 @@ const run = (name, status, wait) => new Promise((resolve, reject) => {
     'model_providers.fake.base_url': `http://127.0.0.1:${server.address().port}/${name}/${status}/${wait}/v1`,
     'model_providers.fake.wire_api': 'responses', 'model_providers.fake.env_key': 'FAKE_KEY' }
   const options = Object.entries(settings).flatMap(([key, value]) => ['-c', `${key}="${value}"`])
-  const environment = { PATH: process.env.PATH, HOME: home, CODEX_HOME: home, FAKE_KEY: 'none' }
+  const environment = { PATH: process.env.PATH, HOME: home, CODEX_HOME: home, TMPDIR: process.cwd(), FAKE_KEY: 'none' }
   const child = spawn(`${process.cwd()}/node_modules/.bin/codex`, ['exec', '--skip-git-repo-check', ...options, 'say hi'],
     { cwd: home, env: environment, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
   let text = ''

@@ -112,7 +112,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 plain = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-plain.update(HOME=work + "/home", NO_COLOR="1", TERM="dumb")
+plain.update(HOME=work + "/home", TMPDIR=work, NO_COLOR="1", TERM="dumb")
 bin = work + "/node_modules/.bin/"
 
 

@@ -112,6 +112,7 @@ retry_after_cap = 30
 retry_ambiguous = false
 first_byte_timeout = 120
 idle_timeout = 0
+keep_unknown = false
 websocket = "refuse"
 model_ttl = 60
 log = "switches"
@@ -418,7 +419,7 @@ def test_a_project_sets_only_what_it_may(home, project):
             RouteTable(models=("*",), enabled=False),
         ),
     )
-    ignored = "affinity, failover, max_attempts, deadline, wait and 17 more"
+    ignored = "affinity, failover, max_attempts, deadline, wait and 18 more"
     assert loaded.warnings == (f"{path}: ignored {ignored}: a project sets only strategy, fence, routes, log",)
 
 
@@ -482,6 +483,7 @@ def test_the_defaults_in_words():
         "keep_bodies": "2 MB in mitmweb, in the console and with -w, else 0",
         "keep_flows": "500",
         "record_decisions": "false",
+        "keep_unknown": "true",
         "fence": "default",
         "allow_remote": "false",
         "upstream_proxy": "HTTPS_PROXY of the environment",

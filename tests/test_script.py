@@ -65,7 +65,7 @@ def test_what_is_missing_is_one_sentence(tmp_path, script, before, why):
     assert ended.returncode == 1
     assert len(lines) == 1, said
     assert why in lines[0]
-    assert "pip, pipx or uv" in lines[0]
+    assert "into the same environment" in lines[0]
     assert lines[0].endswith("mitmproxy's self-contained binaries take no packages.")
     assert "Traceback" not in said
 

@@ -27,8 +27,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from copilot_balancer.copilot.hosts import GITHUB, normalise_domain
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules.accounts import Decisions, ModelPattern, Name, RouteTable, Strategy
+from copilot_balancer.rules.classify import MAX_RULES, OutcomeRule
 from copilot_balancer.rules.types import Policy, Route
-from copilot_balancer.rules.user_rules import MAX_RULES, OutcomeRule
 from copilot_balancer.text import printable
 
 CONFIG_FILE = "config.toml"
@@ -146,6 +146,9 @@ class Settings(BaseModel):
     keep_flows: int = _whole(500, 0, 1_000_000, "How many finished flows mitmweb and the console keep.")
     record_decisions: bool = _switch(
         default=False, text="Record what `events replay` needs: the pool at the start, the inputs of each decision."
+    )
+    keep_unknown: bool = _switch(
+        default=True, text="Keep the last 50 refusals that no rule knew, without what they quote, for `events unknown`."
     )
     fence: Name = _option(
         "default",
@@ -345,6 +348,18 @@ def _from_file(path: Path, table: Mapping[str, object]) -> Settings:
         raise InvalidInput(f"{_place(path)}: {_wrong(error)}") from None
     except (ValueError, RecursionError):
         raise InvalidInput(f"{_place(path)}: a number is too long, or lists are nested too deeply") from None
+
+
+def misspelt(name: str) -> str | None:
+    """A warning about a mitmproxy option that does not exist, where ours was meant; None: it is nobody's of ours."""
+    names = [f"copilot_{option.name}" for option in options()]
+    near = get_close_matches(name.lower().replace("-", "_"), names, n=1, cutoff=0.75)
+    if name in FILE_ONLY or name.removeprefix("copilot_") in FILE_ONLY:
+        return f"{printable(name, 80)} is no option: it stands only in {CONFIG_FILE}"
+    if not near and not name.lower().startswith("copilot"):
+        return None
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+    return f"{printable(name, 80)} is not an option and has no effect; {hint}"
 
 
 def _unknown(key: str, known: Iterable[str]) -> str:

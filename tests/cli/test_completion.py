@@ -7,7 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from click.shell_completion import ShellComplete
 
+from copilot_balancer.cli.main import cli
+from copilot_balancer.rules.state import AccountState, Memory, ModelFact
 from support.machine import machine  # noqa: F401 - a fixture
 
 SHELLS = ("bash", "fish", "zsh")
@@ -50,3 +53,42 @@ def test_it_completes(machine):  # noqa: F811 - a fixture
         program, env={**environ, "_COPILOT_BALANCER_COMPLETE": "bash_complete"}, capture_output=True, text=True
     )
     assert ran.stdout == "plain,doctor\n", (ran, shlex.join(program))
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("accounts", "use", ""), ["personal", "work"]),
+        (("accounts", "use", "p"), ["personal"]),
+        (("accounts", "fence", "work", ""), ["default", "office"]),
+        (("exec", "--as", ""), ["default", "office", "personal", "work"]),
+        (("explain", "gpt"), ["gpt-5.4"]),
+        (("routes", "add", "--account", "w"), ["work"]),
+        (("routes", "add", "--model", ""), ["gpt-5.4", "o9"]),
+        (("events", "--account", ""), ["personal", "work"]),
+    ],
+)
+def test_names(machine, words, offered):  # noqa: F811 - a fixture
+    """Labels, fences, models and what --as takes are offered, as they are stored."""
+    machine.add("Work", "work", "--no-verify")
+    machine.add("Dog", "personal", "--no-verify")
+    machine.run("accounts", "fence", "personal", "office")
+    [work, _] = machine.decisions.accounts
+    facts = {name: ModelFact(True, machine.now + 99, machine.now) for name in ("gpt-5.4", "o9")}
+    machine.env.store.merge_memory(Memory({work.id: AccountState(credential=work.fingerprint, models=facts)}))
+    assert completed(machine.env, words) == offered
+
+
+def test_names_of_a_broken_store(machine):  # noqa: F811 - a fixture
+    """Where the accounts cannot be read nothing is offered, and nothing fails."""
+    machine.env.paths.state.mkdir(parents=True, mode=0o700)
+    machine.env.store.accounts_path.write_text("{")
+    machine.env.store.accounts_path.chmod(0o600)
+    assert completed(machine.env, ("accounts", "use", "")) == []
+
+
+def completed(env, words):
+    """What the shell is offered for the last word."""
+    *before, incomplete = words
+    found = ShellComplete(cli, {"obj": env}, "copilot-balancer", "_X").get_completions(list(before), incomplete)
+    return [one.value for one in found]

@@ -12,6 +12,7 @@ from copilot_balancer.cli.events import events
 from copilot_balancer.cli.main import cli as program
 from copilot_balancer.store.request_log import NAME, RequestLog
 from copilot_balancer.store.request_record import AttemptRecord, RequestRecord, document
+from copilot_balancer.store.unknown_refusals import SeenRefusal, UnknownRefusalLog
 from support.command_line import CommandLine
 
 WORK = AttemptRecord("work", "api.githubcopilot.com", "sticky", "limit", 429, 30.0, "slow down")
@@ -208,3 +209,19 @@ def test_a_subcommand_is_left_alone(told, monkeypatch):
 
     monkeypatch.setitem(events.commands, "nothing", nothing)
     assert told.run("events", "nothing").stdout == ""
+
+
+def test_unknown_refusals(cli):
+    """What no rule knew is printed for a report, and doctor says that there is some."""
+    assert "no refusal of an unknown kind" in cli.run("events", "unknown").stderr
+    log = UnknownRefusalLog(cli.env.store)
+    log.put(SeenRefusal(START, 403, "/chat/completions", "surprise_me", b'{"error":"computer says no"}', b"{}"))
+    log.put(SeenRefusal(START, None, "/responses", "", b"", b"{}"))
+    log.drain()
+    told = cli.run("events", "unknown").stdout
+    assert "/chat/completions 403 surprise_me\n" in told
+    assert "computer says no" in told
+    assert "/responses in a stream\n    (nothing said)\n" in told
+    assert [one["status"] for one in json.loads(cli.run("events", "unknown", "--json").stdout)] == [403, None]
+    found = json.loads(cli.run("doctor", "--json").stdout)["findings"]
+    assert [one["check"] for one in found if "events unknown" in one["text"]] == ["refusals"]

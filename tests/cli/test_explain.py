@@ -133,8 +133,10 @@ def test_explain_a_conversation(cli):
 
     assert stays.startswith("gpt-5 goes to work: same conversation.")
     assert "  1  work *" in stays
-    assert stays.endswith("  * the conversation is there already, which comes first\n")
-    assert new.startswith("gpt-5 goes to private: first by hybrid.")
+    assert "  * the conversation is there already, which comes first\n" in stays
+    assert new.startswith("gpt-5 goes to work: first by hybrid.")
+    assert "  2  private -" in new
+    assert "  - asked last: its own list lacks the model" in new
     assert "*" not in new
 
 
@@ -199,6 +201,7 @@ def test_explain_for_programs(cli):
             {
                 "account": "private",
                 "stays": False,
+                "asked_last": False,
                 "terms": {"-score": -6.0, "turn": 1.0, "last used": cli.now - 12},
                 "parts": {"health": 1.0, "pace": 3.0, "idle": 2.0, "scarcity": 0.0, "doubt": 0.0},
             }

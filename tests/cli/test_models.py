@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from copilot_balancer.rules.catalogue import Catalogue, Shelf
 from copilot_balancer.rules.state import AccountState, Memory, ModelFact
 from support.command_line import OCTOCAT, OCTODOG, CommandLine, token
 
@@ -118,3 +119,15 @@ def test_only_accounts_without_a_list(tmp_path):
     cli.add("Dog", "personal", "--no-verify")
 
     assert cli.run("models").stdout == ("  personal  its list is not known yet: `copilot-balancer models refresh`\n")
+
+
+def test_a_retired_model_is_warned_of(cli):
+    """The service's warning reaches `models` and `explain`, for people and for programs."""
+    work, *_ = cli.decisions.accounts
+    warned = {"id": "gpt-5.4", "info_messages": [{"code": "model_pending_deprecation", "warning_text": "Ends soon."}]}
+    cli.env.store.merge_catalogue(Catalogue({work.id: Shelf(work.fingerprint, cli.now + 1, {"gpt-5.4": warned})}))
+    assert "gpt-5.4: Ends soon.\n" in cli.run("models").stdout
+    rows = json.loads(cli.run("models", "--json").stdout)
+    assert {row["models"]["gpt-5.4"].get("warning") for row in rows if "gpt-5.4" in row["models"]} == {"Ends soon."}
+    cli.run("terms", "accept", "--yes")
+    assert "gpt-5.4: Ends soon." in cli.run("explain", "gpt-5.4").stderr

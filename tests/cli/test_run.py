@@ -475,6 +475,14 @@ def test_exec_end_to_end(home, fake):
     assert leaks(Path(home["COPILOT_BALANCER_HOME"])) == []
 
 
+def test_uninstall_knows_what_a_proxy_writes(home, fake):
+    """After a real proxy has run, uninstall leaves none of its files."""
+    assert execute(home, sys.executable, "-c", ASK, PLACEHOLDER).returncode == 0
+    ran = subprocess.run([*PROGRAM, "uninstall", "--yes"], env=home, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert not paths(home).state.exists()
+
+
 def test_exec_keeps_a_fence(home, fake):
     """With --as only that account serves, for a client that reads its proxy from the environment as urllib does."""
     asking = """

@@ -82,7 +82,7 @@ def test_what_cannot_be_written(machine, system):  # noqa: F811 - a fixture
 def test_a_disk_that_refuses(machine, system, monkeypatch):  # noqa: F811 - a fixture
     """A file that cannot be written is one sentence."""
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)

@@ -144,34 +144,6 @@ def test_nothing_is_carried(api, body):
     assert not BoundState()
 
 
-LOOPS = [
-    pytest.param(Api.RESPONSES, [USER], False, id="responses: user"),
-    pytest.param(Api.RESPONSES, [{"type": "message", **USER}], False, id="responses: user, typed"),
-    pytest.param(Api.RESPONSES, [USER, said("1"), USER, SYSTEM], False, id="responses: instructions at the end"),
-    pytest.param(Api.RESPONSES, [USER, {"role": "developer"}], False, id="responses: a developer's instructions"),
-    pytest.param(Api.RESPONSES, [USER, call("1"), output("1")], True, id="responses: tool output"),
-    pytest.param(Api.RESPONSES, [USER, call("1"), output("1"), SYSTEM], True, id="responses: instructions after a tool"),
-    pytest.param(Api.RESPONSES, [output("1")], True, id="responses: no user at all"),
-    pytest.param(Api.RESPONSES, [USER, {"type": "other", "role": "user"}], True, id="responses: no message of the user's"),
-    pytest.param(Api.RESPONSES, [SYSTEM], False, id="responses: instructions alone"),
-    pytest.param(Api.MESSAGES, [USER, assistant(TOOL_USE), RESULT], True, id="messages: tool result"),
-    pytest.param(Api.MESSAGES, [USER, assistant(TOOL_USE), {"role": "user", "content": [*RESULT["content"], TEXT]}], True,
-                 id="messages: tool result and words"),
-    pytest.param(Api.MESSAGES, [USER, assistant(TOOL_USE), RESULT, assistant(TEXT), {"role": "user", "content": [TEXT]}],
-                 False, id="messages: user"),
-    pytest.param(Api.MESSAGES, [USER, assistant(TEXT)], True, id="messages: prefill"),
-    pytest.param(Api.CHAT, [SYSTEM, USER], False, id="chat: user"),
-    pytest.param(Api.CHAT, [USER, {"role": "assistant", "tool_calls": []}, {"role": "tool"}], True, id="chat: tool"),
-    pytest.param(Api.CHAT, [USER, 5], True, id="chat: nonsense at the end"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("api", "turns", "running"), LOOPS)
-def test_whose_turn_it_is(api, turns, running):
-    """The loop runs when anything but instructions follows the last real message of the user."""
-    assert read_bound(api, body_of(api, *turns)).in_tool_loop is running
-
-
 @pytest.mark.parametrize(
     ("api", "turns", "needed"),
     [

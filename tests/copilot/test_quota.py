@@ -185,6 +185,14 @@ def test_user():
             {"percent_remaining": 50, "has_quota": False}, QuotaWindow(0.0, seen_at=NOW), id="has_quota false"
         ),
         pytest.param(
+            {"unlimited": True, "has_quota": False}, QuotaWindow(0.0, seen_at=NOW), id="a pooled seat, used up"
+        ),
+        pytest.param(
+            {"unlimited": True, "has_quota": False, "overage_permitted": True},
+            QuotaWindow(100.0, unlimited=True, overage_permitted=True, seen_at=NOW),
+            id="a pooled seat that may go on",
+        ),
+        pytest.param(
             {"entitlement": 300, "remaining": -4},
             QuotaWindow(0.0, entitlement=300.0, remaining=-4.0, seen_at=NOW),
             id="negative remaining",

@@ -41,7 +41,7 @@ import asyncio, json, os
 from pathlib import Path
 from mitmproxy import ctx
 from mitmproxy.proxy import server as mitmproxy_server
-from copilot_balancer.copilot import copilot_hosts, plain_host
+from copilot_balancer.copilot.hosts import copilot_hosts, plain_host
 
 ORDERS = Path(os.environ["ORDERS"])
 USUAL = {"ssl_insecure": False, "map_remote": [], "connection_strategy": "eager"}
@@ -193,7 +193,7 @@ def rig(tmp_path_factory) -> Iterator[Rig]:
             )
         proxy = Proxy(port, folder, process, store, fake)
         try:
-            until(lambda: "copilot: ready on" in proxy.log or process.poll() is not None, "mitmdump to be ready")
+            until(lambda: "copilot: ready on" in proxy.log or process.poll() is not None, "mitmdump to be ready", 60)
             assert process.poll() is None, proxy.log
             yield Rig(proxy, fake, stranger, orders, reverse, socks)
         finally:
@@ -457,18 +457,16 @@ def test_forms(rig, name):
     "edit", [{}, {"host": EVIL}, {"path": "/mcp/"}], ids=["as it was", "to a stranger", "elsewhere"]
 )
 def test_replayed(rig, edit):
-    """A flow that is replayed carries what stands in it, and no token does."""
+    """A flow that is replayed, edited or not, is answered by the proxy: nothing is sent, to a Copilot host or elsewhere."""
     rig.order(replay=edit)
     since, before = len(rig.fake.seen), len(rig.stranger.heard)
     speak(rig, Form())
     rig.order()
-    if "host" in edit:
-        until(lambda: len(rig.stranger.heard) > before, "the replay to reach the stranger")
-        assert b"[account:" in b"".join(rig.stranger.heard[before:])
-    else:
-        until(lambda: len(rig.fake.seen) == since + 2, "the replay to reach the fake")
-        assert rig.fake.seen[-1].authorization.startswith("Bearer [account:")
-    assert len(arrived(rig, since)) == 1
+    until(lambda: "a replay gets no account" in rig.proxy.log, "the answer to the replay")
+    speak(rig, Form())  # whatever a replay sends has begun before this one
+    assert len(arrived(rig, since)) == 2
+    assert len(rig.fake.seen) == since + 2
+    assert len(rig.stranger.heard) == before
     assert leaked(rig) == []
 
 

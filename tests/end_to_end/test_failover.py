@@ -6,6 +6,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 
 import h2.config
 import h2.connection
@@ -17,6 +18,7 @@ import pytest
 from copilot_balancer.copilot.protocol import PLACEHOLDER
 from copilot_balancer.fake.answers import CutMid, Drop, FakeAccount, Ok, RawBytes, Refuse, Silent, limited
 from copilot_balancer.fake.bodies import Quota
+from copilot_balancer.rules import edits
 from copilot_balancer.rules.accounts import Consent, Decisions, fingerprint
 from copilot_balancer.store.store import Store
 from support.proxies import CLIENT, PERSONAL, ROOT, SPARE, SUPPORT, WORK, an_account, three_accounts, until
@@ -131,6 +133,36 @@ def test_an_abuse_block_stops(proxy, fake):
     for _ in range(3):
         assert proxy.post().status_code == 200
     assert asked(fake).count("work") == 1
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        pytest.param(lambda path: path.unlink(), id="missing"),
+        pytest.param(lambda path: path.write_text('{"version": 1, "acc'), id="broken"),
+        pytest.param(lambda path: path.write_text('{"version": 1}'), id="older, without the stop"),
+        pytest.param(lambda path: path.write_text(""), id="empty"),
+    ],
+)
+def test_a_stop_outlives_what_was_learnt(start, fake, harm):
+    """A state.json that is missing, broken or older lets no stopped account serve: the stop stands in accounts.json."""
+    fake.accounts[WORK].default = Refuse(403, code="spammy_user", message="This account was flagged")
+    proxy = start()
+    assert proxy.post().status_code == 403
+    until(lambda: proxy.store.read_decisions().accounts[0].stopped_at, "the stop in accounts.json")
+    until(proxy.store.state_path.exists, "state.json")
+    proxy.stop()
+    fake.accounts[WORK].default = Ok()
+    harm(proxy.store.state_path)
+
+    again = start(home=proxy.folder / "home")
+    for _ in range(3):
+        assert again.post().status_code == 200
+    assert asked(fake).count("work") == 1
+    again.store.edit_decisions(edits.turned_on("github.com:1", time.time()))
+    until(lambda: again.log.count("accounts.json was read again"), "the new decision")
+    again.post()
+    assert asked(fake).count("work") == 2
 
 
 def test_a_hint_at_the_terms_alone_stops_nobody(proxy, fake):

@@ -14,8 +14,10 @@ from mitmproxy.connection import Server
 from mitmproxy.test import taddons, tflow
 
 from copilot_balancer.proxy.addon import CopilotBalancer
+from copilot_balancer.proxy.chain import hooks
 from copilot_balancer.proxy.failover.credentials import HiddenCredentials
 from copilot_balancer.proxy.failover.hooks import Refusal, Send
+from copilot_balancer.proxy.guard import credential_guard
 from copilot_balancer.rules.accounts import Decisions
 from copilot_balancer.store.store import Paths, Store
 from copilot_balancer.views.requests import LINE_LIMIT
@@ -50,17 +52,18 @@ def a_server(host):
     server = Server(address=(host, 443), sni=host)
     server.tls, server.timestamp_tls_setup = True, 1.0
     server.certificate_list = tflow.tserver_conn().certificate_list or ["a certificate"]
+    credential_guard._verified.add(server)
     return server
 
 
-async def asked(addon, flow, answers, sent):
+async def asked(hooks, flow, answers, sent):
     """One request through the hooks, as the layer calls them; `sent` gets the copies that would go upstream."""
-    addon.requestheaders(flow)
+    hooks.requestheaders(flow)
     hidden = HiddenCredentials(http.Headers([(b"authorization", b"Bearer ghu_" + b"a" * 36)]))
     for answer in chain(answers, repeat("no more")):
         flow.response, send = None, Send(flow, hidden)
-        if not addon.choose(send):
-            await addon.failover_choose(send)
+        if not hooks.choose(send):
+            await hooks.failover_choose(send)
         if flow.response is None:
             assert send.host
             assert send.authorize
@@ -73,16 +76,16 @@ async def asked(addon, flow, answers, sent):
                 refusal = Refusal(flow, answer if isinstance(answer, str) else None, sent=True)
                 if refusal.error is None:
                     flow.response = answer.copy()
-                    addon.responseheaders(flow)
+                    hooks.responseheaders(flow)
                     if flow.response.status_code < 400:
                         break
-                await addon.failover_judge(refusal)
+                await hooks.failover_judge(refusal)
                 if refusal.again:
                     continue
                 flow.response = flow.response or http.Response.make(502)  # as the layer does
-        addon.responseheaders(flow)
+        hooks.responseheaders(flow)
         break
-    addon.response(flow)
+    hooks.response(flow)
 
 
 def through_the_hooks(make_flow, answers, decisions):
@@ -102,8 +105,11 @@ def through_the_hooks(make_flow, answers, decisions):
                     tctx.master.addons.add(addon)
                     tctx.configure(addon)
                     flow = make_flow()
-                    await asked(addon, flow, answers, sent)
-                    addon.upkeep.journal.close()
+                    ours = hooks()
+                    ours._failover_flows.add(flow)  # as when our layer has told of its head
+                    ours.door._admitted.add(flow.client_conn)
+                    await asked(ours, flow, answers, sent)
+                    addon.sync.journal.close()
                     return flow
 
             flow = asyncio.run(run())

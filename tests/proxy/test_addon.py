@@ -3,17 +3,20 @@
 import asyncio
 import json
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 
 import pytest
-from mitmproxy import hooks, tls
+from mitmproxy import hooks as mitmproxy_hooks
 from mitmproxy import options as mitmproxy_options
+from mitmproxy import tls
 from mitmproxy.addons.next_layer import NextLayer as NextLayerAddon
+from mitmproxy.addons.proxyauth import ProxyAuth
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.view import View
 from mitmproxy.connection import Client, Server
-from mitmproxy.exceptions import OptionsError
+from mitmproxy.exceptions import AddonHalt, OptionsError
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.layers import ClientTLSLayer, ServerTLSLayer, TCPLayer
@@ -23,7 +26,9 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.test import taddons, tflow
 
 from copilot_balancer.config import options
+from copilot_balancer.proxy import addon as addon_module
 from copilot_balancer.proxy.addon import CopilotBalancer
+from copilot_balancer.proxy.chain import hooks
 from copilot_balancer.proxy.failover.layer import FailoverLayer
 from copilot_balancer.rules.accounts import Decisions
 from copilot_balancer.rules.pool import Pool
@@ -129,7 +134,7 @@ def test_which_hosts_are_opened(tmp_path, stored, address, data, expected):
         with context(address) as ctx:
             asked = NextLayer(ctx)
             asked.data_client = lambda: data
-            addon.next_layer(asked)
+            hooks().next_layer(asked)
             assert type(asked.layer) is expected
             if expected is TCPLayer:
                 assert asked.layer.flow is None  # ignored: no flow is made
@@ -141,12 +146,12 @@ def test_the_layer_goes_in_after_tls(tmp_path):
     """Inside the opened tunnel our layer speaks HTTP, but only for the name that was CONNECTed to."""
 
     async def test(addon, _tctx):
-        for sni, expected in (("api.githubcopilot.com", FailoverLayer), ("evil.test", type(None))):
+        for sni, expected in (("api.githubcopilot.com", FailoverLayer), ("evil.test", TCPLayer)):
             with context() as ctx:
                 ctx.layers.append(ClientTLSLayer(ctx))
                 ctx.client.sni = sni
                 asked = NextLayer(ctx)
-                addon.next_layer(asked)
+                hooks().next_layer(asked)
                 assert type(asked.layer) is expected
 
     play(tmp_path, test)
@@ -157,14 +162,14 @@ def test_others_decisions_stand(tmp_path):
 
     async def test(addon, tctx):
         with context(("example.com", 443), mode="reverse:https://example.com") as ctx:
-            addon.next_layer(asked := NextLayer(ctx))
+            hooks().next_layer(asked := NextLayer(ctx))
             assert asked.layer is None
         with context(("example.com", 443)) as ctx:
             asked = NextLayer(ctx)
             asked.layer = object()
-            addon.next_layer(asked)
+            hooks().next_layer(asked)
             tctx.configure(addon, allow_hosts=["example"])
-            addon.next_layer(asked := NextLayer(ctx))
+            hooks().next_layer(asked := NextLayer(ctx))
             assert asked.layer is None
 
     play(tmp_path, test)
@@ -181,7 +186,7 @@ def test_names_must_agree(tmp_path):
         ):
             with context(address) as ctx:
                 hello = tls.ClientHelloData(ctx, type("Hello", (), {"sni": sni})())
-                addon.tls_clienthello(hello)
+                hooks().tls_clienthello(hello)
                 assert hello.ignore_connection is ignored
 
     play(tmp_path, test)
@@ -191,10 +196,10 @@ def test_the_hooks_of_its_parts_are_its_own(tmp_path):
     """Whatever mitmproxy would call on a part of the addon is reached through the addon, under its own name."""
 
     async def test(addon, _tctx):
-        for part in (addon._door, addon._upstreams, addon._commands):
-            for name in hooks.all_hooks:
+        for part in (hooks().door, hooks()._timeouts):
+            for name in mitmproxy_hooks.all_hooks:
                 if hasattr(part, name):
-                    assert hasattr(addon, name), name
+                    assert hasattr(hooks() if name not in ("load", "running") else addon, name), name
         assert type(logging.getLogger("mitmproxy.master").filters[-1]).__name__ == "OutOfFiles"
 
     play(tmp_path, test)
@@ -207,20 +212,20 @@ def test_a_fault_of_ours_opens_no_tunnel(tmp_path, caplog, monkeypatch):
         def broken(*_):
             raise RuntimeError("broken with a secret")
 
-        monkeypatch.setattr(addon, "_is_copilot", broken)
-        monkeypatch.setattr("copilot_balancer.proxy.addon.parse_http_basic_auth", broken)
+        monkeypatch.setattr(hooks(), "_is_copilot", broken)
+        monkeypatch.setattr("copilot_balancer.proxy.chain.parse_http_basic_auth", broken)
         with context() as ctx:
-            addon.next_layer(asked := NextLayer(ctx))
+            hooks().next_layer(asked := NextLayer(ctx))
             assert type(asked.layer) is TCPLayer
             assert asked.layer.flow is None
             hello = tls.ClientHelloData(ctx, type("Hello", (), {"sni": "api.githubcopilot.com"})())
-            addon.tls_clienthello(hello)
+            hooks().tls_clienthello(hello)
             assert hello.ignore_connection
         flow = tflow.tflow()
         flow.request.headers["proxy-authorization"] = "Basic d29yazp4"
         with pytest.raises(RuntimeError):
-            addon.http_connect(flow)
-        assert addon.proxy_users[flow.client_conn] == "?"
+            hooks().http_connect(flow)
+        assert hooks().proxy_users[flow.client_conn] == "?"
         assert caplog.text.count("copilot: incident") == 2
         assert "secret" not in caplog.text
 
@@ -235,7 +240,7 @@ def test_http1_is_pinned(tmp_path):
             server = Server(address=(host, 443))
             server.alpn_offers = [b"h2"]
             with context() as ctx:
-                await addon.server_connect(ServerConnectionHookData(server=server, client=ctx.client))
+                await hooks().server_connect(ServerConnectionHookData(server=server, client=ctx.client))
             assert list(server.alpn_offers) == offers
 
     play(tmp_path, test)
@@ -248,8 +253,8 @@ def test_passwords_of_the_proxy_stay_out_of_flows(tmp_path):
         flow = tflow.tflow()
         flow.metadata["proxyauth"] = ("user", "secret")
         flow.request.headers["proxy-authorization"] = "Basic c2VjcmV0"
-        addon.requestheaders(flow)
-        addon.http_connect(flow)
+        hooks().requestheaders(flow)
+        hooks().http_connect(flow)
         assert "secret" not in str(flow.get_state())
         assert "proxy-authorization" not in flow.request.headers
 
@@ -266,7 +271,7 @@ def test_finished_flows_are_forgotten(tmp_path):
         for number, flow in enumerate(flows):
             flow.live = number == 0
             view.add([flow])
-            addon._trim_view()
+            hooks().trim_view(addon.live)
         left = view.resolve("@all")
         assert flows[0] in left
         assert flows[-1] in left
@@ -298,7 +303,7 @@ def test_decisions_are_recorded_when_asked_for(tmp_path, stored):
         tctx.configure(addon, copilot_record_decisions="false")
         addon.live.pool.finish("unrecorded", now)
         assert type(addon.live.pool) is Pool
-        await addon.upkeep._write(addon.upkeep._recording.close)
+        await addon.sync._write(addon.sync._recording.close)
 
     play(tmp_path, test)
     lines = (tmp_path / "state" / "decisions.jsonl").read_bytes().splitlines()
@@ -326,8 +331,8 @@ def test_a_fault_in_the_watch_is_survived(tmp_path, caplog, monkeypatch):
             looks += 1
             raise ValueError(WORK)
 
-        addon.upkeep.store.stamp = stamp
-        watch = asyncio.create_task(addon.upkeep.watch())
+        addon.sync.store.stamp = stamp
+        watch = asyncio.create_task(addon.sync.watch())
         while looks < 3:
             await asyncio.sleep(0)
         watch.cancel()
@@ -336,3 +341,104 @@ def test_a_fault_in_the_watch_is_survived(tmp_path, caplog, monkeypatch):
         play(tmp_path, test)
     assert "incident" in caplog.text
     assert WORK not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("modes", "more", "refused"),
+    [
+        pytest.param(["regular@0.0.0.0:9001"], {}, "allow_remote", id="all addresses"),
+        pytest.param(["regular@127.0.0.1:9001", "socks5@192.0.2.1:9002"], {}, "allow_remote", id="the second mode's"),
+        pytest.param(["socks5@[::]:9001"], {}, "allow_remote", id="IPv6"),
+        pytest.param(
+            ["regular@0.0.0.0:9001"], {"copilot_allow_remote": "true"}, "needs mitmproxy's proxyauth", id="no password"
+        ),
+        pytest.param(
+            ["regular@0.0.0.0:9001"],
+            {"copilot_allow_remote": "true", "proxyauth": "any"},
+            "proxyauth",
+            id="any password",
+        ),
+        pytest.param(
+            ["regular@0.0.0.0:9001"],
+            {"copilot_allow_remote": "true", "proxyauth": "me:"},
+            "proxyauth",
+            id="an empty one",
+        ),
+        pytest.param(
+            ["regular@0.0.0.0:9001"], {"copilot_allow_remote": "true", "proxyauth": "me:secret"}, None, id="a password"
+        ),
+        pytest.param(["regular@127.0.0.1:9001", "socks5@[::1]:9002"], {}, None, id="loopback"),
+    ],
+)
+def test_each_modes_own_listener_counts(tmp_path, modes, more, refused):
+    """A mode that listens beyond this machine needs the user's leave and a real password, at run time as at the start."""
+
+    async def test(addon, tctx):
+        addon._watching = asyncio.create_task(asyncio.sleep(0))
+        if refused is None:
+            tctx.configure(addon, mode=modes, **more)
+        else:
+            with pytest.raises(OptionsError, match=refused):
+                tctx.configure(addon, mode=modes, **more)
+            assert list(tctx.options.mode) == ["regular"]
+
+    play(tmp_path, test, ProxyAuth())
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [("regular", False), ("socks5", False), ("transparent", False), ("reverse:https://x.test", True), ("dns", True)],
+)
+def test_a_mode_without_balancing_is_told(tmp_path, caplog, mode, said):
+    """A mode in which no request is balanced is named once, at the start."""
+
+    async def test(_addon, tctx):
+        tctx.options.update(mode=[f"{mode}@127.0.0.1:9001"])
+        with caplog.at_level(logging.WARNING):
+            addon_module._say_modes()
+        assert ("no request is balanced there" in caplog.text) is said
+
+    play(tmp_path, test)
+
+
+def hello_for(name: str) -> bytes:
+    """The first bytes of a client that asks for `name` by TLS."""
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(received, sent, server_hostname=name)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return sent.read()
+
+
+@pytest.mark.parametrize("mode", ["socks5", "transparent", "wireguard", "local"])
+@pytest.mark.parametrize(
+    ("address", "name", "to"),
+    [
+        pytest.param(("203.0.113.9", 443), "api.githubcopilot.com", "api.githubcopilot.com", id="an address"),
+        pytest.param(
+            ("2001:db8::9", 443), "API.business.githubcopilot.com", "api.business.githubcopilot.com", id="IPv6"
+        ),
+        pytest.param(("203.0.113.9", 8443), "api.githubcopilot.com", None, id="another port"),
+        pytest.param(("evil.test", 443), "api.githubcopilot.com", None, id="a name of a stranger"),
+        pytest.param(("203.0.113.9", 443), "evil.test", None, id="TLS for a stranger"),
+    ],
+)
+def test_an_address_is_dialled_by_the_name(tmp_path, mode, address, name, to):
+    """TLS for a Copilot host at an IP address is led to the host's name; the address that the client gave is not used."""
+
+    async def test(_addon, _tctx):
+        with context(address, mode=mode) as ctx:
+            asked, hello = NextLayer(ctx), hello_for(name)
+            if to is not None:
+                asked.data_client = lambda: hello[:20]
+                with pytest.raises(AddonHalt):  # asked again when the rest has come
+                    hooks().next_layer(asked)
+                assert asked.layer is None
+            asked.data_client = lambda: hello
+            given = ctx.server
+            hooks().next_layer(asked)
+            assert type(asked.layer) is (TCPLayer if to is None else ServerTLSLayer)
+            assert ctx.server.address == (address if to is None else (to, 443))
+            assert (ctx.server is given) is (to is None)
+
+    play(tmp_path, test)

@@ -33,6 +33,14 @@ def test_nobody(kind, status, code):
     assert ("rate limit" in error["message"]) == (kind is NobodyKind.LIMITED), "clients ask again where they read that"
 
 
+def test_a_route_is_named():
+    """Where a route keeps an account from serving, the error says where routes are."""
+    outside = WhyNot("github.com:2", "personal", "is not in the route", None, Exclusion.ROUTE)
+    for accounts, named in (((COOLDOWN,), False), ((COOLDOWN, outside), True)):
+        answer = nobody_serves("/responses", Nobody(NobodyKind.LIMITED, accounts, None, None, None, "because"), 100.0)
+        assert ("`copilot-balancer routes`" in json.loads(answer.content)["error"]["message"]) is named
+
+
 def test_the_shape_is_that_of_the_api():
     """Anthropic's for messages, OpenAI's for the others."""
     assert json.loads(own_answer("/v1/messages", 403, "x", "no").content) == {

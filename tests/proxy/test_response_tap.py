@@ -93,7 +93,7 @@ def test_a_chat_of_two_choices():
     [
         pytest.param(None, {}, id="no conversation"),
         pytest.param(Api.CHAT, {"content_encoding": "snappy"}, id="unknown encoding"),
-        pytest.param(Api.CHAT, {"kind": "text/html"}, id="a page"),
+        pytest.param(Api.CHAT, {"kind": "text/plain"}, id="a text"),
     ],
 )
 def test_what_cannot_be_read_is_judged_by_nothing(api, more):
@@ -186,3 +186,33 @@ def test_an_encoding_that_cannot_be_read_is_told_once(kind, caplog):
         assert (told.opened, told.refused, told.whole, told.learnt()) == (True, False, True, ([], None, {}))
     assert [record.levelname for record in caplog.records] == ["INFO"]
     assert "encoding is gzip" in caplog.text
+
+
+ONLY_ERROR = b'{"error": {"code": "rate_limited", "message": "slow down"}}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "refused", "whole", "error"),
+    [
+        pytest.param("text/html", b"<html>", True, False, 502, id="a page"),
+        pytest.param("text/html", b"", True, False, 502, id="an empty page"),
+        pytest.param("application/json", b"", False, False, None, id="nothing"),
+        pytest.param("", b"", False, False, None, id="nothing of no kind, as 204"),
+        pytest.param("application/json", ONLY_ERROR, True, True, "rate_limited", id="only an error"),
+        pytest.param(
+            "application/json", b'{"type": "error", "error": {"type": "x"}}', True, True, "x", id="Anthropic's"
+        ),
+        pytest.param("application/json", b'{"error": "no"}', True, True, None, id="an error that is a text"),
+        pytest.param("application/json", b'{"error": null, "data": []}', False, True, None, id="no error"),
+        pytest.param("application/json", b'{"error": {}, "choices": []}', False, True, None, id="more than an error"),
+        pytest.param("application/json", b"[]", False, True, None, id="something else"),
+        pytest.param("text/plain", b"hello", False, True, None, id="a text"),
+    ],
+)
+@pytest.mark.parametrize("api", [Api.CHAT, None])
+def test_a_success_that_is_no_answer(kind, body, refused, whole, error, api):
+    """A 200 that holds an HTML page, nothing, or only an error is none; what is not understood passes."""
+    tap, _ = taken_up(api=api, kind=kind)
+    tap.completed(answer(kind, body))
+    assert (tap.refused, tap.whole) == (refused, whole)
+    assert (tap.error and tap.error.code) == error

@@ -7,7 +7,18 @@ from pydantic import SecretStr
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.fake.bodies import models_document
 from copilot_balancer.rules.accounts import Account
-from copilot_balancer.rules.catalogue import Catalogue, Listed, Shelf, completed, learnt, newest, read_models, shelf
+from copilot_balancer.rules.catalogue import (
+    Catalogue,
+    Listed,
+    Shelf,
+    completed,
+    learnt,
+    newest,
+    read_models,
+    shelf,
+    warning,
+    warnings,
+)
 from copilot_balancer.rules.state import MAX_MODELS, AccountState, Cooldown, ModelFact
 
 NOW, TTL = 1000.0, 600.0
@@ -164,3 +175,26 @@ def test_a_disabled_entry(own, others, expected):
     """A list gets what the others have and it lacks; a disabled entry gives way to one that can be used."""
     document = {"data": own, "object": "list"}
     assert completed(document, others) == (None if expected is None else {"data": expected, "object": "list"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"info_messages": [{"code": "model_pending_deprecation", "warning_text": "Retires on 2026-10-02."}]}, "Retires on 2026-10-02."),
+        ({"info_messages": [{"code": "model_pending_deprecation", "message": "Retires soon."}]}, "Retires soon."),
+        ({"info_messages": [{"code": "new_model", "message": "Try it."}]}, ""),
+        ({"warning_messages": [{"code": "anything", "message": "Slow today."}]}, "Slow today."),
+        ({"warning_text": "Retires."}, "Retires."),
+        ({"warning_text": "a\x1b[31m" + "b" * 999}, "a\\x1b[31m" + "b" * 291),
+        ({"info_messages": "x", "warning_messages": [7, {"message": 7}], "warning_text": 7}, ""),
+        ({}, ""),
+    ],
+    ids=["warning text", "message", "no warning", "warning", "flat", "unprintable and long", "odd", "nothing"],
+)  # fmt: skip
+def test_what_the_service_warns_of(changes, told):
+    """The warning of a retired model is found where the service writes it, on one printable line."""
+    assert warning(entry("gpt-5", **changes)) == told
+    one = Account(id="github.com:1", label="a", token=SecretStr("gho_aaaaaaaa"))
+    shelves = Catalogue({one.id: shelf(one, [Listed("gpt-5", False, entry("gpt-5", **changes))], 1.0)})
+    assert warnings(shelves, [one]) == ({"gpt-5": told} if told else {})
+    assert warnings(shelves, []) == {}

@@ -98,8 +98,8 @@ BLOCKED = meaning(Reason.BLOCKED, Scope.ACCOUNT, Action.STOP, CooldownKind.UNTIL
 WRONG_HOST = meaning(Reason.WRONG_HOST, Scope.HOST, Action.SAME)
 TRANSIENT = meaning(Reason.TRANSIENT, Scope.NOBODY, Action.NEXT_ONCE, CooldownKind.SECONDS, 30.0)
 UNKNOWN = meaning(Reason.UNKNOWN, Scope.NOBODY, Action.PASS)
-UNKNOWN_403 = meaning(Reason.UNKNOWN, Scope.NOBODY, Action.SAME_ONCE)
-UNKNOWN_ONCE = meaning(Reason.UNKNOWN, Scope.NOBODY, Action.NEXT_ONCE)
+UNKNOWN_403 = meaning(Reason.UNKNOWN, Scope.NOBODY, Action.SAME_ONCE, CooldownKind.SERVER)
+UNKNOWN_ONCE = meaning(Reason.UNKNOWN, Scope.NOBODY, Action.NEXT_ONCE, CooldownKind.SERVER)
 
 CASES = [
     # limits

@@ -33,6 +33,32 @@ def test_an_edit_changes_one_account(edit, changed):
     assert after.accounts[1:] == ACCOUNTS[1:]
 
 
+@pytest.mark.parametrize(
+    ("before", "enabled_at", "is_stopped"),
+    [
+        pytest.param({}, 0.0, True, id="GitHub stopped it"),
+        pytest.param({"enabled_at": 5.0}, 0.0, False, id="the user turned it on meanwhile"),
+        pytest.param({"stopped_at": 3.0, "stopped_why": "first"}, 0.0, True, id="stopped already"),
+        pytest.param({"enabled": False}, 0.0, True, id="off, and stopped"),
+    ],
+)
+def test_a_stop_is_a_decision(before, enabled_at, is_stopped):
+    """A stop by GitHub stands in the decisions, unless the user decided later; only turning it on ends it."""
+    account = ACCOUNTS[0].model_copy(update=before)
+    decisions = PLAIN.model_copy(update={"accounts": (account, *ACCOUNTS[1:])})
+    after = edits.stopped(WORK, NOW, "x" * 300, enabled_at)(decisions)
+    found = of(after, WORK)
+    assert (found.stopped_at is not None) == is_stopped
+    assert len(found.stopped_why) <= 200
+    if before.get("stopped_at"):
+        assert (found.stopped_at, found.stopped_why) == (3.0, "first")
+    assert found.enabled == account.enabled
+    for change in (edits.turned_off(WORK), edits.cleared(WORK, NOW), edits.ranked(WORK, 3), edits.renamed(WORK, "job")):
+        assert of(change(after), WORK).stopped_at == found.stopped_at
+    assert of(edits.turned_on(WORK, NOW + 1)(after), WORK).stopped_at is None
+    assert edits.stopped("github.com:gone", NOW, "x", 0.0)(decisions) == decisions
+
+
 def test_a_rename_goes_through_the_matrix():
     """Rows that name an account follow when it gets another label; those of the settings are not ours to change."""
     after = edits.renamed(WORK, "job")(DECISIONS)

@@ -4,9 +4,9 @@ import pytest
 from pydantic import SecretStr
 
 from copilot_balancer.rules.accounts import Account, Decisions
-from copilot_balancer.rules.names import known_models, nearest, unknown_fence, unknown_model, unknown_names
 from copilot_balancer.rules.state import AccountState, Memory, ModelFact
 from copilot_balancer.rules.types import Policy, Route
+from copilot_balancer.views.names import known_models, nearest, unknown_fence, unknown_model, unknown_names
 
 MODELS = frozenset({"gpt-5.4", "gpt-4.1", "claude-sonnet-4.5"})
 
@@ -16,6 +16,7 @@ def account(number: int, label: str, fence: str = "default") -> Account:
 
 
 THERE = "there are: claude-sonnet-4.5, gpt-4.1, gpt-5.4"
+NOBODY = "; requests that name no fence are in this one, so no account can serve them"
 STORED = Decisions(accounts=(account(1, "work"), account(2, "personal")))
 
 
@@ -90,12 +91,7 @@ def test_unknown_fence():
         ),
         pytest.param(
             Policy(fence="defualt"),
-            [
-                (
-                    "no account is in the fence defualt (did you mean default?); "
-                    "requests that name no fence are in this one, so no account can serve them"
-                )
-            ],
+            ["no account is in the fence defualt (did you mean default?)" + NOBODY],
             id="the fence of the settings",
         ),
     ],

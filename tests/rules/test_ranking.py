@@ -10,7 +10,7 @@ from copilot_balancer.rules.eligibility import PoolAccount
 from copilot_balancer.rules.ranking import STRATEGIES, Moment, named, parts, strategy
 from copilot_balancer.rules.state import AccountState, ModelFact
 from copilot_balancer.rules.types import Policy
-from support.pools import DAY, HOUR, START, Bench, account
+from support.pools import DAY, HOUR, LIMIT, START, Bench, account, hinted
 
 
 def seen(
@@ -175,3 +175,24 @@ def test_a_disabled_model_is_asked_of_others_first(strategy_name):
     assert bench.ask("gpt").sent() == "home"
     bench.edit("home", enabled=False)
     assert bench.ask("gpt").sent() == "work"
+
+
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_whose_own_list_lacks_the_model_is_asked_last(name):
+    """Whatever the strategy; who was never listed may have it, and a list that is too old says nothing."""
+    bench = Bench("personal", "free", "work", "spare", policy=Policy(strategy=name, model_ttl=DAY))
+    bench.pool.learn_models("github.com:personal", ["other"], bench.now)
+    bench.pool.learn_models("github.com:work", ["gpt"], bench.now)
+    asked = []
+    for _ in range(4):
+        ask = bench.ask()
+        asked.append(ask.sent())
+        ask.answered(hinted(LIMIT, HOUR))
+    assert asked[-1] == "personal"
+    assert set(asked[:-1]) == {"free", "work", "spare"}
+    explained = Bench("a", "b", policy=Policy(strategy=name, model_ttl=HOUR))
+    explained.pool.learn_models("github.com:a", ["other"], explained.now)
+    shown = explained.pool.explain("gpt", None, explained.now)
+    assert [(one.label, one.asked_last) for one in shown.candidates] == [("b", False), ("a", True)]
+    later = explained.pool.explain("gpt", None, explained.now + HOUR)
+    assert not any(one.asked_last for one in later.candidates)

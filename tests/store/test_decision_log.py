@@ -138,7 +138,7 @@ def test_requests_under_way_stand_in_a_line(pool):
         ),
         pytest.param(
             [name for name, what in vars(Pool).items() if callable(what) and not name.startswith("_")],
-            {*CALLS, "explain", "snapshot", "cooldown_left", "may_have", "resets_at"},  # the latter only ask
+            {*CALLS, "explain", "snapshot", "cooldown_left", "may_have", "resets_at", "stops"},  # the latter only ask
             id="calls",
         ),
     ],

@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from hypothesis import given, settings, strategies
 
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.errors import StoreBusy, StoreError
+from copilot_balancer.rules import edits
 from copilot_balancer.rules import state as memory_module
 from copilot_balancer.rules.accounts import Account, Decisions
 from copilot_balancer.rules.catalogue import Catalogue, Shelf
@@ -233,7 +235,7 @@ TAMPERED_TEXT = {
     "version as text": content(version="1"),
     "version true": content(version=True),
     "version 0": content(version=0),
-    "newer version": content(version=2, invented=TOKEN),
+    "newer version": content(version=3, invented=TOKEN),
     "NaN": content(terms_accepted_at=float("nan")),
     "Infinity": content(terms_accepted_at=float("inf")),
     "number too large": content(terms_accepted_at=0.0).replace(
@@ -356,7 +358,7 @@ def test_the_table_is_long_enough():
 
 REMEDIES = [
     ("mode 644", "mode 0644", "chmod 600 "),
-    ("newer version", "a newer copilot-balancer wrote it; this one knows version 1", "upgrade"),
+    ("newer version", "a newer copilot-balancer wrote it; this one knows version 2", "upgrade"),
     ("symbolic link", "symbolic link", "put the file itself"),
     ("hard link", "2 names", "remove the other names"),
     ("pipe", "not a regular file", "move it away"),
@@ -1010,7 +1012,8 @@ def test_migrations_run_in_order():
     assert isinstance(newer, Refusal)
     assert (newer.why, newer.movable) == ("a newer copilot-balancer wrote it; this one knows version 3", False)
     assert json.loads(form.dump(expected))["version"] == 3
-    assert ACCOUNTS.migrations == STATE.migrations == []
+    assert STATE.migrations == []
+    assert (ACCOUNTS.version, STATE.version) == (2, 1)
 
 
 # --- other systems ----------------------------------------------------------------------------------------------------
@@ -1092,3 +1095,43 @@ def test_a_broken_catalogue_is_no_trouble(tmp_path):
     with pytest.raises(StoreError, match=r"models\.json"):
         store.merge_catalogue(Catalogue({"github.com:2": Shelf("f1", 1.0, {})}))
     assert path.read_text() == "{"
+
+
+def test_a_stop_is_told_to_no_older_version(store):
+    """accounts.json is version 1 while nobody is stopped, so an older proxy goes on; with a stop it is version 2."""
+    account_id = TWO.accounts[0].id
+    store.edit_decisions(keep(TWO))
+    first = json.loads(store.accounts_path.read_text())
+    assert first["version"] == 1
+    assert not {"stopped_at", "stopped_why"} & set(first["accounts"][0])
+
+    store.edit_decisions(edits.stopped(account_id, 9.0, "spammy_user", TWO.accounts[0].enabled_at))
+    second = json.loads(store.accounts_path.read_text())
+    assert second["version"] == 2
+    assert (second["accounts"][0]["stopped_at"], second["accounts"][0]["stopped_why"]) == (9.0, "spammy_user")
+    assert store.read_decisions().accounts[0].stopped_at == 9.0
+
+    store.edit_decisions(edits.turned_on(account_id, 12.0))
+    third = json.loads(store.accounts_path.read_text())
+    assert third["version"] == 1
+    assert third["accounts"][0]["token"] == first["accounts"][0]["token"]
+    assert store.read_decisions().accounts[0].stopped_at is None
+
+
+def test_a_file_of_version_1_opens(store):
+    """What an older copilot-balancer wrote opens unchanged: nobody is stopped in it."""
+    store.edit_decisions(keep(TWO))
+    document = json.loads(store.accounts_path.read_text())
+    assert document["version"] == 1
+    assert Store(store.folder).read_decisions() == TWO
+
+
+def test_an_older_program_stops_at_a_stop(store):
+    """An older version that meets a stop says that a newer one wrote the file, changes nothing, and serves nobody."""
+    old = replace(ACCOUNTS, migrations=[])  # as version 1 was
+    store.edit_decisions(keep(TWO))
+    store.edit_decisions(edits.stopped(TWO.accounts[0].id, 9.0, "spammy_user", TWO.accounts[0].enabled_at))
+    found = old.load(store.accounts_path.read_bytes())
+    assert isinstance(found, Refusal)
+    assert "a newer copilot-balancer wrote it" in found.why
+    assert not found.movable

@@ -5,11 +5,11 @@ For the model wait-choose the choice of an account takes for ever.
 
 import asyncio
 
-from copilot_balancer.proxy import addon
+from copilot_balancer.proxy import chain
 from copilot_balancer.proxy.exchange import Exchange
 from copilot_balancer.proxy.failover.stream import FailoverStream
 
-_choose, _judge, _head, _ended = Exchange.choose, Exchange.judge, Exchange.head, addon.ended
+_choose, _judge, _head, _ended = Exchange.choose, Exchange.judge, Exchange.head, chain.ended
 _connect = FailoverStream._send
 
 
@@ -48,5 +48,5 @@ def send(self, request, connection):
     yield from _connect(self, request, connection)
 
 
-Exchange.choose, Exchange.judge, Exchange.head, addon.ended = choose, judge, head, ended
+Exchange.choose, Exchange.judge, Exchange.head, chain.ended = choose, judge, head, ended
 FailoverStream._send = send

@@ -14,10 +14,11 @@ from copilot_balancer.proxy.completion import ended
 from copilot_balancer.proxy.exchange import Exchange
 from copilot_balancer.proxy.failover.credentials import HiddenCredentials
 from copilot_balancer.proxy.failover.hooks import Refusal, Send
+from copilot_balancer.proxy.guard import credential_guard
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.rules.catalogue import Catalogue
 from copilot_balancer.rules.ownership import Ownership
-from copilot_balancer.store.decision_log import RecordedPool
+from copilot_balancer.rules.pool import Pool
 from support.pools import decisions
 
 CHAT = "/chat/completions"
@@ -42,7 +43,7 @@ def runtime(*accounts, github=None, select=None, settings=None, **decided):
     settings = settings or config.Settings()
     known = decisions(*accounts, **decided)
     return Runtime(
-        pool=RecordedPool(config.policy(settings, known), known, 0.0),
+        pool=Pool(config.policy(settings, known), known, 0.0),
         decisions=known,
         settings=settings,
         options=Options(),
@@ -98,6 +99,7 @@ class Rig:
         server.address = (self.exchange.upstream.bearer.host, 443)
         server.sni, server.tls, server.timestamp_tls_setup = server.address[0], True, 1.0
         server.certificate_list = [object()]
+        credential_guard._verified.add(server)
         request.host = server.address[0]
         request.headers["host"] = request.host
         assert self.exchange.upstream.send.authorize(request, server) is None
@@ -108,13 +110,19 @@ class Rig:
         flow, raw = self.flow, json.dumps(document).encode() if content is None else content
         flow.response = http.Response.make(status, b"", {"content-type": kind, **headers})
         self.exchange.head()
-        passing, stream = self.exchange.passing, flow.response.stream
-        sent = stream(raw) if callable(stream) else raw
-        if passing is None or not passing.watched:
-            return sent
+        passing = self.exchange.passing
+        if passing is None:
+            flow.response.raw_content = raw
+            return raw
+        if flow.response.stream:
+            passing.feed(raw)
+        else:
+            flow.response.raw_content = raw
+            passing.completed(flow.response)
         assert passing.whole, "it is no answer"
+        assert not passing.refused
         passing.released()
-        return sent
+        return raw
 
     def ends(self):
         """The request is over; its record."""

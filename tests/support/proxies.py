@@ -125,11 +125,16 @@ def proxies(fake: FakeCopilot, where_to: Path) -> Iterator[Callable[..., Proxy]]
         home: Path | None = None,
         env: dict[str, str] | None = None,
         script: Path = ROOT / "addon" / "balancer.py",
+        scripts_before: tuple[Path, ...] = (),
+        config_yaml: str = "",
         before: tuple[str, ...] = (),
         **decided: object,
     ) -> Proxy:
         folder = where_to / f"proxy{len(begun)}"
         folder.mkdir()
+        if config_yaml:  # mitmproxy's own settings file
+            (folder / "ca").mkdir(mode=0o700)
+            (folder / "ca" / "config.yaml").write_text(config_yaml)
         accounts = () if home else accounts
         home = home or folder / "home"
         where = {
@@ -153,6 +158,7 @@ def proxies(fake: FakeCopilot, where_to: Path) -> Iterator[Callable[..., Proxy]]
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-c", code, "-s", str(SUPPORT / "dial_fake.py"), *before),
+                    *(word for script_before in scripts_before for word in ("-s", str(script_before))),
                     *("-s", str(script), "-p", str(port)),
                     *("--set", f"confdir={folder / 'ca'}"),
                     *("--set", f"ssl_verify_upstream_trusted_ca={fake.ca_file}", *arguments),

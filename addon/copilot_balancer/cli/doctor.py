@@ -28,12 +28,13 @@ from copilot_balancer.cli.env import Env, coloured, json_option, pass_world, por
 from copilot_balancer.errors import BalancerError, StoreError, UpstreamError
 from copilot_balancer.github.https import Request, Wire
 from copilot_balancer.rules.accounts import Status
-from copilot_balancer.rules.names import known_models, unknown_names
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.snapshot import AccountView
 from copilot_balancer.rules.state import Memory, restored
 from copilot_balancer.rules.types import Policy
+from copilot_balancer.store.unknown_refusals import read_unknown
 from copilot_balancer.text import printable, wrapped
+from copilot_balancer.views.names import known_models, unknown_names
 
 MITMPROXY = ((12, 2, 3), (13, 0, 0))
 """From, and below: as in pyproject.toml; ``proxy.failover`` uses private names of mitmproxy."""
@@ -50,13 +51,13 @@ def _python(_case: Case) -> Found:
     if sys.version_info >= (3, 12):  # noqa: UP036 - it is what is looked at
         yield Finding("Python", State.OK, told)
     else:
-        yield Finding("Python", State.PROBLEM, told, "Install copilot-balancer with Python 3.12 or newer.")
+        yield Finding("Python", State.PROBLEM, told, "Install it again with Python 3.12 or newer, as README says.")
 
 
 def _mitmproxy(_case: Case) -> Found:
     version = metadata.version("mitmproxy")
     numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
-    remedy = "Install it beside copilot-balancer: `pip install 'mitmproxy>=12.2.3,<13'`."
+    remedy = f"Install it here: `{shlex.quote(sys.executable)} -m pip install 'mitmproxy>=12.2.3,<13'`."
     if not MITMPROXY[0] <= numbers < MITMPROXY[1]:
         yield Finding("mitmproxy", State.PROBLEM, f"{version} was never tried with this addon", remedy)
         return
@@ -88,7 +89,7 @@ def _addon(_case: Case) -> Found:
     except subprocess.TimeoutExpired:
         failed, last = True, f"not within {LOAD_SECONDS:g} seconds"
     if failed:
-        remedy = "Install copilot-balancer and mitmproxy into one environment, both anew."
+        remedy = "Install it and mitmproxy again, into one environment, as README says."
         yield Finding("addon", State.PROBLEM, f"cannot be loaded: {printable(last, 200)}", remedy)
     else:
         yield Finding("addon", State.OK, f"{__version__} loads ({SCRIPT})")
@@ -108,6 +109,18 @@ def _store(case: Case) -> Found:
         else:
             mode = f", mode {stat.S_IMODE(path.stat().st_mode):04o}" if path.exists() else " (nothing there yet)"
             yield Finding("store", State.OK, f"{path}{mode}")
+
+
+def _unknown(case: Case) -> Found:
+    try:
+        kept = len(read_unknown(case.env.store))
+    except StoreError as error:
+        why, _, remedy = str(error).partition(". Remedy: ")
+        yield Finding("refusals", State.WARNING, why, remedy)
+        return
+    if kept:
+        told = f"{kept} of a kind that no rule knows {'was' if kept == 1 else 'were'} met"
+        yield Finding("refusals", State.OK, f"{told}: `copilot-balancer events unknown` prints them for a report")
 
 
 def _settings(case: Case) -> Found:
@@ -271,6 +284,7 @@ CHECKS: tuple[Callable[[Case], Found], ...] = (
     _mitmproxy,
     _addon,
     _store,
+    _unknown,
     _settings,
     _accounts,
     _names,

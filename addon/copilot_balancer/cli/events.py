@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, tzinfo
 
 import click
@@ -22,7 +22,8 @@ from copilot_balancer.cli.env import Env, coloured, json_option, note, pass_worl
 from copilot_balancer.rules.accounts import matches
 from copilot_balancer.store.request_log import RequestLogReader
 from copilot_balancer.store.request_record import RequestRecord, document
-from copilot_balancer.text import folded
+from copilot_balancer.store.unknown_refusals import SHOWN_BYTES, read_unknown
+from copilot_balancer.text import folded, iso, printable, wrapped
 from copilot_balancer.views.requests import summary
 
 LOOK_EVERY = 0.5
@@ -159,3 +160,24 @@ def _print(found: Iterable[RequestRecord], env: Env, *, as_json: bool) -> None:
 def event_line(record: RequestRecord, zone: tzinfo | None) -> str:
     """``2026-11-03 14:05:09  gpt-5 <- work (api.githubcopilot.com) 200 in 812 ms, ...``."""
     return f"{datetime.fromtimestamp(record.at, UTC).astimezone(zone):%Y-%m-%d %H:%M:%S}  {summary(record)}"
+
+
+@events.command("unknown")
+@json_option
+@pass_world
+def unknown(env: Env, *, as_json: bool) -> None:
+    """Print the last refusals that no rule knew, for a report.
+
+    Words of your requests, logins, ids and credentials were replaced before they were written down; look through them
+    all the same. `copilot_keep_unknown` turns this off.
+    """
+    found = read_unknown(env.store)
+    if as_json:
+        click.echo(json.dumps([{**asdict(one), "at": iso(one.at)} for one in found], indent=2))
+        return
+    if not found:
+        note("no refusal of an unknown kind was written down")
+    for one in found:
+        what = "in a stream" if one.status is None else str(one.status)
+        click.echo(f"{iso(one.at)} {printable(one.path, 80)} {what} {printable(one.code, 80)}".rstrip())
+        click.echo(wrapped(printable(one.body, SHOWN_BYTES) or "(nothing said)", "    "))

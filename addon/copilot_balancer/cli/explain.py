@@ -24,13 +24,14 @@ from copilot_balancer.cli.env import Env, json_option, note, pass_world, show_js
 from copilot_balancer.copilot.conversation import conversation_of
 from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules.accounts import normalise_label
+from copilot_balancer.rules.catalogue import warnings
 from copilot_balancer.rules.classify import classify
-from copilot_balancer.rules.names import known_models, unknown_fence, unknown_model, unknown_names
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.state import restored
 from copilot_balancer.rules.types import Nobody
 from copilot_balancer.text import duration, iso, printable, wrapped
 from copilot_balancer.views.explanation import explain_text, explained, judged_text
+from copilot_balancer.views.names import known_models, unknown_fence, unknown_model, unknown_names
 
 if TYPE_CHECKING:
     from copilot_balancer.store.decision_replay import Difference, Replay
@@ -68,6 +69,8 @@ def explain(
     chosen = None if fence is None else normalise_label(fence)
     explanation = pool.explain(model, name, now, chosen)
     written = _written(store.state_path)
+    if told := warnings(store.read_catalogue(), decisions.accounts).get(model):
+        note(f"{printable(model, 60)}: {told}")
     if as_json:
         show_json({**explained(explanation, now), "state_written_at": None if written is None else iso(written)})
     else:

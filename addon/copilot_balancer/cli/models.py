@@ -7,7 +7,7 @@ Laws of this file:
 3. ``refresh`` asks all accounts at the same time; one that fails is a note.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -24,9 +24,9 @@ from copilot_balancer.cli.env import (
 )
 from copilot_balancer.errors import UpstreamError
 from copilot_balancer.rules.accounts import Account
-from copilot_balancer.rules.catalogue import Catalogue, Listed, Shelf, learnt, shelf
+from copilot_balancer.rules.catalogue import Catalogue, Listed, Shelf, learnt, shelf, warnings
 from copilot_balancer.rules.state import AccountState, Memory, ModelFact, restored
-from copilot_balancer.text import day, duration, iso, printable
+from copilot_balancer.text import day, duration, iso, printable, wrapped
 
 
 @click.group(invoke_without_command=True)
@@ -81,8 +81,9 @@ def _show(env: Env, *, as_json: bool) -> None:
     accounts = env.store.read_decisions().accounts
     memory = restored(env.store.read_memory(), now)
     known = [(account, _facts(account, memory, now), _listed_at(account, memory)) for account in accounts]
+    told = warnings(env.store.read_catalogue(), accounts)
     if as_json:
-        show_json([_row(account, facts, listed_at) for account, facts, listed_at in known])
+        show_json([_row(account, facts, listed_at, told) for account, facts, listed_at in known])
         return
     if not accounts:
         click.echo("No account is stored yet. To add one: copilot-balancer start")
@@ -91,6 +92,8 @@ def _show(env: Env, *, as_json: bool) -> None:
     if names:
         show_table(("MODEL", "HAS IT", "LACKS IT"), [_line(name, known, now) for name in names])
         click.echo()
+    for name in sorted(told):
+        click.echo(wrapped(f"{printable(name, 60)}: {told[name]}"))
     show_facts({account.label: _age(listed_at) for account, _, listed_at in known})
 
 
@@ -128,13 +131,16 @@ def _line(name: str, known: Sequence[_Known], now: float) -> tuple[str, str, str
     return printable(name, 60), ", ".join(has) or "-", coloured(", ".join(lacks), "yellow") if lacks else "-"
 
 
-def _row(account: Account, facts: dict[str, ModelFact], listed_at: float | None) -> dict[str, object]:
+def _row(
+    account: Account, facts: dict[str, ModelFact], listed_at: float | None, told: Mapping[str, str]
+) -> dict[str, object]:
     return {
         "label": account.label,
         "id": account.id,
         "listed_at": None if listed_at is None else iso(listed_at),
         "models": {
             name: {"has": fact.has, "included": fact.included, "until": iso(fact.until)}
+            | ({"warning": told[name]} if name in told else {})
             for name, fact in sorted(facts.items())
         },
     }

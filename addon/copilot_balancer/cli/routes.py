@@ -19,7 +19,7 @@ from copilot_balancer.errors import InvalidInput
 from copilot_balancer.rules import edits
 from copilot_balancer.rules.accounts import Decisions, RouteTable, Strategy, normalise_label
 from copilot_balancer.rules.edits import Routes
-from copilot_balancer.rules.names import known_models, nearest, unknown_model
+from copilot_balancer.views.names import known_models, nearest, unknown_model
 
 # ── strategy ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -144,7 +144,7 @@ web = click.command("web", context_settings=_THROUGH, help="Run the proxy with m
 )
 
 console = click.command(
-    "console", context_settings=_THROUGH, help="Run the proxy with mitmproxy's console: requests in a terminal."
+    "console", context_settings=_THROUGH, help="Run the proxy with mitmproxy's console, in the terminal."
 )(_runs("mitmproxy"))
 
 

@@ -30,6 +30,7 @@ from copilot_balancer.text import printable, wrapped
 _STATE_FILES = (
     *(f"{name}.json*" for name in ("accounts", "state", "models", "owners")),
     *(f"{name}{end}" for name in ("events", "decisions") for end in (".jsonl*", ".lock", ".1.jsonl")),
+    "ledger.sqlite3*",
     *("store.lock", "service.log", "live", "logs", "setup", "mitmproxy", ".gitignore", "CACHEDIR.TAG"),
 )
 """Patterns of the names in the state folder that this program makes."""
@@ -59,9 +60,11 @@ def uninstall(env: Env, *, dry_run: bool, yes: bool) -> None:
         if not dry_run:
             service.path.unlink()
     for folder in folders:
-        click.echo(f"{'Would delete' if dry_run else 'Deleted'} {folder} ({_content(env, folder)}).")
-        if not dry_run:
-            _delete(env, folder)
+        if dry_run:
+            click.echo(f"Would delete {folder} ({_content(env, folder)}).")
+        else:
+            content = _content(env, folder)
+            click.echo(f"Deleted {folder if _delete(env, folder) else f'our files in {folder}'} ({content}).")
     if not folders and service is None:
         click.echo("Nothing is stored on this computer.")
     _tell_what_is_left(accounts, folders)
@@ -117,7 +120,8 @@ def _ours(env: Env, folder: Path) -> Iterator[Path]:
         yield from folder.glob(pattern)
 
 
-def _delete(env: Env, folder: Path) -> None:
+def _delete(env: Env, folder: Path) -> bool:
+    """Delete our files in a folder of ours, and the folder where nothing else is in it; whether it is gone."""
     try:
         for path in list(_ours(env, folder)):
             if path.is_dir() and not path.is_symlink():
@@ -125,12 +129,13 @@ def _delete(env: Env, folder: Path) -> None:
             else:
                 path.unlink(missing_ok=True)
         others = sorted(path.name for path in folder.iterdir())
-        if others:
-            note(f"{folder} stays: it holds {printable(', '.join(others))}, which copilot-balancer did not write")
-        else:
+        if not others:
             folder.rmdir()
+        else:
+            note(f"{folder} stays: it holds {printable(', '.join(others))}, which copilot-balancer did not write")
     except OSError as error:
         raise BalancerError(f"{folder} cannot be deleted: {error.strerror}") from None
+    return not others
 
 
 def _tell_what_is_left(accounts: tuple[Account, ...], folders: list[Path]) -> None:

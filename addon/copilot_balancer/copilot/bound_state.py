@@ -46,8 +46,6 @@ _HIDING = (b"\\u00", b"\0")
 """Where one of these stands, those words may be written otherwise: in escapes, or in UTF-16."""
 _SLICE = 256
 """Turns that are read between two places to pause."""
-_INSTRUCTIONS = ("system", "developer")
-"""Roles that are neither the user's nor the model's: they do not tell whose turn it is."""
 
 
 def mark(kind: str, value: str) -> str:
@@ -71,8 +69,6 @@ class BoundState:
     needed: frozenset[str] = frozenset()
     """Marks without which the request would say something else, or be refused: those of the running tool loop
     (Anthropic requires the thinking blocks there), and whatever carries the history itself."""
-    in_tool_loop: bool = False
-    """The model's turn is not over: the last word is a tool's or the model's, not the user's."""
 
     def __bool__(self) -> bool:
         return bool(self.marks)
@@ -133,8 +129,7 @@ def reading_bound(api: Api, body: dict[str, object]) -> Steps[BoundState]:
             yield
     if previous is not None and newest:
         carry([previous], needs=True)
-    running = any(not isinstance(turn, dict) or turn.get("role") not in _INSTRUCTIONS for turn in turns[begins:])
-    return BoundState(tuple(marks), frozenset(needed), running)
+    return BoundState(tuple(marks), frozenset(needed))
 
 
 def stripped(api: Api, raw: bytes, keep: Callable[[str], bool]) -> Stripped | None:

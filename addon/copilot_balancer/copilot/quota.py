@@ -126,9 +126,13 @@ def _window(fields: Mapping[str, object], reset: object, wall: float, now: float
     entitlement = _number(_first(fields, _ENTITLEMENT))
     remaining = _number(_first(fields, _REMAINING))
     unlimited = fields.get("unlimited") is True or entitlement == -1
-    if unlimited:
+    spent = fields.get("has_quota") is False
+    if unlimited and spent and _first(fields, _OVERAGE) not in (True, "true"):
+        # a pooled seat whose pool is empty (@vscode/chat-lib 0.66, chatQuotaServiceImpl)
+        unlimited, percent, entitlement, remaining = False, 0.0, None, None
+    elif unlimited:
         percent, entitlement, remaining = 100.0, None, None
-    elif fields.get("has_quota") is False:  # blocked, whatever the numbers say
+    elif spent:  # blocked, whatever the numbers say
         percent = 0.0
     elif percent is None and remaining is not None and entitlement is not None and entitlement > 0:
         percent = 100 * remaining / entitlement

@@ -187,6 +187,27 @@ def may_tell(api: Api, pieces: Sequence[bytes]) -> bool:
     return any(word in piece for piece in itertools.chain(pieces, seams) for word in _TELLING_DOCUMENT[api])
 
 
+LONE_ERROR = 64 * 1024
+"""Bytes of the longest document that is looked at for being nothing but an error."""
+
+
+def lone_error(body: bytes) -> StreamError | None:
+    """The error of a document that tells nothing else (``{"error": ...}``, Anthropic's with a ``type``); None: it does.
+
+    Args:
+        body: decompressed.
+
+    """
+    document = read_body(body) if len(body) <= LONE_ERROR else None
+    if document is None or "error" not in document or not set(document) <= {"error", "type", "request_id"}:
+        return None
+    error = document["error"]
+    if not isinstance(error, dict):
+        return StreamError(None, str(error)) if error else None
+    message = error.get("message")
+    return StreamError(error.get("code") or error.get("type"), message if isinstance(message, str) else "")
+
+
 def read_document(api: Api, body: bytes) -> tuple[list[str], Json | None, dict[str, int]]:
     """The marks, the quota snapshots and the usage counts of an answer that is one JSON document.
 

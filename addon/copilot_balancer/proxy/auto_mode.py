@@ -32,6 +32,7 @@ from copilot_balancer.proxy.response_tap import ResponseTap
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.rules.accounts import Account
 from copilot_balancer.rules.classify import classify, classify_error
+from copilot_balancer.rules.give_up import LIMITS
 from copilot_balancer.rules.sessions import Kept, StandIn, session_mark
 from copilot_balancer.rules.types import SERVED, Attempt, Nobody, NobodyKind, Outcome, PoolRequest, Reason
 from copilot_balancer.text import printable
@@ -43,17 +44,6 @@ SELECT_SECONDS = 15.0
 """The longest that a selection which is asked again may take; the chat's deadline may leave less."""
 SHORTEST = 0.1
 """Seconds for it when the deadline has come."""
-
-LIMITS = frozenset(
-    {
-        Reason.LIMIT,
-        Reason.SESSION_LIMIT,
-        Reason.WEEKLY_LIMIT,
-        Reason.MODEL_LIMIT,
-        Reason.AGENT_LIMIT,
-        Reason.QUOTA,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +221,11 @@ class SelectionTap(ResponseTap):
         """Collect the next chunk."""
         if len(self._body) <= DOCUMENT_LIMIT:
             self._body.extend(data)
+
+    @property
+    def refused(self) -> bool:
+        """Whether it is one is known at its end (`whole`)."""
+        return False
 
     @property
     def watched(self) -> bool:

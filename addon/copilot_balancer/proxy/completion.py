@@ -21,7 +21,7 @@ from copilot_balancer.proxy.models_endpoint import learn_models
 from copilot_balancer.proxy.response_tap import ResponseTap
 from copilot_balancer.proxy.steps import Upstream
 from copilot_balancer.proxy.websocket import WebSocketFrames
-from copilot_balancer.rules.classify import classify_error, classify_event
+from copilot_balancer.rules.classify import classify_error, classify_event, written_of
 from copilot_balancer.store.request_record import RequestRecord, finished
 from copilot_balancer.text import duration
 from copilot_balancer.views import requests
@@ -38,6 +38,7 @@ def ended(exchange: Exchange) -> RequestRecord:
     upstream = exchange.upstream
     if upstream is not None and not exchange.local and response is not None:
         if response.status_code == 200 and exchange.lists_models:
+            credential_guard.redact(response, live.sent)
             learn_models(exchange.live, exchange.request, upstream.account, response)
         if exchange.passing is not None:
             if not exchange.passing.held:
@@ -105,7 +106,7 @@ def _keep(exchange: Exchange, passing: ResponseTap, response: http.Response) -> 
         response.raw_content = bytes(passing.kept)
         if encoding := response.headers.pop("content-encoding", ""):  # the client has it; a token could hide there
             response.raw_content = inflated(bytes(passing.kept), encoding, len(passing.kept) * 20)
-        credential_guard.redact(response, exchange.live.decisions.accounts, exchange.live.mint.secrets())
+        credential_guard.redact(response, exchange.live.sent)
 
 
 def _learn(exchange: Exchange, upstream: Upstream, passing: ResponseTap) -> tuple[str, Usage | None]:
@@ -121,7 +122,7 @@ def _learn(exchange: Exchange, upstream: Upstream, passing: ResponseTap) -> tupl
     if not exchange.served:
         return "", usage
     if passing.error is not None:
-        late = classify_event(passing.error.code, passing.error.message, wall=wall)
+        late = classify_event(passing.error.code, live.sent.text(passing.error.message), wall=wall)
     elif flow.error is not None and _ended_by(exchange) == "upstream":
         late = classify_error(flow.error.msg, sent=True)
     else:
@@ -130,4 +131,4 @@ def _learn(exchange: Exchange, upstream: Upstream, passing: ResponseTap) -> tupl
     rest = live.pool.cooldown_left(account.id, attempt.model, now)
     if passing.error is None:
         return "", usage
-    return f"{late.reason}{f' (rests {duration(rest)})' if rest else ''}: {late.text or late.code}", usage
+    return f"{late.reason}{f' (rests {duration(rest)})' if rest else ''}: {written_of(late) or 'no code'}", usage

@@ -20,20 +20,22 @@ from pydantic import SecretStr
 
 from copilot_balancer.copilot import quota
 from copilot_balancer.copilot.clients import told_wait, wait_rule
-from copilot_balancer.copilot.hosts import GITHUB, login_host_of, plain_host
+from copilot_balancer.copilot.encoding import inflated
+from copilot_balancer.copilot.hosts import plain_host
 from copilot_balancer.copilot.protocol import PLACEHOLDER, Kind, client_identity, kind_of
 from copilot_balancer.errors import InvalidInput, UpstreamError
 from copilot_balancer.github.tokens import ExchangeRefused
 from copilot_balancer.proxy.auto_mode import AutoSession, SelectionTap
 from copilot_balancer.proxy.failover.hooks import Refusal, Send
 from copilot_balancer.proxy.guard import credential_guard
-from copilot_balancer.proxy.guard.client_access import made_by_a_page
+from copilot_balancer.proxy.guard.whose_credential import named_by_user, tenant_of, why_the_clients_own
 from copilot_balancer.proxy.incident import log_incident
-from copilot_balancer.proxy.local_responses import no_answer, nobody_serves, own_answer
-from copilot_balancer.proxy.request_body import RequestBody
-from copilot_balancer.proxy.response_tap import ResponseTap, beginning, goes_in_chunks
+from copilot_balancer.proxy.local_responses import QUOTA_STATUS, own_answer, refusal_of
+from copilot_balancer.proxy.models_endpoint import home_attempt
+from copilot_balancer.proxy.request_body import RequestBody, by_name
+from copilot_balancer.proxy.response_tap import ResponseTap, beginning, goes_in_chunks, is_stream
 from copilot_balancer.proxy.runtime import Runtime
-from copilot_balancer.proxy.steps import Again, Answer, Outgoing, PassOn, Upstream
+from copilot_balancer.proxy.steps import Again, Answer, Outgoing, PassOn, Upstream, attempted
 from copilot_balancer.proxy.websocket import declines
 from copilot_balancer.rules.accounts import Account
 from copilot_balancer.rules.classify import classify, classify_error, classify_event
@@ -51,6 +53,7 @@ from copilot_balancer.rules.types import (
     sentences,
 )
 from copilot_balancer.store.request_record import AttemptRecord
+from copilot_balancer.store.unknown_refusals import SeenRefusal
 from copilot_balancer.text import printable
 from copilot_balancer.views import requests
 
@@ -68,14 +71,11 @@ class Exchange:
         request = flow.request
         self.live = live
         self.flow = flow
-        self.headers = _lower(request.headers)
+        self.headers = by_name(request.headers)
         """The client's own, by lower-case name."""
         self.websocket = self.headers.get("upgrade", "").lower() == "websocket"
         self.kind = kind_of(request.method, request.path, websocket=self.websocket)
         self.lists_models = self.kind is Kind.HOME and request.path.partition("?")[0] == "/models"
-        login_host = login_host_of(plain_host(request.host))
-        self.tenant = login_host if login_host != GITHUB else None
-        """The enterprise whose own API host the client addressed: only its accounts serve."""
         self.began = live.now()
         self.first_at: float | None = None
         """When the first byte of an account's answer went to the client; None: none has."""
@@ -130,45 +130,31 @@ class Exchange:
         """What is to be done with the request; None: the client has left."""
         if not self.tries:
             await self._read(send)
-            if self.proxy_user and not self._name_is_known():
-                return self._own(403, "unknown_proxy_user", f"no fence or account is named {self.proxy_user}")
-            if self.auto.pinned and self.auto.elsewhere(self.request):
-                why = f"its Auto session is another account's than {self.proxy_user}'s"
-                return self._own(403, "session_of_another_account", why)
-        held = send.hidden.bearer == PLACEHOLDER
-        if (page := made_by_a_page(self.flow.request)) is not None:
-            return self._client_itself(send, held, why=page)
-        if self.kind is Kind.OTHER:
-            return self._client_itself(send, held, why="this path acts as a person and is never balanced")
-        if not self.live.decisions.accounts:
-            why = "no account is stored; `copilot-balancer accounts add` adds one"
-            return self._client_itself(send, held, why=why)
-        if self.live.off is not None:
-            return self._client_itself(send, held, why=f"accounts are switched off: {self.live.off}")
-        if self.tenant is not None and not self._has_tenant_account():
-            return self._client_itself(send, held, why=f"no account is on {self.tenant}")
-        if self.auto.foreign:
-            return self._client_itself(send, held, why="its session token was not fetched through this proxy")
-        return await self._an_account(send)
+            if self.proxy_user and (error := self._named()) is not None:
+                return error
+        own = why_the_clients_own(self.live, self.flow, self.kind, self.request)
+        if own is None and self.auto.foreign:
+            own = "its session token was not fetched through this proxy"
+        return await self._an_account(send) if own is None else self._client_itself(send, why=own)
 
-    def _name_is_known(self) -> bool:
-        """Keep the request inside the fence, or to the account, that the proxy user names; False: there is none."""
-        accounts = self.live.decisions.accounts
-        if any(account.fence == self.proxy_user for account in accounts):
-            self.request = replace(self.request, fence=self.proxy_user)
-            return True
-        named = next((account for account in accounts if account.label == self.proxy_user), None)
-        if named is not None:
-            self.request = replace(self.request, fence=named.fence, only=named.id)
-            self.auto.pinned = True
-        return named is not None
+    def _named(self) -> Answer | None:
+        """Keep the request to what the user named in the proxy URL; an error when that cannot be done."""
+        named = named_by_user(self.live, replace(self.request, only=None), self.proxy_user)
+        if named is None:
+            return self._own(403, "unknown_proxy_user", f"no fence or account is named {self.proxy_user}")
+        self.auto.pinned = named.only is not None
+        self.request = replace(named, only=named.only or self.request.only)
+        if self.auto.pinned and self.auto.elsewhere(named):
+            why = f"its Auto session is another account's than {self.proxy_user}'s"
+            return self._own(403, "session_of_another_account", why)
+        return None
 
     async def _read(self, send: Send) -> None:
         request, bearer = self.flow.request, send.hidden.bearer
         if bearer and bearer != PLACEHOLDER:
             self.live.notice(SecretStr(bearer), request.host)
         if not self.proxy_user:  # who names a fence or an account decides by that
-            self.request = replace(self.request, host=self.tenant)
+            self.request = replace(self.request, host=tenant_of(request.host))
         if self.kind not in (Kind.BALANCED, Kind.SELECTION):
             return
         await self.body.read(self.headers)
@@ -187,21 +173,22 @@ class Exchange:
             send.hidden,
         )
 
-    def _has_tenant_account(self) -> bool:
-        accounts = self.live.decisions.accounts
-        return self.request.host is None or any(account.host == self.request.host for account in accounts)
-
-    def _client_itself(self, send: Send, held: bool, *, why: str) -> Outgoing | Answer:
-        """Send the client's own credential, unless it is the placeholder (`held`) or the host is no Copilot host."""
+    def _client_itself(self, send: Send, *, why: str) -> Outgoing | Answer:
+        """Send the client's own credential, unless it is the placeholder or the host is no Copilot host."""
         host = self.flow.request.host
         if plain_host(host) not in self.live.hosts:
             return self._own(403, "credential_refused", f"it was led to {printable(host)}, which is no Copilot host")
-        if held:
+        if send.hidden.bearer == PLACEHOLDER:
             none_stored = self.kind is not Kind.OTHER and not self.live.decisions.accounts
             return self._own(401 if none_stored else 403, "no_account", why)
 
-        def authorize(request: http.Request, _server: Server) -> None:
-            credential_guard.hand_on(request, hidden=send.hidden)
+        def authorize(request: http.Request, server: Server) -> http.Response | None:
+            reason = credential_guard.hand_on(request, server, hidden=send.hidden, options=self.live.options)
+            if reason is None:
+                return None
+            step = self._own(403, "credential_refused", f"the client's credential is not sent: {reason}")
+            self._answer(step)
+            return step.response
 
         self.note = f"the client's own credential ({why})"
         return Outgoing(host, authorize)
@@ -211,7 +198,7 @@ class Exchange:
             self.declined = True
             why = "use HTTP: over a WebSocket no other account could take over"
             return self._own(426, "websocket_refused", why)
-        found = self.next or self._home() or self._assign()
+        found = self.next or self._home_account() or self._assign()
         self.next = None
         while True:
             if isinstance(found, Nobody):
@@ -230,6 +217,9 @@ class Exchange:
                 await self.body.dress(found.model, self._keeps(found))
                 return Outgoing(prepared.bearer.host, partial(self._authorize, prepared), prepared)
             found = prepared
+
+    def _home_account(self) -> Attempt | None:
+        return home_attempt(self.live, self.request, self.home_asked) if self.kind is Kind.HOME else None
 
     def _assign(self) -> Attempt | Hold | Nobody:
         return self.live.pool.assign(self.request, self.live.now())
@@ -261,8 +251,10 @@ class Exchange:
             self.request = replace(self.request, only=asked.account.id)
             return asked.attempt
         rest = self.live.pool.cooldown_left(asked.account.id, asked.attempt.model, self.live.now())
-        self._tried(
-            asked.account, asked.attempt, asked.outcome, host=asked.host, status=asked.outcome.status, rest=rest
+        self.tries.append(
+            attempted(
+                asked.account, asked.attempt, asked.outcome, host=asked.host, status=asked.outcome.status, rest=rest
+            )
         )
         return None
 
@@ -278,19 +270,6 @@ class Exchange:
         if self.body.streams and (patience := self.live.settings.first_byte_timeout):
             send.first_event_timeout = send.first_byte_timeout = min(patience, send.first_byte_timeout)
 
-    def _home(self) -> Attempt | None:
-        """For what only one account may answer: the home account, else the first that can."""
-        if self.kind is not Kind.HOME:
-            return None
-        named = self.live.account(self.request.only) if self.request.only else None
-        now, asked = self.live.now(), self.home_asked
-        home = named if named and not asked else self.live.pool.home(now, self.request.fence, asked, self.request.host)
-        if home is None or (named and asked):
-            return None
-        why = "in place of the home account" if asked else "home account"
-        asked.append(home.id)
-        return Attempt(self.flow.id, len(asked), home.id, home.fingerprint, None, why, now)
-
     def _authorize(self, upstream: Upstream, request: http.Request, server: Server) -> http.Response | None:
         """Let the guard put the account's credential on the outgoing copy; an answer when it refuses."""
         bearer = upstream.bearer
@@ -303,6 +282,8 @@ class Exchange:
             options=self.live.options,
             prefix=self.live.prefixes.get((upstream.account.fingerprint, bearer.host), "Bearer"),
             session=upstream.session,
+            sent=self.live.sent,
+            shown=f"[account:{upstream.account.label}]",
         )
         if reason is None:
             return None
@@ -313,10 +294,8 @@ class Exchange:
 
     def _keeps(self, attempt: Attempt) -> Callable[[str], bool]:
         """Which of what is bound goes along with this attempt."""
-        if attempt.bare:
-            return lambda _mark: False
         owners = self.live.ownership
-        return lambda mark: owners.keeps(mark, attempt.account_id, self.request.owner)
+        return lambda mark: not attempt.bare and owners.keeps(mark, attempt.account_id, self.request.owner)
 
     async def _hold(self, until: float) -> bool:
         """Wait until then; False when the client has left meanwhile."""
@@ -337,15 +316,18 @@ class Exchange:
             response.stream = response.stream or goes_in_chunks(response)
             return
         response.headers.fields = tuple(f for f in response.headers.fields if f[0].lower() != b"set-cookie")
+        credential_guard.redact_head(response, self.live.sent)
         if response.status_code >= 400:
             return
         served = partial(self._serves, upstream, response)
-        if self.kind is Kind.SELECTION and response.status_code != 101:
-            self.passing = upstream.send.watch = SelectionTap(response, served, partial(self._selected, upstream))
-            response.stream = True  # a flow that held it would hold its session token
-        elif self.kind is not Kind.HOME and response.status_code != 101:
-            tap = ResponseTap(response, self.body.api, self.live.keep_bodies, served, self._redact)
-            self.passing = upstream.send.watch = tap
+        if self.kind is Kind.SELECTION:
+            learn = partial(self._selected, upstream)
+            self.passing = upstream.send.watch = SelectionTap(response, served, learn)
+            response.stream = response.stream or True  # held, its session token would stand in the flow
+        elif self.kind is Kind.BALANCED and response.status_code != 101:
+            self.passing = upstream.send.watch = ResponseTap(
+                response, self.body.api, self.live.keep_bodies, served, self._redact
+            )
             response.stream = response.stream or goes_in_chunks(response)
         else:
             served()
@@ -354,7 +336,7 @@ class Exchange:
         )
 
     def _redact(self, response: http.Response) -> None:
-        credential_guard.redact(response, self.live.decisions.accounts, self.live.mint.secrets())
+        credential_guard.redact(response, self.live.sent)
 
     def _attempts(self) -> int:
         """How often the request was sent, the one under way included."""
@@ -369,11 +351,11 @@ class Exchange:
         """The account serves the request: the client gets its answer from now on."""
         self.first_at = self.live.now()
         account, attempt = upstream.account, upstream.attempt
-        self._tried(account, attempt, SERVED, host=upstream.bearer.host, status=response.status_code)
+        self.tries.append(attempted(account, attempt, SERVED, host=upstream.bearer.host, status=response.status_code))
         if self.kind is not Kind.BALANCED:
             return  # a selection says nothing about the limits of what is paid for
         now, wall = self.live.now(), time.time()
-        told = quota.read_headers(_lower(response.headers), wall=wall, now=now)
+        told = quota.read_headers(by_name(response.headers), wall=wall, now=now)
         self.live.pool.record(attempt, SERVED, now, told)
         if attempt.bare:
             self.live.ownership.learn(self.body.bound.marks, NOBODY, wall)
@@ -397,6 +379,8 @@ class Exchange:
     async def verdict(self, refusal: Refusal) -> Again | Answer | PassOn:
         """What is to be done after a refusal; the pool has learnt what it says."""
         upstream, response = self.upstream, self.flow.response
+        if refusal.error is not None:  # mitmproxy quotes what it could not read
+            refusal.error = self.live.sent.text(refusal.error)
         if refusal.local:
             why = f"this machine cannot connect: {printable(refusal.error or '')}"
             return self._own(503, "proxy_overloaded", why)
@@ -425,19 +409,24 @@ class Exchange:
             return Again(following)
         if (other := await self._other_session(following)) is not None:
             return Again(other)
-        if in_stream and following.give in (None, number):
-            return PassOn(following.why)  # what came reaches the client as it is, and so does the rest of the stream
+        if response is not None and in_stream and is_stream(response) and following.give in (None, number):
+            # what came reaches the client as it is, and so does the rest of the stream
+            response.headers.pop("x-copilot-account", None)
+            requests.put_headers(response, None, len(self.tries), refused_by=upstream.account.label)
+            return PassOn(f"{following.why}; the answer is {upstream.account.label}'s")
         return self._nobody(following)
 
     def _home_refused(self, upstream: Upstream, outcome: Outcome, error: str | None) -> Again | Answer | PassOn:
         """Ask another account for a list of models: clients end without one (docs/clients.md#copilot-cli)."""
         response = self.flow.response
         status = response.status_code if response else None
-        self._tried(upstream.account, upstream.attempt, outcome, host=upstream.bearer.host, status=status)
+        self.tries.append(
+            attempted(upstream.account, upstream.attempt, outcome, host=upstream.bearer.host, status=status)
+        )
         if outcome.reason in (Reason.NEEDS_LOGIN, Reason.BLOCKED):
             self.live.pool.record(upstream.attempt, outcome, self.live.now())
         balances = self.lists_models and self.live.decisions.balancing and outcome.action is not Action.STOP
-        if balances and (other := self._home()) is not None:
+        if balances and (other := self._home_account()) is not None:
             return Again(other)
         return PassOn() if error is None else self._no_answer(error)
 
@@ -459,36 +448,55 @@ class Exchange:
             key = (account.fingerprint, host)
             self.live.prefixes[key] = "token" if self.live.prefixes.get(key, "Bearer") == "Bearer" else "Bearer"
         rest = pool.cooldown_left(attempt.account_id, attempt.model, now, self.request.client)
-        self._tried(account, attempt, outcome, host=host, status=status, body=body, rest=rest)
+        self.tries.append(attempted(account, attempt, outcome, host=host, status=status, body=body, rest=rest))
+        if outcome.reason is Reason.UNKNOWN and outcome.sent:
+            self._keep_unknown(outcome, status)
         return pool.assign(self.request, self.live.now())
+
+    def _keep_unknown(self, outcome: Outcome, status: int | None) -> None:
+        """Let a refusal that no rule knew be written down, for a report of the user's."""
+        if self.live.unknown is None:
+            return
+        response = self.flow.response if status is not None else None
+        raw = outcome.text.encode() if response is None else (response.raw_content or b"")
+        encoding = response.headers.get("content-encoding", "") if response is not None else ""
+        accounts = self.live.decisions.accounts
+        self.live.unknown.put(
+            SeenRefusal(
+                at=time.time(),
+                status=status,
+                path=self.flow.request.path.partition("?")[0],
+                code=outcome.code,
+                body=inflated(raw, encoding) if encoding else raw,
+                request=self.body.sent(),
+                names=tuple(name for one in accounts for name in (one.login, one.label) if name),
+            )
+        )
 
     def _outcome(self, refusal: Refusal, response: http.Response | None) -> Outcome:
         bound, own = bool(self.body.bound), self.live.settings.outcomes
         if response is None:
             return classify_error(refusal.error or "no answer", sent=refusal.sent)
         if self.passing is not None and (error := self.passing.error) is not None:
-            return classify_event(error.code, error.message, wall=time.time(), bound=bound, own=own)
-        headers, body = _lower(response.headers), response.raw_content or b""
+            return classify_event(
+                error.code, self.live.sent.text(error.message), wall=time.time(), bound=bound, own=own
+            )
+        headers, body = by_name(response.headers), response.raw_content or b""
         return classify(response.status_code, headers, body, wall=time.time(), bound=bound, own=own)
 
     def _nobody(self, nobody: Nobody) -> Answer:
         """Nobody (else) can serve: give back a refusal that was given, or say so ourselves."""
-        path, now = self.flow.request.path, self.live.now()
-        note = nobody.why if self.tries else f"{nobody.why}: {'; '.join(sentences(nobody, now))}"
-        note = "; ".join(one for one in (note, self.auto.note) if one)
         given = self.answers[nobody.give] if nobody.give is not None else None
-        if given is not None:
-            label = self.tries[nobody.give or 0].account
-            step = Answer(given, f"{note}; the answer is {label}'s", label)
-        elif nobody.give is not None:
-            step = Answer(no_answer(path, self.request.tried[nobody.give].outcome), note)
-        else:
-            step = Answer(nobody_serves(path, nobody, now), note)
-        if nobody.free_at is not None and step.response.status_code != 402:
-            told = told_wait(wait_rule(self.headers), nobody.free_at - now, self.live.settings.retry_after_cap)
-            step.response.headers["retry-after"] = str(told)
-            step.response.headers.pop("retry-after-ms", None)
-        return step
+        account = self.tries[nobody.give or 0].account if given is not None else None
+        response = refusal_of(self.flow.request.path, nobody, given, self.request.tried, self.live.now())
+        if nobody.free_at is not None and response.status_code != QUOTA_STATUS:
+            left = nobody.free_at - self.live.now()
+            told = told_wait(wait_rule(self.headers), left, self.live.settings.retry_after_cap)
+            response.headers["retry-after"] = str(told)
+            response.headers.pop("retry-after-ms", None)
+        why = nobody.why if self.tries else f"{nobody.why}: {'; '.join(sentences(nobody, self.live.now()))}"
+        whose = f"the answer is {account}'s" if account else ""
+        return Answer(response, "; ".join(one for one in (why, self.auto.note, whose) if one), account)
 
     def _own(self, status: int, code: str, message: str) -> Answer:
         """A response of our own, in the service's shape."""
@@ -510,33 +518,6 @@ class Exchange:
         message = f"a fault of ours, incident {incident}; the proxy's log has the details"
         self._answer(replace(self._own(502, "proxy_fault", message), note=f"incident {incident}"))
 
-    # --- its attempts ------------------------------------------------------------------------------------------------
-
-    def _tried(
-        self,
-        account: Account,
-        attempt: Attempt,
-        outcome: Outcome,
-        *,
-        host: str,
-        status: int | None,
-        body: str = "",
-        rest: float | None = None,
-    ) -> None:
-        self.tries.append(
-            AttemptRecord(
-                account=account.label,
-                account_id=account.id,
-                host=host,
-                why=attempt.why,
-                reason=outcome.reason,
-                status=status,
-                rest=rest,
-                text=outcome.text,
-                body=body,
-            )
-        )
-
     def let_go(self) -> None:
         """Break reference cycles once the request is over, so that it need not wait for the garbage collector."""
         if self.send is not None:
@@ -544,11 +525,3 @@ class Exchange:
         if self.passing is not None:
             self.passing.let_go()
         self.send = self.passing = self.upstream = None
-
-
-def _lower(headers: http.Headers) -> dict[str, str]:
-    """Headers by lower-case name; of several with one name the first counts."""
-    found: dict[str, str] = {}
-    for name, value in headers.fields:
-        found.setdefault(name.decode("utf-8", "surrogateescape").lower(), value.decode("utf-8", "surrogateescape"))
-    return found

@@ -14,7 +14,10 @@ from mitmproxy import http
 
 from copilot_balancer.copilot.protocol import error_body
 from copilot_balancer.proxy.incident import own_request_id
-from copilot_balancer.rules.types import Exclusion, Nobody, NobodyKind, Outcome, Reason, WhyNot, sentences
+from copilot_balancer.rules.types import Exclusion, Nobody, NobodyKind, Outcome, Reason, Tried, WhyNot, sentences
+
+QUOTA_STATUS = 402
+"""The status of a used-up quota: without a wait."""
 
 type _Form = tuple[int, str, str]
 """Status, code and type of an error."""
@@ -34,6 +37,8 @@ _HEADLINES: Mapping[NobodyKind, str] = {
     NobodyKind.NO_ACCOUNTS: "no account is stored; `copilot-balancer accounts add` adds one.",
 }
 
+_ROUTES_HINT = " A route names the accounts that may serve this model: `copilot-balancer routes`."
+
 _QUOTA_HEADLINE = "every account that could serve this has used up its quota."
 
 _REFUSALS: Mapping[str, _Form] = {
@@ -42,7 +47,7 @@ _REFUSALS: Mapping[str, _Form] = {
     Reason.WEEKLY_LIMIT: (429, "user_weekly_rate_limited", "rate_limit_error"),
     Reason.MODEL_LIMIT: (429, "user_model_rate_limited", "rate_limit_error"),
     Reason.AGENT_LIMIT: (429, "agent_mode_limit_exceeded", "rate_limit_error"),
-    Reason.QUOTA: (402, "quota_exceeded", "quota_exceeded"),
+    Reason.QUOTA: (QUOTA_STATUS, "quota_exceeded", "quota_exceeded"),
     Reason.NO_ACCESS: (403, "no_copilot_access", "permission_error"),
     Reason.BLOCKED: (403, "access_revoked", "permission_error"),
     Reason.NEEDS_LOGIN: (401, "unauthorized", "authentication_error"),
@@ -59,6 +64,24 @@ def own_answer(path: str, status: int, code: str, message: str, kind: str = "pro
     )
 
 
+def refusal_of(
+    path: str, nobody: Nobody, given: http.Response | None, tried: tuple[Tried, ...], now: float
+) -> http.Response:
+    """What the client gets when nobody (else) can serve it.
+
+    Args:
+        path: of the request; chooses the shape.
+        nobody: what the pool decided.
+        given: the upstream's response that `nobody` gives; None: it gives none, or the refusal had no response.
+        tried: the refusals so far.
+        now: seconds on the steady clock.
+
+    """
+    if given is not None:
+        return given
+    return nobody_serves(path, nobody, now) if nobody.give is None else no_answer(path, tried[nobody.give].outcome)
+
+
 def nobody_serves(path: str, nobody: Nobody, now: float) -> http.Response:
     """Nobody could serve, and no answer was given that could be passed on."""
     form = _ERRORS.get(nobody.kind, (403, "no_account_available", "permission_error"))
@@ -68,6 +91,8 @@ def nobody_serves(path: str, nobody: Nobody, now: float) -> http.Response:
         headline = _QUOTA_HEADLINE if form is _REFUSALS[Reason.QUOTA] else headline
     status, code, kind = form
     reasons = " ".join(f"{sentence}." for sentence in sentences(nobody, now))
+    if any(why.bar is Exclusion.ROUTE for why in nobody.accounts):
+        reasons += _ROUTES_HINT
     return own_answer(path, status, code, f"{headline} {reasons}".strip(), kind)
 
 

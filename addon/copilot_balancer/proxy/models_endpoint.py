@@ -15,7 +15,7 @@ from copilot_balancer.copilot.protocol import read_body
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.rules.accounts import Account
 from copilot_balancer.rules.catalogue import completed, disabled_models, read_models, shelf
-from copilot_balancer.rules.types import PoolRequest
+from copilot_balancer.rules.types import Attempt, PoolRequest
 
 LIMIT = 8 * 1024 * 1024
 """Bytes of an answer that are looked at, inflated; a list of the service's has about 50,000."""
@@ -54,3 +54,22 @@ def _what_others_have(
             continue
         if kept.credential == other.fingerprint:
             yield {name: entry for name, entry in kept.entries.items() if live.pool.may_have(other.id, name, now)}
+
+
+def home_attempt(live: Runtime, request: PoolRequest, asked: list[str]) -> Attempt | None:
+    """The attempt with the home account, else with the first that can serve; None: nobody is left.
+
+    Args:
+        live: the runtime.
+        request: whose fence, host or account the user named.
+        asked: ids of the accounts that were asked for it; the chosen one is appended.
+
+    """
+    named = live.account(request.only) if request.only else None
+    now = live.now()
+    home = named if named and not asked else live.pool.home(now, request.fence, asked, request.host)
+    if home is None or (named and asked):
+        return None
+    why = "in place of the home account" if asked else "home account"
+    asked.append(home.id)
+    return Attempt(request.id, len(asked), home.id, home.fingerprint, None, why, now)

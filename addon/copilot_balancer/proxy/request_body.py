@@ -118,6 +118,12 @@ class RequestBody:
         content = self._content()
         return await asyncio.to_thread(make, content) if len(content) > AT_ONCE else make(content)
 
+    def sent(self) -> bytes:
+        """The client's own bytes, uncompressed where that is allowed."""
+        if self._original is None:
+            return self._content()
+        return self._original if "content-encoding" not in self._request.headers else b""
+
     def _content(self) -> bytes:
         raw, encoding = self._request.raw_content or b"", self._request.headers.get("content-encoding", "")
         return inflated(raw, encoding, COMPRESSED_LIMIT) if encoding else raw
@@ -147,3 +153,11 @@ async def _in_turns(steps: Steps[dict[str, object] | None]) -> dict[str, object]
             return body
         except UNREADABLE:
             return None
+
+
+def by_name(headers: http.Headers) -> dict[str, str]:
+    """Headers by lower-case name; of several with one name the first counts."""
+    found: dict[str, str] = {}
+    for name, value in headers.fields:
+        found.setdefault(name.decode("utf-8", "surrogateescape").lower(), value.decode("utf-8", "surrogateescape"))
+    return found

@@ -16,7 +16,7 @@ from mitmproxy import http
 
 from copilot_balancer.copilot.encoding import Inflater
 from copilot_balancer.copilot.protocol import Api
-from copilot_balancer.copilot.response_event import StreamError, may_tell, read_document
+from copilot_balancer.copilot.response_event import StreamError, lone_error, may_tell, read_document
 from copilot_balancer.copilot.response_reader import ResponseReader
 from copilot_balancer.text import printable
 from copilot_balancer.views.requests import BODY_LIMIT
@@ -58,6 +58,9 @@ def goes_in_chunks(response: http.Response) -> bool:
     kind = _kind(response)
     held = kind == "application/json" or kind.endswith("+json") or "content-length" in response.headers
     return kind == "text/event-stream" or not held
+
+
+_PAGES = ("text/html", "application/xhtml+xml")
 
 
 def _kind(response: http.Response) -> str:
@@ -106,7 +109,10 @@ class ResponseTap:
         self._encoding = encoding
         longest = INFLATED if self._inflater else None
         self._reader = ResponseReader(api, longest) if api and is_stream(response) else None
-        self._document: list[bytes] | None = [] if api and _kind(response) == "application/json" else None
+        self._document: list[bytes] | None = [] if _kind(response) == "application/json" else None
+        self._page = _kind(response) in _PAGES
+        self._empty = True
+        """No byte of it has come."""
         if self._inflater is not None and not self._inflater.readable:
             self._is_unread()
         self._limit = INFLATED if self._inflater else DOCUMENT_LIMIT
@@ -115,6 +121,7 @@ class ResponseTap:
 
     def feed(self, data: bytes) -> None:
         """Read the next chunk, as the upstream sent it."""
+        self._empty = self._empty and not data
         if len(self.kept) < self._keep:
             self.kept.extend(data[: self._keep - len(self.kept)])
         if self._inflater is not None:
@@ -158,23 +165,30 @@ class ResponseTap:
     @property
     def watched(self) -> bool:
         """Whether there is anything to tell from it while it passes."""
-        return self._reader is not None and self._reader.readable
+        return self._page or (self._reader is not None and self._reader.readable)
 
     @property
     def opened(self) -> bool:
         """Something has come that the client should see."""
+        if self._page:
+            return False
         return self._reader is None or self._reader.opened or not self._reader.readable
 
     @property
     def refused(self) -> bool:
-        """It opens with an error."""
-        reader = self._reader
-        return reader is not None and reader.error is not None and not reader.output and not self._released
+        """It opens with an error, or is no answer of a model: an HTML page, a document that only tells an error."""
+        if self._released:
+            return False
+        if self._reader is None:
+            return self.error is not None
+        return self._reader.error is not None and not self._reader.output
 
     @property
     def whole(self) -> bool:
-        """It may end here. Anthropic's answers have one last word only, ``message_stop``."""
+        """It may end here: not when nothing has come. Anthropic's answers have one last word only, ``message_stop``."""
         reader = self._reader
+        if self._page or self._empty:
+            return self._released
         if reader is None or not reader.readable or (self._inflater is not None and self._inflater.behind):
             return True
         return reader.error is not None or (reader.complete and (reader.final or self._api is not Api.MESSAGES))
@@ -195,8 +209,12 @@ class ResponseTap:
 
     @property
     def error(self) -> StreamError | None:
-        """The error that stands in it."""
-        return self._reader.error if self._reader is not None else None
+        """The error that stands in it; for an HTML page, that it is one."""
+        if self._page:
+            return StreamError(502, "an HTML page in the place of an answer")
+        if self._reader is not None:
+            return self._reader.error
+        return lone_error(b"".join(self._document)) if self._document and self.held else None
 
     def learnt(self) -> tuple[list[str], dict[str, Any] | None, dict[str, int]]:
         """The marks of what it binds to its account, the quota snapshots and the usage counts that it told."""

@@ -13,11 +13,13 @@ from copilot_balancer.copilot.usage import Usage
 from copilot_balancer.github.https import Response
 from copilot_balancer.github.tokens import Bearer, TokenCache
 from copilot_balancer.proxy import clock
+from copilot_balancer.proxy.guard.redaction import SentSecrets
 from copilot_balancer.rules.accounts import Account, Decisions
 from copilot_balancer.rules.catalogue import Catalogue, Shelf
 from copilot_balancer.rules.ownership import Ownership
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.sessions import Kept, Selections
+from copilot_balancer.store.unknown_refusals import UnknownRefusalLog
 
 
 class Select(Protocol):
@@ -57,6 +59,10 @@ class Runtime:
     select: Select
     """Ask for a selection of Auto mode with an account."""
     selections: Selections = field(default_factory=Selections)
+    sent: SentSecrets = field(default_factory=SentSecrets)
+    """What may be echoed by an upstream, and stands in nothing that is kept."""
+    unknown: UnknownRefusalLog | None = None
+    """Takes refusals that no rule knew; None: none are kept."""
     keep_bodies: int = 0
     """Bytes of a streamed answer that are kept for mitmweb, the console and dumps."""
     off: str | None = None

@@ -14,7 +14,9 @@ from pydantic import SecretStr
 from copilot_balancer.github.tokens import Bearer
 from copilot_balancer.proxy.failover.hooks import Send
 from copilot_balancer.rules.accounts import Account
-from copilot_balancer.rules.types import Attempt, Hold
+from copilot_balancer.rules.classify import written_of
+from copilot_balancer.rules.types import Attempt, Hold, Outcome
+from copilot_balancer.store.request_record import AttemptRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,41 @@ class Upstream:
     """The hook's value that the attempt was sent by."""
     session: SecretStr | None = None
     """What takes the place of the client's session token, empty: nothing does; None: the client's own is sent."""
+
+
+def attempted(
+    account: Account,
+    attempt: Attempt,
+    outcome: Outcome,
+    *,
+    host: str,
+    status: int | None,
+    body: str = "",
+    rest: float | None = None,
+) -> AttemptRecord:
+    """What came of an attempt, for the log and the request's record.
+
+    Args:
+        account: that was asked.
+        attempt: that was sent.
+        outcome: what came of it.
+        host: that it went to.
+        status: of the response; None: there was none.
+        body: the beginning of a refusal's body, without tokens.
+        rest: seconds that the account, or the model on it, rests.
+
+    """
+    return AttemptRecord(
+        account=account.label,
+        account_id=account.id,
+        host=host,
+        why=attempt.why,
+        reason=outcome.reason,
+        status=status,
+        rest=rest,
+        text=written_of(outcome),
+        body=body,
+    )
 
 
 @dataclass(frozen=True, slots=True)

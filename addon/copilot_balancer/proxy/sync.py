@@ -1,12 +1,12 @@
-"""What a running proxy keeps up to date: what stands on disk, both ways, and what it learns of accounts by itself.
+"""Keeps a running proxy and its files in step: reads decisions, writes what was learnt, watches for changes of both.
 
 Laws of this file:
 
 1. Nothing here blocks the event loop: files are read and written in threads, from one task (``watch``).
 2. A fault of the disk is said once and ends nothing: the proxy goes on with what is in memory.
 3. What the user decided comes from disk; what was learnt is merged, since several proxies may run.
-4. What asks GitHub, and what takes an account in, is imported by the first who needs it, in a thread: most proxies
-   never do, and all of them would start later for it.
+4. Modules that ask GitHub or store an account are imported in a thread when they are first needed: most proxies never
+   need them, and all would start later for it.
 """
 
 import asyncio
@@ -30,8 +30,10 @@ from copilot_balancer.github.tokens import Asks, Bearer, TokenCache
 from copilot_balancer.proxy.incident import log_incident
 from copilot_balancer.proxy.journal import Journal
 from copilot_balancer.proxy.runtime import Runtime
+from copilot_balancer.rules import edits
 from copilot_balancer.rules.accounts import Account, Decisions, fingerprint
 from copilot_balancer.rules.catalogue import Catalogue, Shelf
+from copilot_balancer.rules.edits import Edit
 from copilot_balancer.rules.ownership import Ownership, newest
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.sessions import Kept
@@ -41,6 +43,7 @@ from copilot_balancer.store.line_log import LineLog
 from copilot_balancer.store.request_log import RequestLog
 from copilot_balancer.store.running_proxies import RunningProxy, RunningProxyFile
 from copilot_balancer.store.store import Paths, Store
+from copilot_balancer.store.unknown_refusals import UnknownRefusalLog
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ class Sync:
     def __init__(self, where: Paths, changed: Callable[[], None], this_proxy: Callable[[], RunningProxy]) -> None:
         self.store = Store(where.state)
         self._ledger = Ledger(where.state)
+        self._unknown = UnknownRefusalLog(self.store)
         self._to_count: list[Entry] = []
         self.journal = Journal(RequestLog(where.state))
         self._live_file = RunningProxyFile(where.state)
@@ -130,6 +134,7 @@ class Sync:
         live = self.live
         live.settings = settings
         self.journal.noise = settings.log
+        live.unknown = self._unknown if settings.keep_unknown else None
         live.pool.set_policy(config.policy(settings, live.decisions))
         self._know_hosts()
         if settings.record_decisions != (self._unrecorded is not None):
@@ -159,6 +164,7 @@ class Sync:
                 if looks % SAVE_EVERY == 0:
                     await self._save()
                     await self._count_spent()
+                await self._keep_stops()
                 await self._exchange_catalogues()
                 if looks % OWNERS_EVERY == 0:
                     await self._exchange_owners()
@@ -168,13 +174,18 @@ class Sync:
                     await self._write(self.journal.events.drain)
                 if self._recording is not None and self._recording.waits:
                     await self._write(self._recording.drain)
+                if self._unknown.waits:
+                    await self._write(self._unknown.drain)
             except Exception as error:  # noqa: BLE001 - the watch must outlive any fault in it
                 log_incident("the store's watch", error)
 
     def end(self) -> None:
         """Write down what was learnt; blocks, since mitmproxy waits for nobody when it ends or reads a script again."""
         self.journal.close()
-        lasts: list[Callable[[], object]] = [self.journal.events.close, self._live_file.close]
+        lasts: list[Callable[[], object]] = [
+            partial(self.store.edit_decisions, stop) for stop in self._stops(self.live.now(), time.time())
+        ]
+        lasts += [self.journal.events.close, self._live_file.close, self._unknown.drain]
         if self._recording is not None:
             lasts.append(self._recording.close)
         if self._version() != self._saved_version:
@@ -206,6 +217,22 @@ class Sync:
             logger.info("copilot: accounts.json was read again")
             self._changed()
 
+    def _stops(self, now: float, wall: float) -> list[Edit]:
+        """What GitHub has stopped and accounts.json does not say yet: memory may be lost, a stop must not be."""
+        return [
+            edits.stopped(account_id, at - now + wall, why, enabled_at)
+            for account_id, at, why, enabled_at in self.live.pool.stops()
+        ]
+
+    async def _keep_stops(self) -> None:
+        for stop in self._stops(self.live.now(), time.time()):
+            try:
+                decisions = await asyncio.to_thread(self.store.edit_decisions, stop)
+            except StoreError as error:
+                self._complain(error)
+                return
+            self._go_on_with(decisions)
+
     def _go_on_with(self, decisions: Decisions) -> None:
         live = self.live
         live.decisions = decisions
@@ -215,6 +242,8 @@ class Sync:
 
     def _know_hosts(self) -> None:
         live = self.live
+        for account in live.decisions.accounts:
+            live.sent.add(account.token, f"[account:{account.label}]")
         live.hosts = copilot_hosts({*live.decisions.domains, *live.settings.hosts})
 
     # --- what was learnt ---------------------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from mitmproxy.websocket import WebSocketMessage
 from copilot_balancer.copilot import quota
 from copilot_balancer.copilot.protocol import model_of, read_body
 from copilot_balancer.copilot.response_event import read_frame
-from copilot_balancer.proxy.guard.credential_guard import redacted
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.proxy.steps import Upstream
 from copilot_balancer.rules.classify import classify_event
@@ -77,8 +76,7 @@ class WebSocketFrames:
         elif newest.is_text:
             self._told(newest)
         if self._live.keep_bodies and not newest.from_client:
-            live = self._live
-            newest.content = redacted(newest.content, live.decisions.accounts, live.mint.secrets())
+            newest.content = self._live.sent.without(newest.content)
         del messages[: -KEPT if self._live.keep_bodies else None]
 
     def _asked(self, message: WebSocketMessage) -> None:

@@ -1,8 +1,9 @@
-"""The nouns of what the user decided: an account, and the whole of accounts.json.
+"""The schema of accounts.json: ``Account`` and ``Decisions``, what the user decided.
 
 Laws of this file:
 
-1. What stands here was decided by the user and holds tokens; what the proxy learnt stands in ``memory``.
+1. What stands here was decided by the user, or by GitHub for good (an abuse stop), and holds tokens; what the proxy
+   learnt stands in ``state``.
 2. A status is computed from facts and ``now``, never stored beside them.
 3. A token's text leaves its ``SecretStr`` here to be checked, hashed, or (for ``store`` alone) written; whoever sends
    it is listed in a test (``test_nobody_else_reads_a_token``).
@@ -100,7 +101,12 @@ class Account(BaseModel):
     token: SecretStr
     enabled: bool = True
     enabled_at: float = 0.0
-    """When the user last turned it on: ends an abuse block that began before."""
+    """When the user last turned it on."""
+    stopped_at: float | None = None
+    """When GitHub stopped it for abuse; None: it did not, or the user has turned the account on since. It stands here
+    and not only in the proxy's memory, which may be lost: a stopped account serves again by the user's word alone."""
+    stopped_why: str = Field(default="", max_length=200)
+    """GitHub's sentence, or the code."""
     cleared: dict[str, float] = Field(default_factory=dict)
     """Model (``""`` = the whole account) -> when the user cleared its cooldowns: those that began before are over."""
     priority: int = 0

@@ -20,12 +20,17 @@ from typing import Any
 from copilot_balancer.rules.accounts import Account
 from copilot_balancer.rules.cooldowns import listed
 from copilot_balancer.rules.state import MAX_MODELS, AccountState, copied
+from copilot_balancer.text import printable
 
 MAX_ENTRY = 20_000
 """Characters of the longest entry that is kept; the service's have about 1,500 (docs/copilot-protocol.md#models)."""
 
 MAX_NESTED = 150
 """Objects and arrays of an entry; what is deeper cannot be written again."""
+
+WARNING_LENGTH = 300
+"""Characters of a warning that are shown."""
+_RETIRES = re.compile("deprecat|retire|sunset")
 
 _NAME = re.compile(r"[\x21-\x7e]{1,200}")
 
@@ -74,6 +79,30 @@ def _can_be_kept(entry: dict[str, Any]) -> bool:
     except (ValueError, RecursionError):
         return False
     return len(text) <= MAX_ENTRY and text.count("{") + text.count("[") <= MAX_NESTED
+
+
+def warning(entry: dict[str, Any]) -> str:
+    """What the service warns of about a model in its entry, like the day on which it is retired; empty: nothing.
+
+    Source: github community discussion #209212; ``info_messages`` with the code ``model_pending_deprecation`` and
+    ``warning_text`` are shown by VS Code's model picker.
+    """
+    for key in ("warning_messages", "info_messages"):
+        messages = entry.get(key)
+        for message in messages if isinstance(messages, list) else ():
+            if isinstance(message, dict) and (key == "warning_messages" or _RETIRES.search(str(message.get("code")))):
+                told = next((text for name in ("warning_text", "message") if (text := message.get(name))), "")
+                if isinstance(told, str) and told:
+                    return printable(told, WARNING_LENGTH)
+    told = entry.get("warning_text")
+    return printable(told, WARNING_LENGTH) if isinstance(told, str) else ""
+
+
+def warnings(catalogue: Catalogue, accounts: Iterable[Account]) -> dict[str, str]:
+    """Model -> the service's warning, as far as the accounts' last lists hold one."""
+    shelves = (catalogue.accounts.get(account.id) for account in accounts)
+    entries = ((name, entry) for one in shelves if one is not None for name, entry in one.entries.items())
+    return {name: told for name, entry in entries if (told := warning(entry))}
 
 
 def newest(disk: Catalogue, mine: Catalogue) -> Catalogue:

@@ -9,6 +9,14 @@ Laws of this file:
 3. A shorter rest never replaces a longer one: the latest deadline holds.
 4. What an attempt marked can be taken back as long as nothing newer was learnt; a time that the server named stays.
 
+Theory of operation. A refusal says three things: for how long (``Outcome.retry_after``, else ``Outcome.rest``), who is
+concerned (``Outcome.scope``: the account, one model of it, one client program), and when its attempt began. `learn`
+turns it into a `Cooldown` from now until then, or into a `ModelFact` that says that the model is not there. Nothing is
+ever counted down: who reads compares ``until`` with now. A cooldown ends by time, by the user (`clear`), or by a
+success of an attempt that began after it did; of such a success only the time is kept, by key
+(``AccountState.healed``), so that a copy of the cooldown that another proxy writes later is over as well. Refusals of
+attempts that were under way together count once, as a congestion window does in TCP.
+
 The ladder: 60 s, 2, 4, 8, 15 min. It goes down one step for each 15 min since it was last raised; nothing else lowers
 it but the user. A hint leaves it alone.
 """

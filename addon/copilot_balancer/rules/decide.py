@@ -198,6 +198,9 @@ def _again(board: PoolState, request: PoolRequest, now: float, route: Route | No
         return _final(request, f"failover for {name} is switched off")
     if spent is not None:
         selection = select(board, request, now, route)
+        waits = any(one.outcome.reason in WAITING_HELPS for one in request.tried)
+        if outcome.reason in (Reason.UNKNOWN, Reason.POLICY) and not waits:  # nothing was learnt: it would be the same
+            return _final(request, f"{spent}; {_more(selection, board.policy, request)}" if selection.ready else spent)
         why = f"not retried, because {spent}; {_more(selection, board.policy, request)}"
         why = why if selection.ready else _all_refused(request, selection)
         return give_up(board, request, selection, now, why)

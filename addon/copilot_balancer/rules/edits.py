@@ -76,8 +76,20 @@ def renamed(account_id: str, wish: str) -> Edit:
 
 
 def turned_on(account_id: str, now: float) -> Edit:
-    """Let an account serve; this also ends the rest of one that GitHub blocked."""
-    return _changed(account_id, enabled=True, enabled_at=now)
+    """Let an account serve; this also ends an abuse stop."""
+    return _changed(account_id, enabled=True, enabled_at=now, stopped_at=None, stopped_why="")
+
+
+def stopped(account_id: str, at: float, why: str, enabled_at: float) -> Edit:
+    """GitHub stopped an account for abuse at `at`, while it had this `enabled_at`: the user may have decided since."""
+
+    def change(decisions: Decisions) -> Decisions:
+        account = next((one for one in decisions.accounts if one.id == account_id), None)
+        if account is None or account.stopped_at is not None or account.enabled_at != enabled_at:
+            return decisions
+        return decisions.with_account(account.model_copy(update={"stopped_at": at, "stopped_why": why[:200]}))
+
+    return change
 
 
 def turned_off(account_id: str) -> Edit:

@@ -97,6 +97,8 @@ class PoolAccount:
     @property
     def blocked(self) -> bool:
         """Whether GitHub stopped it, and the user has not turned it on again."""
+        if self.account.stopped_at is not None:
+            return True
         return self.state.blocked_at is not None and blocked(self.state, self.account.enabled_at)
 
 
@@ -201,6 +203,14 @@ def doubted(member: PoolAccount, model: str | None, now: float, model_ttl: float
     return known is not None and not known.has and known.times > 0 and now < known.until + model_ttl
 
 
+def asked_last(member: PoolAccount, model: str | None, now: float, model_ttl: float) -> bool:
+    """Whether it lacked `model` when it was last asked, or its own list, seen not long ago, does not name it."""
+    state = member.state
+    if model is None or model in state.models:
+        return bool(state.models) and doubted(member, model, now, model_ttl)
+    return state.listed_at is not None and now < state.listed_at + model_ttl
+
+
 def probed(member: PoolAccount, keys: list[str], request_id: str, now: float) -> float | None:
     """Until when another request probes one of these; None: nobody does."""
     leases = [member.probes[key] for key in keys if key in member.probes]
@@ -226,7 +236,8 @@ def why(member: PoolAccount, bar: Exclusion, request: PoolRequest, now: float) -
     if bar in _COOLDOWNS and (rest := running) is not None:
         text, free_at, cause = _COOLDOWN_TEXTS.get(rest.reason, "rests"), rest.until, rest.reason
     elif bar is Exclusion.BLOCKED:
-        told = f" ({member.state.blocked_why})" if member.state.blocked_why else ""
+        said = member.account.stopped_why or member.state.blocked_why
+        told = f" ({said})" if said else ""
         text = f"was blocked by GitHub{told}; it stays off until you enable it"
     elif bar is Exclusion.PATTERN:
         text = f"does not take the model: it is {member.account.takes(model)}"

@@ -9,6 +9,15 @@ Laws of this file:
    credential is ignored.
 4. When every account is refused for the same reason within moments, nobody is to blame.
 5. A request asks each account at most once, plus one repair in all: minted again, waited, owner, another model.
+
+Theory of operation. A client request is assigned again and again until it is served or given up: `assign` returns an
+`Attempt` (send it with this account), a `Hold` (ask again at a time) or `Nobody`. After each attempt `record` notes
+what came of it, and the caller adds the attempt to ``PoolRequest.tried`` and asks again; `finish` ends the request. So
+all that a decision needs stands in the request, in the facts about the accounts (``state``) and in ``now``. `decide`
+reads these and changes nothing; this file alone changes them. Each refusal is judged by itself (``cooldowns.learn``);
+what only the whole request can tell is added here: that every account refused alike (the cooldowns of this request are
+taken back, unless the server named the time), and that another account served what one refused for an unknown reason
+(that one's model rests a minute).
 """
 
 import math
@@ -464,6 +473,14 @@ class Pool:
             and not settled(m, request, fence or self._board.policy.fence, None, balancing=self._board.balancing)
         )
         return next((member.account for member in able), None)
+
+    def stops(self) -> list[tuple[str, float, str, float]]:
+        """The accounts that GitHub stopped and whose decisions do not say so yet: id, when, why, their `enabled_at`."""
+        return [
+            (key, member.state.blocked_at, member.state.blocked_why, member.account.enabled_at)
+            for key, member in self._board.members.items()
+            if member.account.stopped_at is None and member.blocked and member.state.blocked_at is not None
+        ]
 
     def may_have(self, account_id: str, model: str, now: float) -> bool:
         """Whether this account could be asked for `model` in better times: nothing but a rest speaks against it."""

@@ -7,7 +7,8 @@ Laws of this file:
    the sum of.
 2. The pool asks a strategy only for a new conversation, or for one whose account cannot serve; and only about accounts
    that may serve. Then it asks about each of them: a strategy looks only at what it compares.
-3. Whatever the strategy, the home account wins what is still equal, then the user's order.
+3. Whatever the strategy, those whose own list of models lacks the model that is asked for come last (it may still be
+   there, so they are asked); the home account wins what is still equal, then the user's order.
 """
 
 import math
@@ -20,6 +21,7 @@ from copilot_balancer.rules.cooldowns import health
 from copilot_balancer.rules.eligibility import (
     ALL_WINDOWS,
     PoolAccount,
+    asked_last,
     at_reserve,
     cooling,
     doubted,
@@ -329,7 +331,7 @@ def _order(
     def order(one: PoolAccount) -> tuple[int, int, bool, SortKey, bool, int]:
         account = one.account
         place = stays.index(account.id) if account.id in stays else len(stays)
-        last = bool(one.state.models) and doubted(one, at.model, at.now, at.model_ttl)
+        last = asked_last(one, at.model, at.now, at.model_ttl)
         return place, places.get(account.label, 0), last, terms(one, at), not one.home, one.position
 
     return order

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.rules.accounts import Status
-from copilot_balancer.rules.cooldowns import blocked, health, rejected
+from copilot_balancer.rules.cooldowns import health, rejected
 from copilot_balancer.rules.decide import decide
-from copilot_balancer.rules.eligibility import PoolAccount, cooling
+from copilot_balancer.rules.eligibility import PoolAccount, asked_last, cooling
 from copilot_balancer.rules.ranking import PoolState, named, parts, ranked, route_of, select, why_not, whys
 from copilot_balancer.rules.state import live
 from copilot_balancer.rules.types import Attempt, Exclusion, Hold, Nobody, PoolRequest, WhyNot
@@ -96,6 +96,8 @@ class CandidateView:
     """What the score among the terms is the sum of; empty when the strategy has no score."""
     stays: bool
     """The conversation is there already; this comes before all terms."""
+    asked_last: bool = False
+    """It lacked the model when it was last asked, or its own list lacks it: it comes after the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ def explain(board: PoolState, request: PoolRequest, now: float) -> Explanation:
                 terms=named(board.policy.strategy, one.member, one.at),
                 parts=parts(board.policy.strategy, one.member, one.at),
                 stays=one.stays,
+                asked_last=asked_last(one.member, request.model, now, board.policy.model_ttl),
             )
             for one in ranked(board, request, now, route, selection.ready)
         ),
@@ -191,7 +194,7 @@ def _account(board: PoolState, member: PoolAccount, now: float) -> AccountView:
 
 
 def _status(member: PoolAccount, now: float) -> Status:
-    if not member.account.enabled or blocked(member.state, member.account.enabled_at):
+    if not member.account.enabled or member.blocked:
         return Status.DISABLED
     if rejected(member.state):
         return Status.NEEDS_LOGIN

@@ -43,8 +43,8 @@ LINE_BYTES = 256 * 1024
 """A call whose line is longer is left out (a memory of ten thousand conversations); a new run begins after it."""
 NO_TOKEN = "no-token-in-a-replay"  # noqa: S105 - it says that it is none
 
-RECORDED = ("id", "label", "host", "credential", "enabled", "enabled_at", "cleared", "priority", "weight", "fence",
-            "allow", "block", "reserve")  # fmt: skip
+RECORDED = ("id", "label", "host", "credential", "enabled", "enabled_at", "stopped_at", "stopped_why", "cleared",
+            "priority", "weight", "fence", "allow", "block", "reserve")  # fmt: skip
 """What the pool looks at of an account, with the fingerprint in place of the token."""
 RECORDED_OF_ALL = ("home_id", "balancing", "terms_accepted_at", "removed")
 """What the pool looks at of what was decided about all accounts."""

@@ -90,10 +90,18 @@ def _line(raw: bytes) -> dict[str, Any]:
     return line if isinstance(line, dict) else {}
 
 
+ADDED = frozenset({"host", "disabled"})
+"""Arguments that calls did not have in older logs; their defaults mean what was meant then."""
+
+
 def _call(done: Replay, number: int, line: dict[str, Any], pool: Pool) -> None:
     """Do one call again; raises what a damaged line makes of it."""
     name = str(line["call"])
-    given = {key: kind.validate_python(line["given"][key], strict=False) for key, kind in CALLS[name].items()}
+    given = {
+        key: kind.validate_python(line["given"][key], strict=False)
+        for key, kind in CALLS[name].items()
+        if key in line["given"] or key not in ADDED
+    }
     try:
         got: dict[str, object] = {"result": answered(name, getattr(pool, name)(**given))}
     except Exception as error:  # noqa: BLE001 - the recorded pool raised as well, or this is the difference

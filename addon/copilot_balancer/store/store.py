@@ -1,4 +1,4 @@
-"""Disk: accounts.json (what the user decided, with tokens) and state.json (what the proxy learnt, without).
+"""Reads and writes accounts.json (decisions, with tokens) and state.json (what the proxy learnt, without), under a lock.
 
 Laws of this file:
 
@@ -95,12 +95,15 @@ class Format[T]:
     content: TypeAdapter[T]
     empty: Callable[[], T]
     migrations: list[Migration] = field(default_factory=list)
+    older: Callable[[Document], Document | None] = lambda _: None
+    """The content as the version before wrote it; None: something in it is not to be told so. Then an older program
+    that meets the file says that a newer one wrote it, and stops."""
     indent: int | None = 1
     """None: one line; for what is long and read by nobody."""
 
     @property
     def version(self) -> int:
-        """The schema version that is written: one more than there are migrations."""
+        """The newest schema version: one more than there are migrations."""
         return len(self.migrations) + 1
 
     def migration(self, function: Migration) -> Migration:
@@ -116,7 +119,9 @@ class Format[T]:
 
         """
         content = self.content.dump_python(value, mode="json", context={"reveal": True}, warnings="error")
-        document = {"_": self.note, "version": self.version, **content}
+        older = self.older(content)
+        version = self.version if older is None else self.version - 1
+        document = {"_": self.note, "version": version, **(content if older is None else older)}
         return json.dumps(document, indent=self.indent, allow_nan=False).encode() + b"\n"
 
     def load(self, raw: bytes) -> T | Refusal:
@@ -149,9 +154,32 @@ class Format[T]:
             return Refusal("it is not JSON as we write it", AWAY)
 
 
+_STOP = ("stopped_at", "stopped_why")
+
+
+def _without_stops(document: Document) -> Document | None:
+    """accounts.json as version 1 knew it; None: an account is stopped, which version 1 would let serve."""
+    if any(account["stopped_at"] is not None for account in document["accounts"]):
+        return None
+    accounts = [{key: account[key] for key in account if key not in _STOP} for account in document["accounts"]]
+    return {**document, "accounts": accounts}
+
+
 ACCOUNTS: Format[Decisions] = Format(
-    "accounts.json", "copilot-balancer's accounts; holds tokens: do not share", TypeAdapter(Decisions), Decisions
+    "accounts.json",
+    "copilot-balancer's accounts; holds tokens: do not share",
+    TypeAdapter(Decisions),
+    Decisions,
+    older=_without_stops,
 )
+
+
+@ACCOUNTS.migration
+def _with_stops(document: Document) -> Document:
+    """Version 2 says of an account that GitHub stopped it; where nothing is said it did not."""
+    return document
+
+
 STATE: Format[Memory] = Format(
     "state.json", "copilot-balancer's memory; holds no secret and may be lost", TypeAdapter(Memory), Memory
 )
@@ -222,7 +250,7 @@ class Store:
 
     def read_decisions(self) -> Decisions:
         """What the user decided; nothing yet when there is no file."""
-        return self._read(ACCOUNTS)
+        return self.read(ACCOUNTS)
 
     def edit_decisions(self, change: Callable[[Decisions], Decisions]) -> Decisions:
         """Replace what the user decided by what `change` makes of it, and return that. Nothing else comes between.
@@ -244,7 +272,7 @@ class Store:
 
     def read_memory(self) -> Memory:
         """What the proxy learnt; nothing yet when there is no file."""
-        return self._read(STATE)
+        return self.read(STATE)
 
     def merge_memory(self, mine: Memory) -> Memory:
         """Add `mine` (times on the wall clock) to what other proxies learnt, and return both."""
@@ -262,7 +290,7 @@ class Store:
     def read_catalogue(self) -> Catalogue:
         """The accounts' lists of models; none yet when there is no file, or when it cannot be used."""
         try:
-            return self._read(MODELS)
+            return self.read(MODELS)
         except StoreError:
             return Catalogue()  # it is only ever a copy of what the service says again
 
@@ -278,7 +306,7 @@ class Store:
     def read_owners(self) -> Ownership:
         """Whose is what requests carry; nothing yet when there is no file, or when it cannot be used."""
         try:
-            return self._read(OWNERS)
+            return self.read(OWNERS)
         except StoreError:
             return Ownership()  # what is forgotten costs one refusal a conversation
 
@@ -294,6 +322,13 @@ class Store:
     def owners_stamp(self) -> tuple[int, int, int] | None:
         """As `stamp`, for owners.json."""
         return self._stamp(self.folder / OWNERS.name)
+
+    def edit[T](self, form: Format[T], change: Callable[[T], T]) -> None:
+        """Replace what stands in one file by what `change` makes of it. Nothing else comes between."""
+        with self._locked() as folder:
+            before = self._load(folder, form)
+            if (after := change(before)) != before:
+                self._save(folder, form, after)
 
     def set_aside_memory(self) -> Path | None:
         """Give an unreadable state.json another name and return that; None when there is nothing unreadable."""
@@ -313,7 +348,8 @@ class Store:
             raise self._error(self.folder / form.name, aside)
         return self.folder / aside
 
-    def _read[T](self, form: Format[T]) -> T:
+    def read[T](self, form: Format[T]) -> T:
+        """What stands in one file; empty when there is none."""
         with self._opened() as folder:
             return self._load(folder, form) if folder else form.empty()
 
@@ -351,7 +387,7 @@ class Store:
             if isinstance(lock, Refusal):
                 raise self._error(self.lock_path, lock)
             try:
-                if failure := folder.tidy((ACCOUNTS.name, STATE.name, MODELS.name)):
+                if failure := folder.tidy((ACCOUNTS.name, STATE.name, MODELS.name, "unknown.json")):
                     raise self._error(self.folder, failure)
                 yield folder
             finally:

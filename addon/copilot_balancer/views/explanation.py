@@ -117,7 +117,7 @@ def _candidates(explanation: Explanation, now: float, width: int) -> str:
     for place, one in enumerate(explanation.candidates, 1):
         cells = (cell(one.terms[name], now) for name, (_, _, cell) in zip(names, shown, strict=True))
         values = (f"{one.parts[name]:.2f}" for name in summands)
-        rows.append([str(place), one.label + (" *" if one.stays else ""), *values, *cells])
+        rows.append([str(place), one.label + (" *" if one.stays else "") + " -" * one.asked_last, *values, *cells])
     preferred = f"{explanation.strategy} prefers {', then '.join(words for _, words, _ in shown)}"
     order = preferred if _is_by_terms(explanation.candidates) else "a route, or a doubt, gives the order"
     lines = [wrapped(f"Who can serve it, best first; {order}:", width=width, long_words=False), *_table(rows, width)]
@@ -125,12 +125,14 @@ def _candidates(explanation: Explanation, now: float, width: int) -> str:
         lines.append(f"  SCORE = {' + '.join(parts)}")
     if any(one.stays for one in explanation.candidates):
         lines.append("  * the conversation is there already, which comes first")
+    if any(one.asked_last for one in explanation.candidates):
+        lines.append("  - asked last: its own list lacks the model, or it lacked it when it was last asked")
     return "\n".join(lines)
 
 
 def _is_by_terms(candidates: Sequence[CandidateView]) -> bool:
     """Whether the strategy alone gives this order; else a row of the user's routes comes before it."""
-    order = [(not one.stays, *one.terms.values()) for one in candidates]
+    order = [(not one.stays, one.asked_last, *one.terms.values()) for one in candidates]
     return order == sorted(order)
 
 
@@ -213,6 +215,7 @@ def explained(explanation: Explanation, now: float) -> dict[str, Any]:
             {
                 "account": one.label,
                 "stays": one.stays,
+                "asked_last": one.asked_last,
                 "terms": {name: None if math.isinf(value) else value for name, value in one.terms.items()},
                 "parts": dict(one.parts),
             }

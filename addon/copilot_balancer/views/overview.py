@@ -15,7 +15,6 @@ from pathlib import Path
 
 from copilot_balancer import __version__, config
 from copilot_balancer.rules.accounts import Decisions
-from copilot_balancer.rules.names import known_models, unknown_names
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.snapshot import PoolSnapshot
 from copilot_balancer.rules.state import restored
@@ -24,6 +23,7 @@ from copilot_balancer.store.request_log import newest_events
 from copilot_balancer.store.request_record import RequestRecord
 from copilot_balancer.store.running_proxies import RunningProxy, read_live
 from copilot_balancer.store.store import Paths, Store
+from copilot_balancer.views.names import known_models, unknown_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,14 @@ class Overview:
     """What the settings' files say that is ignored, and names in settings and decisions that name nothing."""
 
     @property
+    def off(self) -> bool:
+        """Whether proxies run, and none of them uses an account."""
+        return bool(self.proxies) and all(proxy.off for proxy in self.proxies)
+
+    @property
     def serves(self) -> bool:
         """Whether some account can serve something at this moment, if a proxy runs."""
-        off = bool(self.proxies) and all(proxy.off for proxy in self.proxies)
-        return not off and any(account.why_not is None for account in self.pool.accounts)
+        return not self.off and any(account.why_not is None for account in self.pool.accounts)
 
 
 def look(where: Paths, wall: float, project: Path | None = None, *, decisions: Decisions | None = None) -> Overview:

@@ -154,7 +154,7 @@ def headline(seen: Overview) -> str:
     accounts, home = seen.pool.accounts, seen.decisions.home
     if not accounts or home is None:
         return "No account is stored yet. To add one: copilot-balancer start"
-    able = sum(view.why_not is None for view in accounts)
+    able = 0 if seen.off else sum(view.why_not is None for view in accounts)
     can = f"{able} of {len(accounts)} account{'' if len(accounts) == 1 else 's'} can serve now"
     if not seen.pool.balancing:
         return f"Balancing is off, {home.label} is asked for everything; {can}."

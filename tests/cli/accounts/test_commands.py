@@ -119,6 +119,12 @@ def test_list_says_what_limits(three):
     assert "nobody serves until you enable one" in three.run("accounts", "disable", "acme").stderr
 
 
+def test_alone(three):
+    """`accounts` alone is `accounts list`, in JSON too."""
+    assert three.run("accounts").stdout == three.run("accounts", "list").stdout
+    assert three.run("accounts", "--json").stdout == three.run("accounts", "list", "--json").stdout
+
+
 def test_path(cli):
     """The places of all files are printed, and nothing is made there."""
     state, config = cli.env.paths.state, cli.env.paths.config

@@ -70,7 +70,7 @@ def test_accept_at_a_terminal(cli):
     [
         pytest.param("n\n", True, "not accepted", id="no"),
         pytest.param("\n", True, "not accepted", id="just Enter"),
-        pytest.param("y\n", False, "nobody can be asked", id="yes from a pipe"),
+        pytest.param("y\n", False, "not a terminal", id="yes from a pipe"),
     ],
 )
 def test_not_accepted(cli, typed, at_terminal, said):

@@ -11,10 +11,14 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from mitmproxy.certs import CertStore
 
 from copilot_balancer.cli.clients import local_proxy
 from copilot_balancer.cli.clients.local_proxy import (
@@ -95,6 +99,39 @@ def test_a_ca_that_cannot_be_made(tmp_path, monkeypatch, program, said):
     monkeypatch.setattr(local_proxy, "_MAKE_CA", program)
     with pytest.raises(BalancerError, match=f"cannot make its CA.*{said}"):
         own_authority(tmp_path).create()
+
+
+def test_a_ca_of_our_own_name(tmp_path):
+    """A new CA is named after this program and this computer; it holds what mitmproxy expects in its folder."""
+    found = own_authority(tmp_path)
+    found.create()
+    name = x509.load_pem_x509_certificate(found.certificate.read_bytes()).subject.rfc4514_string()
+    assert name == f"O=copilot-balancer,CN=copilot-balancer on {socket.gethostname()}"
+    CertStore.from_store(found.folder, "mitmproxy", 2048)  # raises where key and certificate are no pair
+    assert [path for path in tmp_path.iterdir() if path != found.folder] == []
+
+
+def test_a_ca_that_exists_stays(authority, monkeypatch):
+    """Neither a whole CA nor a key alone is replaced, and a CA that is made meanwhile by another process wins."""
+    before = {path.name: path.read_bytes() for path in authority.folder.iterdir()}
+    authority.create()
+    assert {path.name: path.read_bytes() for path in authority.folder.iterdir()} == before
+    authority.certificate.unlink()
+    authority.create()
+    assert authority.key.read_bytes() == before[authority.key.name]
+
+
+def test_two_that_make_a_ca_at_once(tmp_path):
+    """Of several processes that make the CA at the same time one wins, and all see a whole one."""
+    found = own_authority(tmp_path)
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(found.create) for _ in range(4)]:
+            done.result()
+            CertStore.from_store(found.folder, "mitmproxy", 2048)
+    certificate = x509.load_pem_x509_certificate(found.certificate.read_bytes())
+    key = serialization.load_pem_private_key(found.key.read_bytes().partition(b"-----BEGIN CERT")[0], None)
+    assert certificate.public_key() == key.public_key()
+    assert {path.name for path in tmp_path.iterdir()} == {found.folder.name}
 
 
 # --- what clients trust
@@ -253,8 +290,10 @@ def test_command(tmp_path):
     """The command line names mitmproxy's own program of this Python, the addon, loopback, our CA, and what the user said."""
     found = command("mitmdump", Authority(tmp_path), 8081, ("--set", "copilot_log=errors"))
     assert found[0] == str(Path(sys.executable).with_name("mitmdump"))
-    assert found[1:3] == ["--scripts", str(Path(local_proxy.__file__).parents[2] / "script.py")]
-    assert found[3:7] == ["--listen-host", "127.0.0.1", "--listen-port", "8081"]
+    ours = [Path(local_proxy.__file__).with_name("companion.py"), Path(local_proxy.__file__).parents[2] / "script.py"]
+    assert found[1:5] == ["--scripts", str(ours[0]), "--scripts", str(ours[1])]
+    assert all(path.is_file() for path in ours)
+    assert found[5:9] == ["--listen-host", "127.0.0.1", "--listen-port", "8081"]
     assert f"confdir={tmp_path}" in found
     assert found[-2:] == ["--set", "copilot_log=errors"]
 

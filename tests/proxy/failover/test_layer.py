@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from mitmproxy import http
 from mitmproxy.addonmanager import AddonManager
+from mitmproxy.addons.proxyauth import ProxyAuth
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import ConnectionState
 from mitmproxy.options import Options
@@ -24,6 +25,7 @@ from copilot_balancer.proxy.failover.credentials import HiddenCredentials
 from copilot_balancer.proxy.failover.hooks import Refusal, Send
 from copilot_balancer.proxy.failover.layer import FailoverLayer
 from copilot_balancer.proxy.failover.response import BUFFER_LIMIT, REFUSAL_SECONDS
+from copilot_balancer.proxy.guard import client_access
 from support.playbook import PlainTunnel, Playbook, make_context
 
 REQUEST = (
@@ -81,12 +83,23 @@ def no_tls(monkeypatch):
 
 @pytest.mark.parametrize(
     "private",
-    [layer.PRIVATE, dispatch.PRIVATE, connect_timeout.PRIVATE, http1.PRIVATE, parent_tunnel.PRIVATE],
-    ids=["layer", "dispatch", "connections", "http1", "parent"],
+    [
+        layer.PRIVATE,
+        dispatch.PRIVATE,
+        connect_timeout.PRIVATE,
+        http1.PRIVATE,
+        parent_tunnel.PRIVATE,
+        client_access.PRIVATE,
+    ],
+    ids=["layer", "dispatch", "connections", "http1", "parent", "client_access"],
 )
 def test_private_names_are_there(private):
     """Everything private to mitmproxy that we touch exists in this version."""
-    made = {AddonManager: AddonManager(SimpleNamespace(options=Options())), Proxyserver: Proxyserver()}
+    made = {
+        AddonManager: AddonManager(SimpleNamespace(options=Options())),
+        Proxyserver: Proxyserver(),
+        ProxyAuth: ProxyAuth(),
+    }
     for owner, names in private.items():
         declared = {name for base in owner.__mro__ for name in inspect.get_annotations(base)}
         one = made.get(owner, owner)

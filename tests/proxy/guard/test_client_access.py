@@ -107,10 +107,47 @@ def test_users(told, owner, said, caplog):
     [("127.0.0.1", True), ("127.8.8.8", True), ("192.168.1.5", False), ("8.8.8.8", False), ("fe80::1%eth0", False)],
 )
 @pytest.mark.parametrize("remote", [False, True])
-def test_machines(told, monkeypatch, host, served, remote):
-    """A client of another machine is turned away unless the user opened the proxy, whatever it listens on."""
+@pytest.mark.parametrize("password", [None, "any", "user:", ":", "user:secret", "ldap:host:dn:pw:tree"])
+def test_machines(told, host, served, remote, password):
+    """A client of another machine needs the user's leave and a real password, whatever the proxy listens on."""
     told.way = None
-    assert (knock(a_client(host), Settings(allow_remote=remote)) is None) is (served or remote)
+    real = password is not None and ("secret" in password or "ldap" in password)
+    with taddons.context(Spec()) as tctx:
+        tctx.options.update(proxyauth=password)
+        door, client = ClientAccess(lambda: Settings(allow_remote=remote)), a_client(host)
+        asyncio.run(door.client_connected(client))
+        assert (client.error is None) is (served or (remote and real))
+        assert door.is_admitted(client) is (served and not real)
+        if client.error is None:
+            door.authenticated(client)
+        assert door.is_admitted(client) is (client.error is None and (served or real))
+
+
+class Spec:
+    """mitmproxy's option proxyauth, without what it would connect to."""
+
+    def load(self, loader):
+        loader.add_option("proxyauth", str | None, None, "")
+
+
+def test_a_password_that_is_gone_admits_nobody(told):
+    """Who came in for a password is not admitted when the option was taken away before the password was seen."""
+    told.owner = 1001
+    with taddons.context(ProxyAuth()) as tctx:
+        tctx.options.update(proxyauth="user:secret")
+        door, client = ClientAccess(Settings), a_client()
+        asyncio.run(door.client_connected(client))
+        assert client.error is None
+        for without in (None, "any"):
+            tctx.options.update(proxyauth=without)
+            door.authenticated(client)
+            assert not door.is_admitted(client)
+
+
+def test_nobody_is_admitted_unseen(told):
+    """A client whose connection was never judged gets no account, whoever it is."""
+    with taddons.context(ProxyAuth()):
+        assert not ClientAccess(Settings).is_admitted(a_client())
 
 
 @pytest.mark.parametrize(
@@ -200,6 +237,23 @@ def test_a_flood_is_a_line_a_minute(told, caplog):
         pytest.param({"sec-fetch-mode": "no-cors", "sec-fetch-dest": "script"}, True, id="a script of a page"),
         pytest.param({"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}, True, id="the address bar"),
         pytest.param({"sec-fetch-mode": "navigate"}, True, id="a form's POST"),
+        pytest.param(
+            {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "empty"},
+            True,
+            id="a page's no-cors fetch",
+        ),
+        pytest.param({"sec-fetch-site": "same-site", "sec-fetch-mode": "no-cors"}, True, id="a page of the same site"),
+        pytest.param(
+            {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}, True, id="a page that came through us, GET"
+        ),
+        pytest.param({"Sec-Fetch-Site": " Cross-Site "}, True, id="cross-site, odd spelling"),
+        pytest.param({"sec-purpose": "prefetch;prerender"}, True, id="a prefetch"),
+        pytest.param({"purpose": "prefetch"}, True, id="an old prefetch"),
+        pytest.param(
+            {"origin": "vscode-file://vscode-app", "sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"},
+            False,
+            id="VS Code's window, with its site",
+        ),
     ],
 )
 def test_pages(headers, page):

@@ -2,16 +2,18 @@
 
 import pytest
 from mitmproxy import http, options
+from mitmproxy import tls as tls_events
 from mitmproxy.connection import Server
 from mitmproxy.net import tls
 from mitmproxy.test import tflow
+from OpenSSL import SSL
 from pydantic import SecretStr
 
 import copilot_balancer
 from copilot_balancer.copilot.hosts import copilot_hosts
 from copilot_balancer.proxy.failover.credentials import HiddenCredentials
 from copilot_balancer.proxy.guard import credential_guard
-from copilot_balancer.rules.accounts import Account
+from copilot_balancer.proxy.guard.redaction import SentSecrets
 
 HOST = "api.githubcopilot.com"
 HOSTS = copilot_hosts(["acme.ghe.com"])
@@ -42,8 +44,19 @@ def a_server(**changes) -> Server:
     server = Server(address=(HOST, 443), sni=HOST)
     server.tls, server.timestamp_tls_setup = True, 1.0
     server.certificate_list = tflow.tserver_conn().certificate_list or ["a certificate"]
+    established(server)
     for name, value in changes.items():
         setattr(server, name, value)
+    return server
+
+
+def established(server, begins=None, ends=None, checks=SSL.VERIFY_PEER) -> Server:
+    """TLS with an upstream, as mitmproxy tells of it."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_verify(checks)
+    data = tls_events.TlsData(server, None, SSL.Connection(context, None))
+    credential_guard.tls_begins(data, begins or safe_options())
+    credential_guard.tls_established(data, ends or safe_options())
     return server
 
 
@@ -52,7 +65,8 @@ def safe_options() -> options.Options:
 
 
 def put_on(request, server, **more):
-    given = {"token": TOKEN, "hidden": HiddenCredentials(CLIENTS), "hosts": HOSTS, "options": safe_options(), **more}
+    given = {"token": TOKEN, "hidden": HiddenCredentials(CLIENTS), "hosts": HOSTS, "options": safe_options()}
+    given |= {"sent": SentSecrets(), **more}
     return credential_guard.put_on(request, server, **given)
 
 
@@ -64,9 +78,52 @@ def test_put_on():
         (b"Host", HOST.encode()),
         (b"X-One", b"1"),
         (b"Authorization", b"Bearer gho_canary-0123456789"),
-        (b"x-api-key", b"key"),
         (b"X-Two", b"2"),
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Api-Key", "x-github-token", "API-Key", "x-goog-api-key", "Cookie", "proxy-authorization"]
+)
+def test_no_credential_of_the_client_goes_beside_an_accounts(name):
+    """Whatever credential the client brought, in whatever header, is not sent beside an account's, nor if none is."""
+    for server in (a_server(), a_server(sni="evil.test")):
+        request = a_request(headers=http.Headers([(b"Host", HOST.encode()), (name.encode(), b"[client]")]))
+        put_on(request, server, hidden=HiddenCredentials(http.Headers([(name.encode(), b"gho_clients-own")])))
+        assert b"gho_clients-own" not in b"".join(value for _, value in request.headers.fields)
+        assert name.lower() not in request.headers
+
+
+INSECURE = options.Options(ssl_insecure=True)
+
+
+@pytest.mark.parametrize(
+    ("how", "goes"),
+    [
+        pytest.param({}, True, id="checked"),
+        pytest.param({"begins": INSECURE, "ends": INSECURE}, False, id="opened unchecked"),
+        pytest.param({"begins": INSECURE}, False, id="switched back while it opened"),
+        pytest.param({"ends": INSECURE}, False, id="switched on while it opened"),
+        pytest.param({"checks": SSL.VERIFY_NONE}, False, id="another addon's TLS, which checks nothing"),
+    ],
+)
+def test_verification_is_remembered_per_connection(how, goes):
+    """No credential goes on a connection that was opened without a check, whatever the options say when it is sent."""
+    server = a_server()
+    established(server, **how)
+    for own in (False, True):
+        request = a_request()
+        if own:
+            reason = credential_guard.hand_on(
+                request, server, hidden=HiddenCredentials(CLIENTS), options=safe_options()
+            )
+        else:
+            reason = put_on(request, server)
+        assert (reason is None) == goes
+        assert ("authorization" in request.headers) == goes
+    never = a_server()
+    credential_guard._verified.discard(never)
+    assert "the certificate was not checked" in put_on(a_request(), never)
 
 
 def test_put_on_where_the_client_sent_none():
@@ -83,7 +140,8 @@ def test_put_on_where_the_client_sent_none():
 def test_hand_on():
     """The client's own credentials go on unchanged, but for the one that was meant for us."""
     request = a_request()
-    credential_guard.hand_on(request, hidden=HiddenCredentials(CLIENTS))
+    hidden = HiddenCredentials(CLIENTS)
+    assert credential_guard.hand_on(request, a_server(), hidden=hidden, options=safe_options()) is None
     assert request.headers.fields == (
         (b"Host", HOST.encode()),
         (b"X-One", b"1"),
@@ -182,15 +240,58 @@ def test_unsafe_options(option, monkeypatch):
     assert credential_guard.unsafe_options(opts) == reason
 
 
-WORK = Account(id="github.com:1", label="work", token=TOKEN)
-SPARE = Account(id="github.com:2", label="spare", token=SecretStr("gho_spare-0123456789"))
+def sent() -> SentSecrets:
+    """What was sent for two accounts."""
+    found = SentSecrets()
+    found.add(TOKEN, "[account:work]")
+    found.add(SecretStr("gho_spare-0123456789"), "[account:spare]")
+    return found
+
+
+def test_what_was_sent_is_what_is_redacted():
+    """A credential that went out is looked for afterwards, whatever became of its account; none that did not is added."""
+    found, token = SentSecrets(), SecretStr("tid=abc;exp=1")
+    assert put_on(a_request(), a_server(sni="evil.test"), token=token, sent=found) is not None
+    assert found.text("tid=abc;exp=1") == "tid=abc;exp=1"
+    assert put_on(a_request(), a_server(), token=token, sent=found, shown="[account:work]") is None
+    assert found.text("you sent tid=abc;exp=1!") == "you sent [account:work]!"
+    for number in range(SentSecrets.LIMIT - 1):
+        found.add(SecretStr(f"gho_later-{number:06}"), "[account]")
+    assert found.text("tid=abc;exp=1") == "[account:work]"
+    assert "tid" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param(lambda response, echo: setattr(response, "reason", echo), id="reason phrase"),
+        pytest.param(
+            lambda response, echo: response.headers.update({"location": f"https://x/?t={echo}"}), id="Location"
+        ),
+        pytest.param(lambda response, echo: response.headers.update({f"x-{echo}": "1"}), id="a header's name"),
+        pytest.param(
+            lambda response, echo: response.headers.update({"x-a": echo.replace("g", "%67")}),
+            id="a header, URL-encoded",
+        ),
+        pytest.param(lambda response, echo: setattr(response, "trailers", http.Headers(x=echo)), id="trailers"),
+        pytest.param(lambda response, echo: setattr(response, "text", f'{{"data":[{{"id":"{echo}"}}]}}'), id="a list"),
+    ],
+)
+def test_every_place_of_a_response_is_looked_at(place):
+    """A token that is echoed in an odd place of a response is taken out there too."""
+    response = http.Response.make(200, b"{}")
+    place(response, TOKEN.get_secret_value())
+    credential_guard.redact(response, sent())
+    state = str(response.get_state())
+    assert "canary-0123456789" not in state
+    assert "[account:work]" in state
 
 
 def test_redact():
     """A token that an upstream echoes is taken out before anybody keeps it, whichever account's it is."""
     echo = f"you sent {TOKEN.get_secret_value()}, not gho_spare-0123456789".encode()
     response = http.Response.make(400, echo, {"x-echo": f"Bearer {TOKEN.get_secret_value()}"})
-    credential_guard.redact(response, [WORK, SPARE])
+    credential_guard.redact(response, sent())
     assert response.content == b"you sent [account:work], not [account:spare]"
     assert response.headers["x-echo"] == "Bearer [account:work]"
     assert response.headers["content-length"] == str(len(response.content))
@@ -200,7 +301,7 @@ def test_redact_leaves_others_alone():
     """An answer without a token stays byte for byte."""
     response = http.Response.make(400, b"no")
     before = response.get_state()
-    credential_guard.redact(response, [WORK, SPARE])
+    credential_guard.redact(response, sent())
     assert response.get_state() == before
 
 
@@ -222,7 +323,7 @@ def test_nobody_else_reads_a_token():
         "cli/start",
         "github/api",
     }  # to compare, to check, to name by its hash
-    sending = {"proxy/guard/credential_guard", "github/https", "github/device_flow"}
+    sending = {"proxy/guard/credential_guard", "proxy/guard/redaction", "github/https", "github/device_flow"}
     assert revealing == reading | sending
 
 
@@ -256,7 +357,7 @@ def test_a_token_in_a_compressed_answer_is_taken_out(encoding):
         response.encode(encoding)
     before = plain.raw_content
     for response in (echo, plain):
-        credential_guard.redact(response, [WORK])
+        credential_guard.redact(response, sent())
     assert echo.raw_content == b"you sent [account:work]"
     assert "content-encoding" not in echo.headers
     assert echo.headers["content-length"] == str(len(echo.raw_content))

@@ -400,3 +400,21 @@ def test_registered_once():
     register()
 
     assert [view.name for view in seen] == ["Copilot"]
+
+
+def test_a_token_that_is_spelt_over_several_events_is_not_shown():
+    """The view shows no credential that was sent, though no event of the answer holds the whole of it."""
+    from pydantic import SecretStr
+
+    from copilot_balancer.proxy.guard.redaction import SentSecrets
+
+    token, sent = "gho_canary-0123456789", SentSecrets()
+    sent.add(SecretStr(token), "[account:work]")
+    pieces = [f"you sent {token[:6]}", token[6:11], f"{token[11:]}, did you?"]
+    chunks = ["".join(json.dumps({"choices": [{"index": 0, "delta": {"content": piece}}]})) for piece in pieces]
+    data = "".join(f"data: {chunk}\n\n" for chunk in chunks).encode()
+    metadata = Metadata(content_type="text/event-stream")
+    assert token in show(data, metadata)
+    page = show(data, metadata, sent.text)
+    assert token not in page
+    assert "you sent [account:work], did you?" in page

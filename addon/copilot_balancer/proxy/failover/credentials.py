@@ -12,7 +12,16 @@ import copy
 from mitmproxy import http
 
 HIDDEN = frozenset(
-    {b"authorization", b"cookie", b"copilot-session-token", b"proxy-authorization", b"x-api-key", b"x-github-token"}
+    {
+        b"api-key",
+        b"authorization",
+        b"cookie",
+        b"copilot-session-token",
+        b"proxy-authorization",
+        b"x-api-key",
+        b"x-github-token",
+        b"x-goog-api-key",
+    }
 )
 """Request headers whose values never stand in a flow."""
 

@@ -1,4 +1,4 @@
-"""May this credential go on this request, on this connection? And the one place that puts it on.
+"""Decides whether a credential may go on an outgoing request, puts it there, and takes echoes of it out of responses.
 
 Laws of this file:
 
@@ -11,12 +11,15 @@ Laws of this file:
 3. What cannot be checked is refused, with a sentence that says what to change.
 """
 
-from collections.abc import Collection, Iterable
+import weakref
+from collections.abc import Collection
 
 from mitmproxy import http
 from mitmproxy.connection import Server
 from mitmproxy.net import tls
 from mitmproxy.options import Options
+from mitmproxy.tls import TlsData
+from OpenSSL import SSL
 from pydantic import SecretStr
 
 from copilot_balancer.copilot import auto_mode
@@ -24,8 +27,7 @@ from copilot_balancer.copilot.encoding import inflated
 from copilot_balancer.copilot.hosts import plain_host
 from copilot_balancer.copilot.protocol import Kind, kind_of
 from copilot_balancer.proxy.failover.credentials import HIDDEN, HiddenCredentials
-from copilot_balancer.proxy.guard.redaction import Sought, sought, taken_out
-from copilot_balancer.rules.accounts import Account
+from copilot_balancer.proxy.guard.redaction import SentSecrets
 
 INFLATED = 1024 * 1024
 """Bytes of a compressed answer in which an echoed token is looked for."""
@@ -35,7 +37,7 @@ _NEVER_SENT_ON = frozenset({b"proxy-authorization"})
 
 SESSION_TOKEN = auto_mode.SESSION_TOKEN.encode()
 
-_NOT_WITH_AN_ACCOUNT = frozenset({b"authorization", b"cookie"}) | _NEVER_SENT_ON
+_NOT_WITH_AN_ACCOUNT = HIDDEN - {SESSION_TOKEN}
 """Somebody else's, once an account of ours serves the request (docs/security.md#flows-hold-no-credential)."""
 
 
@@ -70,6 +72,8 @@ def why_not(request: http.Request, server: Server, hosts: Collection[str]) -> st
         return "it is not HTTPS on port 443"
     if not (server.tls and server.tls_established and server.certificate_list):
         return "the connection is not secured by TLS"
+    if not is_verified(server):
+        return _UNVERIFIED
     if server.sni is None or plain_host(server.sni) != host or plain_host(request.host) != host:
         return "the certificate was checked for another name"
     named = [value for name, value in request.headers.fields if name.lower() == b"host"]
@@ -92,6 +96,8 @@ def put_on(
     hidden: HiddenCredentials,
     hosts: Collection[str],
     options: Options,
+    sent: SentSecrets,
+    shown: str = "[account]",
     prefix: str = "Bearer",
     session: SecretStr | None = None,
 ) -> str | None:
@@ -99,11 +105,17 @@ def put_on(
 
     `session` takes the place of the client's ``Copilot-Session-Token``, empty: it goes without one; None: its own goes.
 
+    `sent` notes what leaves, to be taken out of what comes back; `shown` stands there in its place.
+
     Returns:
         None when it is on; else why it may not be, and the copy holds no credential at all.
 
     """
     reason = unsafe_options(options) or why_not(request, server, hosts)
+    if reason is None:
+        sent.add(token, shown)
+        if session:
+            sent.add(session, "[session]")
     bearer = f"{prefix} {token.get_secret_value()}".encode("ascii") if reason is None else None
     drop = _NOT_WITH_AN_ACCOUNT if session is None else _NOT_WITH_AN_ACCOUNT | {SESSION_TOKEN}
     _dress(request, hidden, drop=drop, bearer=bearer)
@@ -112,46 +124,72 @@ def put_on(
     return reason
 
 
-def hand_on(request: http.Request, *, hidden: HiddenCredentials) -> None:
-    """Put the client's own credentials back: they go on unchanged."""
-    _dress(request, hidden, drop=_NEVER_SENT_ON)
+def hand_on(request: http.Request, server: Server, *, hidden: HiddenCredentials, options: Options) -> str | None:
+    """Put the client's own credentials back: they go on unchanged.
+
+    Returns:
+        None when they are on; else why they may not be, and the copy holds none.
+
+    """
+    reason = None if options.ssl_insecure or is_verified(server) else _UNVERIFIED
+    _dress(request, hidden, drop=_NEVER_SENT_ON if reason is None else HIDDEN)
+    return reason
 
 
-def redact(response: http.Response, accounts: Iterable[Account], minted: Iterable[SecretStr] = ()) -> None:
-    """Take accounts' tokens, and those minted for them, out of an answer that echoes one, before anybody keeps it.
+_verified: weakref.WeakSet[Server] = weakref.WeakSet()
+"""Upstream connections whose certificate was checked while nothing switched the check off."""
+_UNVERIFIED = "the certificate was not checked when this connection was opened; close it and connect again"
+
+
+def tls_begins(tls: TlsData, options: Options) -> None:
+    """TLS with an upstream begins: what holds now counts, whatever the options are when a request is sent."""
+    if isinstance(tls.conn, Server):
+        (_verified.discard if options.ssl_insecure else _verified.add)(tls.conn)
+
+
+def tls_established(tls: TlsData, options: Options) -> None:
+    """TLS with an upstream is established: it counts as verified only if OpenSSL was told to check the certificate."""
+    checks = tls.ssl_conn is not None and tls.ssl_conn.get_context().get_verify_mode() & SSL.VERIFY_PEER
+    if isinstance(tls.conn, Server) and (options.ssl_insecure or not checks):
+        _verified.discard(tls.conn)
+
+
+def is_verified(server: Server) -> bool:
+    """Whether the certificate of this connection was checked when it was opened."""
+    return server in _verified
+
+
+def redact_head(response: http.Response, sent: SentSecrets) -> None:
+    """Take credentials out of the reason phrase, the headers and the trailers of a response."""
+    response.data.reason = sent.without(response.data.reason)
+    for headers in (response.headers, response.trailers):
+        if headers is None:
+            continue
+        values = b"\n".join(part for field in headers.fields for part in field)
+        if sent.without(values) is not values:
+            headers.fields = tuple((sent.without(name), sent.without(value)) for name, value in headers.fields)
+
+
+def redact(response: http.Response, sent: SentSecrets) -> None:
+    """Take credentials out of a whole response that echoes one, before anybody keeps it.
 
     Also in the disguises that `redaction` knows.
     """
-    secrets = _shown(accounts, minted)
-    _open_up(response, secrets)
-    values = b"\n".join(value for _, value in response.headers.fields)
-    if taken_out(values, secrets) is not values:
-        response.headers.fields = tuple((key, taken_out(value, secrets)) for key, value in response.headers.fields)
-    if response.raw_content and (left := taken_out(response.raw_content, secrets)) != response.raw_content:
+    redact_head(response, sent)
+    _open_up(response, sent)
+    if response.raw_content and (left := sent.without(response.raw_content)) is not response.raw_content:
         response.raw_content = left
         if "content-length" in response.headers:
             response.headers["content-length"] = str(len(left))
 
 
-def redacted(data: bytes, accounts: Iterable[Account], minted: Iterable[SecretStr] = ()) -> bytes:
-    """`data`, that somebody keeps, without the tokens in it."""
-    return taken_out(data, _shown(accounts, minted))
-
-
-def _shown(accounts: Iterable[Account], minted: Iterable[SecretStr]) -> Sought:
-    """Each token that may be echoed, with what is shown in its place."""
-    names = [(account.token, f"[account:{account.label}]") for account in accounts]
-    names += [(token, "[account]") for token in minted]
-    return sought((token.get_secret_value().encode("ascii"), name.encode()) for token, name in names)
-
-
-def _open_up(response: http.Response, secrets: Sought) -> None:
+def _open_up(response: http.Response, sent: SentSecrets) -> None:
     """A compressed answer that echoes a token goes on inflated, so that the token can be taken out."""
     encoding = response.headers.get("content-encoding", "")
     if not encoding:
         return
     plain = inflated(response.raw_content or b"", encoding, INFLATED)
-    if taken_out(plain, secrets) is not plain:
+    if sent.without(plain) is not plain:
         del response.headers["content-encoding"]
         response.raw_content = plain
         response.headers["content-length"] = str(len(plain))

@@ -1,4 +1,4 @@
-"""log_filters: split from its former room."""
+"""Filters of mitmproxy's loggers: no credential in a line, no line too long, no message repeated without end."""
 
 import errno
 import logging
@@ -11,6 +11,36 @@ from copilot_balancer.proxy.failover.credentials import HIDDEN
 
 SAY_EVERY = 60.0
 """Seconds between two lines about connections that were refused, or could not be taken."""
+
+
+class Repeated:
+    """Says the same thing once in `every` seconds, with the number of times that it was not said.
+
+    Args:
+        every: seconds.
+        clock: seconds that never go back.
+
+    """
+
+    MAX_KEYS = 64
+
+    def __init__(self, every: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every = every
+        self._clock = clock
+        self._said: dict[str, tuple[float, int]] = {}
+        """Key -> (when it was said, how often it was not said since)."""
+
+    def say(self, log: logging.Logger, level: int, key: str, message: str) -> None:
+        """Log `message` unless one with this key was logged a short time ago."""
+        now = self._clock()
+        said, unsaid = self._said.get(key, (-math.inf, 0))
+        if now - said < self._every:
+            self._said[key] = (said, unsaid + 1)
+            return
+        if key not in self._said and len(self._said) >= self.MAX_KEYS:
+            self._said.clear()
+        self._said[key] = (now, 0)
+        log.log(level, "%s%s", message, f"; {unsaid} more were refused before" if unsaid else "")
 
 
 class OutOfFiles(logging.Filter):
@@ -47,19 +77,30 @@ _CREDENTIALS = re.compile(
 
 
 class LogFilter(logging.Filter):
-    """Keeps what a client's head brought out of mitmproxy's own log lines, and those lines short."""
+    """Keeps credentials out of mitmproxy's own log lines, and those lines short.
+
+    Args:
+        shown: a text without the credentials that were sent.
+
+    """
+
+    def __init__(self, shown: Callable[[str], str] = str) -> None:
+        super().__init__()
+        self._shown = shown
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record where needed; it is always logged."""
         message = record.getMessage()
+        if (left := self._shown(message)) != message:
+            record.msg, record.args, message = left, (), left
         if len(message) > LOGGED or _CREDENTIALS.search(message):
             record.msg, record.args = _CREDENTIALS.sub(r"\1\2[hidden]", message[: 8 * LOGGED])[:LOGGED], ()
         return True
 
 
-def watch_log() -> None:
-    """Let mitmproxy's connections log nothing of a credential."""
-    put_filter("mitmproxy.proxy.server", LogFilter())
+def watch_log(shown: Callable[[str], str] = str) -> None:
+    """Let mitmproxy's connections log nothing of a credential; `shown` takes out those that were sent."""
+    put_filter("mitmproxy.proxy.server", LogFilter(shown))
 
 
 def put_filter(logger: str, new: logging.Filter) -> None:

@@ -1,4 +1,4 @@
-"""Which user of this machine holds the other end of a loopback connection. Linux tells; other systems do not.
+"""Finds the uid that owns the client's socket of a loopback TCP connection. Linux tells; other systems do not.
 
 Laws of this file:
 

@@ -1,4 +1,4 @@
-r"""Taking secrets out of bytes, also where they stand in another writing than their own.
+r"""Replaces secrets in bytes, also where they are escaped or encoded (JSON, URL, hexadecimal, base64).
 
 Laws of this file:
 
@@ -11,6 +11,8 @@ Laws of this file:
 import base64
 import re
 from collections.abc import Iterable, Iterator
+
+from pydantic import SecretStr
 
 _ROUNDS = 3
 """How often one writing may stand in another."""
@@ -36,6 +38,44 @@ def taken_out(data: bytes, secrets: Sought) -> bytes:
         if left is data:
             return data
         data = left
+
+
+class SentSecrets:
+    """The credentials that may be echoed: of all accounts, and whatever was sent, also after an account was edited."""
+
+    LIMIT = 256
+    """Credentials that are remembered, newest last."""
+
+    def __init__(self) -> None:
+        self._shown: dict[bytes, bytes] = {}
+        """Credential -> what is shown in its place."""
+        self._sought: Sought | None = None
+
+    def __repr__(self) -> str:
+        return f"<{len(self._shown)} credentials>"
+
+    def add(self, token: SecretStr, shown: str) -> None:
+        """Look for `token` from now on; `shown` stands in its place."""
+        secret, name = token.get_secret_value().encode("latin-1", "replace"), shown.encode()
+        if self._shown.get(secret) == name:
+            return
+        self._shown.pop(secret, None)
+        self._shown[secret] = name
+        while len(self._shown) > self.LIMIT:
+            del self._shown[next(iter(self._shown))]
+        self._sought = None
+
+    def without(self, data: bytes) -> bytes:
+        """`data` without the credentials; itself when none is found."""
+        if self._sought is None:
+            self._sought = sought(self._shown.items())
+        return taken_out(data, self._sought) if data else data
+
+    def text(self, text: str) -> str:
+        """The same for a text."""
+        data = text.encode("utf-8", "surrogatepass")
+        left = self.without(data)
+        return text if left is data else left.decode("utf-8", "surrogatepass")
 
 
 def _without_one(data: bytes, needles: Sought) -> bytes:

@@ -8,6 +8,7 @@ Laws of this file:
 """
 
 import re
+from collections.abc import Callable
 
 from mitmproxy import contentviews, http
 from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
@@ -21,8 +22,11 @@ REFUSAL = 2048
 """Characters of a refusal's body that are shown as they came."""
 
 
-def show(data: bytes, metadata: Metadata) -> str:
-    """The page of an answer."""
+def show(data: bytes, metadata: Metadata, shown: Callable[[str], str] = str) -> str:
+    """The page of an answer; `shown` is a text without the credentials that were sent.
+
+    An answer may spell one over several events: the bytes of each hold only a part of it.
+    """
     flow = metadata.flow if isinstance(metadata.flow, http.HTTPFlow) else None
     message = metadata.http_message
     stream = (metadata.content_type or "").lower() == "text/event-stream" or data.startswith((b"data:", b"event:"))
@@ -34,15 +38,16 @@ def show(data: bytes, metadata: Metadata) -> str:
     page.fact("usage", usage(answer.usage))
     page.fact("quota left", ", ".join(f"{name} {left:g} %" for name, left in answer.quota.items()))
     for error in answer.errors:
-        page.fact("error", error)
+        page.fact("error", shown(error))
     for part in answer.parts.values():
-        page.block(part.title, part.text if part.prose else arguments(part.text, page.left), wrap=part.prose)
+        text = shown(part.text)
+        page.block(part.title, text if part.prose else arguments(text, page.left), wrap=part.prose)
     if page.dropped:
         page.remark(f"{page.dropped:,} parts more")
     refused = isinstance(message, http.Response) and message.status_code >= 400
     if refused or not (answer.parts or answer.errors):
         limit = REFUSAL if refused else SHOWN
-        page.block("body", arguments(data[: 4 * limit].decode("utf-8", "replace")[:limit], limit))
+        page.block("body", arguments(shown(data[: 4 * limit].decode("utf-8", "replace"))[:limit], limit))
     _remark(page, answer, data, flow, stream=stream)
     return "\n".join(page.lines) + "\n"
 
@@ -87,6 +92,9 @@ def _remark(page: Page, answer: Answer, data: bytes, flow: http.HTTPFlow | None,
 class CopilotContentview(Contentview):
     """The view "Copilot"; mitmproxy takes the name from the class."""
 
+    shown: Callable[[str], str] = staticmethod(str)
+    """A text without the credentials that were sent."""
+
     @property
     def syntax_highlight(self) -> SyntaxHighlight:
         """The page looks enough like YAML: headings coloured, foreign text in one colour."""
@@ -94,7 +102,7 @@ class CopilotContentview(Contentview):
 
     def prettify(self, data: bytes, metadata: Metadata) -> str:
         """The page."""
-        return show(data, metadata)
+        return show(data, metadata, self.shown)
 
     def render_priority(self, data: bytes, metadata: Metadata) -> float:  # noqa: ARG002 - mitmproxy's signature
         """Above every view of mitmproxy's for what is ours to show; never for anything else."""
@@ -114,8 +122,12 @@ def _is_ours(metadata: Metadata) -> bool:
     return (metadata.content_type or "").lower() in ("text/event-stream", "application/json")
 
 
-def register() -> None:
-    """Offer the view; again is harmless, since a script is run again when it is saved."""
+def register(shown: Callable[[str], str] = str) -> None:
+    """Offer the view; again is harmless, since a script is run again when it is saved.
+
+    `shown`: a text without the credentials that were sent.
+    """
+    CopilotContentview.shown = staticmethod(shown)
     view = CopilotContentview()
     if view.name not in contentviews.registry:
         contentviews.add(view)

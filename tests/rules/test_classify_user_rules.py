@@ -6,9 +6,8 @@ import time
 import pytest
 from pydantic import ValidationError
 
-from copilot_balancer.rules.classify import classify, classify_event
+from copilot_balancer.rules.classify import OutcomeRule, classify, classify_event
 from copilot_balancer.rules.types import Action, CooldownKind, Policy, Reason
-from copilot_balancer.rules.user_rules import OutcomeRule
 from support.pools import HOUR, START, Bench
 
 
