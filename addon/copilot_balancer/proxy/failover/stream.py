@@ -10,21 +10,21 @@ Laws of this file:
 
 Theory of operation::
 
-    request complete -> FailoverChooseHook: which account, which host? -> connect -> authorize() -> head, body, end
-                               ^                |                            |
-                               |  local response, or no addon answered       | refused (status >= 400, or an error in spite
-                               |                v                            | of its status), cut before its first byte,
-                               |        sent to the client                   | connect error
-                               +---------------------- again ------ FailoverJudgeHook: send it again?
-                                                                             | no
-                                                                             v
-                                                               the response goes to the client
+    request complete -> FailoverChooseHook -> connect -> authorize() -> head, body and end are sent
+                        which account?  |                       |
+                               ^        | local response        | refused (status >= 400, or an error in spite of it),
+                               |        v                       | cut before its first byte, or no connection
+                               |   sent to the client           v
+                               +-------- again -------- FailoverJudgeHook: send it again?
+                                                                | no
+                                                                v
+                                                     the response goes to the client
 
 A kept connection may be dead when the next request is written to it. That costs no attempt: the request is sent once
 more on a new connection, with the same account, and no hook is asked (``_redialled``).
 
-What other addons may do at each step: set ``flow.response`` (no upstream is asked), set ``flow.response.stream`` (True or
-a function: streamed through it; False: held up to ``response.HELD_BYTES``, for their ``response`` hooks to edit), replace
+What other addons may do at each step: set ``flow.response`` (no upstream is asked), set ``flow.response.stream`` (True
+or a function: streamed through it; False: held up to ``response.HELD_BYTES``, for their hooks to edit), replace
 ``flow.response`` in ``responseheaders`` (the upstream is cancelled), intercept (waited for) and kill (the client's stream
 is aborted, nobody is blamed).
 """
