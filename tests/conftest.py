@@ -10,6 +10,7 @@ from hypothesis import settings
 from copilot_balancer.fake.answers import FakeAccount
 from copilot_balancer.fake.server import FakeCopilot, running
 from copilot_balancer.github import https
+from copilot_balancer.github.parent_proxy import way_out
 from support.proxies import PERSONAL, SPARE, WORK, Proxy, proxies
 
 pytest_plugins = ["support.canary"]
@@ -28,7 +29,7 @@ def hermetic(tmp_path, monkeypatch):
     """No test sees or touches the home of whoever runs it."""
     monkeypatch.setenv("COPILOT_BALANCER_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    https.use(None)  # an addon of another test has set the way out of its process
+    https.use(lambda: way_out(None, None, os.environ))  # an addon of another test has set the way out of its process
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name.startswith("XDG_"):
             monkeypatch.delenv(name)

@@ -97,6 +97,6 @@ def test_no_proxy_and_our_own_address(start, fake):
 def test_what_is_refused_at_start(start, arguments, told):
     """One sentence, and the proxy ends."""
     proxy = start(*arguments, wait=False)
-    until(lambda: proxy.process.poll() is not None, "it to end")
+    until(lambda: proxy.process.poll() is not None, "it to end", 90)
     assert told in proxy.log
     assert "Traceback" not in proxy.log

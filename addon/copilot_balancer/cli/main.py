@@ -23,6 +23,7 @@ from copilot_balancer.cli.env import Env, json_option, pass_world, show_json
 from copilot_balancer.cli.events import events
 from copilot_balancer.cli.explain import explain, explain_answer, replay_command
 from copilot_balancer.cli.models import models
+from copilot_balancer.cli.network import commands_way
 from copilot_balancer.cli.routes import routes, strategy
 from copilot_balancer.cli.run import console, env_command, exec_command, run, web
 from copilot_balancer.cli.service import service
@@ -32,6 +33,7 @@ from copilot_balancer.cli.status import status, tell_limits
 from copilot_balancer.cli.uninstall import uninstall
 from copilot_balancer.cli.usage import usage
 from copilot_balancer.errors import BalancerError
+from copilot_balancer.github import https
 from copilot_balancer.rules import edits
 from copilot_balancer.text import printable
 
@@ -165,4 +167,5 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 
 def main() -> None:
     """Run the command line."""
+    https.use(commands_way)
     cli(prog_name="copilot-balancer")

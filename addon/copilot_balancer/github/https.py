@@ -16,7 +16,7 @@ import json
 import os
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -125,18 +125,13 @@ def parsed(body: bytes) -> object:
         return None
 
 
-_way_out: WayOut | None = None
+_way_out: Callable[[], WayOut] = lambda: way_out(None, None, os.environ)  # noqa: E731 - the environment's, until told
 
 
-def use(way: WayOut | None) -> None:
-    """Let each question of this process go this way; None: as the environment says."""
+def use(way: Callable[[], WayOut]) -> None:
+    """Let each question of this process go the way that `way` names when it is asked."""
     global _way_out  # noqa: PLW0603 - one way out of a process
     _way_out = way
-
-
-def way_in_use() -> WayOut:
-    """The way that questions go."""
-    return _way_out if _way_out is not None else way_out(None, None, os.environ)
 
 
 class Wire:
@@ -200,7 +195,7 @@ class Wire:
 def _transport(host: str) -> "httpx.HTTPTransport":
     import httpx  # noqa: PLC0415 - law 4
 
-    way = way_in_use()
+    way = _way_out()
     parent, proxy = way.parent_for(host, 443), None
     if parent is not None:
         user, _, password = parent.auth.get_secret_value().partition(":") if parent.auth else ("", "", "")

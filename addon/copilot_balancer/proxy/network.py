@@ -91,7 +91,7 @@ class Network:
         if way.parent and way.parent != self.way.parent:
             logger.info("copilot: connections go through the parent proxy %s (%s)", way.parent.url, way.source)
         self.way = way
-        https.use(way)
+        https.use(lambda: way)
         parent = way.parent
         ParentTunnel.authorization = staticmethod(
             lambda address: parent.authorization if parent is not None and parent.address == address else None

@@ -5,10 +5,12 @@ import inspect
 import socket
 
 import pytest
+from mitmproxy.connection import Server
 from mitmproxy.proxy import server
 
-from copilot_balancer.proxy.failover import connect_timeout
+from copilot_balancer.proxy.failover import connect_timeout, parent_tunnel
 from copilot_balancer.proxy.failover.layer import MAX_AGE, MAX_IDLE
+from copilot_balancer.proxy.failover.parent_tunnel import ParentTunnel
 from copilot_balancer.proxy.failover.stream import DEAD_SECONDS
 from proxy.failover.test_layer import END, LIMITED, REQUEST, STREAM, STREAM_HEAD, Addon, Impatient, clock, no_tls
 
@@ -161,3 +163,45 @@ def test_an_address_family_that_leads_nowhere():
 
     with asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(connects())
+
+
+def behind_a_parent(play) -> None:
+    """Upstreams are reached through a parent proxy, and no connection stands yet."""
+    server = play.context.server = Server(address=("api.githubcopilot.com", 443), sni="api.githubcopilot.com")
+    server.tls, server.via = True, ("http", ("parent.example", 3128))
+
+
+def test_a_parent_proxy_that_never_answers():
+    """The tunnel through it is given up in its time: the request is answered as a failure of no account."""
+    parent_tunnel.take_place()
+    addon = Addon("copilot-api.acme.ghe.com")
+    play = addon.play()
+    behind_a_parent(play)
+    play.client_sends(REQUEST)
+    connect = play.sent[play.opened[-1]]
+    assert connect.startswith(b"CONNECT copilot-api.acme.ghe.com:443 HTTP/1.1\r\n")
+    play.wake()
+    assert [(refusal.error, refusal.local) for refusal in addon.refusals] == [
+        ("the parent proxy did not answer CONNECT within 10 s", True)
+    ]
+    assert play.opened[-1] in play.closed
+
+
+def test_the_password_of_a_parent_proxy(monkeypatch):
+    """It stands on the wire alone: no hook has seen it."""
+    parent_tunnel.take_place()
+    monkeypatch.setattr(ParentTunnel, "authorization", staticmethod(lambda _address: b"Basic c2VjcmV0"))
+    heads = []
+    addon = Addon("copilot-api.acme.ghe.com")
+    play = addon.play(http_connect_upstream=lambda flow: heads.append(repr(flow.request.headers)))
+    behind_a_parent(play)
+    play.client_sends(REQUEST)
+    parent = play.opened[-1]
+    assert play.sent[parent].endswith(b"\r\nProxy-Authorization: Basic c2VjcmV0\r\n\r\n")
+    assert len(heads) == 1
+    assert "c2VjcmV0" not in heads[0]
+    play.server_sends(b"HTTP/1.1 200 OK\r\n\r\n", parent)
+    assert b"POST /chat/completions" in play.sent[parent]
+    play.wake()  # its time is over, and it stands
+    play.server_sends(STREAM + END, parent)
+    assert play.to_client == STREAM + END

@@ -18,6 +18,7 @@ from copilot_balancer.proxy.failover import (
     dispatch,
     http1,
     layer,
+    parent_tunnel,
     stream,
 )
 from copilot_balancer.proxy.failover.credentials import HiddenCredentials
@@ -82,8 +83,15 @@ def no_tls(monkeypatch):
 
 @pytest.mark.parametrize(
     "private",
-    [layer.PRIVATE, dispatch.PRIVATE, connect_timeout.PRIVATE, http1.PRIVATE, client_access.PRIVATE],
-    ids=["layer", "dispatch", "connections", "http1", "client_access"],
+    [
+        layer.PRIVATE,
+        dispatch.PRIVATE,
+        connect_timeout.PRIVATE,
+        http1.PRIVATE,
+        parent_tunnel.PRIVATE,
+        client_access.PRIVATE,
+    ],
+    ids=["layer", "dispatch", "connections", "http1", "parent", "client_access"],
 )
 def test_private_names_are_there(private):
     """Everything private to mitmproxy that we touch exists in this version."""

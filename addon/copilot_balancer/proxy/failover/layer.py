@@ -183,9 +183,12 @@ class FailoverLayer(HttpLayer):
             yield self._wakeup
 
     def _woken(self, event: events.Wakeup) -> layer.CommandGenerator[None]:
-        self.command_sources.pop(event.command, None)
+        source = self.command_sources.pop(event.command, None)
         if event.command is not self._wakeup:
-            return  # an older one: a sooner look was asked for after it
+            # an older one of a stream's: a sooner look was asked for after it. Others are a tunnel's below us
+            if source is not None and not isinstance(source, FailoverStream):
+                yield from self.event_to_child(source, event)
+            return
         self._wakes_at = math.inf
         for stream in list(self.streams.values()):
             if isinstance(stream, FailoverStream):

@@ -1,25 +1,32 @@
-"""One request of a client and its answer, over as many upstream attempts as the addon says.
+"""One client request and its response, over as many upstream attempts as the addon decides.
 
 Laws of this file:
 
-1. It knows HTTP, not Copilot. Who asks, who answers and why is the addon's.
-2. It asks *again?* only while the client has seen no byte of an answer; what is held back until then is ``arriving``'s.
-3. A credential never stands in the flow: what the client brought is hidden on entry, before any hook of anyone has run,
-   and the copy that goes upstream is dressed at the moment of sending, on a connection that stands.
-4. What is private to mitmproxy and touched here, in ``arriving``, ``steady`` or ``layer`` stands in ``layer.PRIVATE``.
+1. It knows HTTP, not Copilot. Which account is asked, and whether a refused request is sent again, is the addon's.
+2. A request is sent again only while the client has seen no byte of a response; ``response`` holds the start back.
+3. A credential never stands in the flow: the client's headers are masked on entry, before any hook has run, and the
+   outgoing copy gets its credential at the moment of sending, on an established connection.
+4. Whatever is private to mitmproxy and touched here, in ``response``, ``fast_path`` or ``layer`` is in ``layer.PRIVATE``.
 
-The flow through one stream, compared with mitmproxy's own::
+Theory of operation::
 
-    request complete -> FailoverChooseHook: with what? -> connection -> authorize() -> head, body, end are sent
-                               ^                |                            |
-                               |  local answer, or nobody answered           | refused (status >= 400, not streamed), a
-                               |                v                            | held stream that opens with an error,
-                               |                |                            | connect error, reset before any output
-                               |         sent to the client                  v
-                               +---------------------- again ------ FailoverJudgeHook: again?
-                                                                             | no
-                                                                             v
-                                                               the answer goes to the client
+    request complete -> FailoverChooseHook -> connect -> authorize() -> head, body and end are sent
+                        which account?  |                       |
+                               ^        | local response        | refused (status >= 400, or an error in spite of it),
+                               |        v                       | cut before its first byte, or no connection
+                               |   sent to the client           v
+                               +-------- again -------- FailoverJudgeHook: send it again?
+                                                                | no
+                                                                v
+                                                     the response goes to the client
+
+A kept connection may be dead when the next request is written to it. That costs no attempt: the request is sent once
+more on a new connection, with the same account, and no hook is asked (``_redialled``).
+
+What other addons may do at each step: set ``flow.response`` (no upstream is asked), set ``flow.response.stream`` (True
+or a function: streamed through it; False: held up to ``response.HELD_BYTES``, for their hooks to edit), replace
+``flow.response`` in ``responseheaders`` (the upstream is cancelled), intercept (waited for) and kill (the client's stream
+is aborted, nobody is blamed).
 """
 
 import errno
