@@ -93,9 +93,10 @@ def test_what_another_client_is_refused_is_no_fault_of_the_account(proxy, fake):
     fake.accounts[WORK].default = lambda seen: Ok() if "editor-version" in seen.headers else refusal
     proxy.post(model="gpt-4.1")
     with proxy.client(SPARE) as client:
-        body = {"model": "gpt-4.1", "stream": True, "messages": [{"role": "user", "content": "hello"}]}
+        body = {"model": "gpt-4.1", "stream": True}
         editor = {"editor-version": "vscode/1.104.0", "copilot-integration-id": "vscode-chat"}
-        for _ in range(3):
+        for number in range(3):
+            body["messages"] = [{"role": "user", "content": f"hello {number}"}]
             client.post("https://api.githubcopilot.com/chat/completions", json=body, headers=editor)
     assert asked(fake)[:2] == ["work", "other"]
     assert "work" in asked(fake)[2:]

@@ -204,11 +204,12 @@ def doubted(member: PoolAccount, model: str | None, now: float, model_ttl: float
 
 
 def asked_last(member: PoolAccount, model: str | None, now: float, model_ttl: float) -> bool:
-    """Whether it lacked `model` when it was last asked, or its own list, seen not long ago, does not name it."""
+    """Whether its own list, seen not long ago, does not name `model`, or names it as turned off."""
     state = member.state
-    if model is None or model in state.models:
-        return bool(state.models) and doubted(member, model, now, model_ttl)
-    return state.listed_at is not None and now < state.listed_at + model_ttl
+    known = state.models.get(model) if model is not None else None
+    if known is not None:  # a list's word holds back nothing, so its fact is over when it begins
+        return not known.has and known.times > 0 and known.until == known.began and now < known.until + model_ttl
+    return model is not None and state.listed_at is not None and now < state.listed_at + model_ttl
 
 
 def probed(member: PoolAccount, keys: list[str], request_id: str, now: float) -> float | None:

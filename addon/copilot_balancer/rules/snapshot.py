@@ -97,7 +97,7 @@ class CandidateView:
     stays: bool
     """The conversation is there already; this comes before all terms."""
     asked_last: bool = False
-    """It lacked the model when it was last asked, or its own list lacks it: it comes after the others."""
+    """Its own list lacks the model, or names it as turned off: it comes after the others."""
 
 
 @dataclass(frozen=True, slots=True)

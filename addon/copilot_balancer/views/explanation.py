@@ -126,7 +126,7 @@ def _candidates(explanation: Explanation, now: float, width: int) -> str:
     if any(one.stays for one in explanation.candidates):
         lines.append("  * the conversation is there already, which comes first")
     if any(one.asked_last for one in explanation.candidates):
-        lines.append("  - asked last: its own list lacks the model, or it lacked it when it was last asked")
+        lines.append("  - asked last: its own list lacks the model, or names it as turned off")
     return "\n".join(lines)
 
 
