@@ -323,7 +323,13 @@ def test_nobody_else_reads_a_token():
         "cli/start",
         "github/api",
     }  # to compare, to check, to name by its hash
-    sending = {"proxy/guard/credential_guard", "proxy/guard/redaction", "github/https", "github/device_flow"}
+    sending = {
+        "github/parent_proxy",
+        "proxy/guard/credential_guard",
+        "proxy/guard/redaction",
+        "github/https",
+        "github/device_flow",
+    }
     assert revealing == reading | sending
 
 
