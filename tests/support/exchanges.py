@@ -100,6 +100,7 @@ class Rig:
         server.address = (self.exchange.upstream.bearer.host, 443)
         server.sni, server.tls, server.timestamp_tls_setup = server.address[0], True, 1.0
         server.certificate_list = [object()]
+        credential_guard._verified.add(server)  # as when its TLS was established
         credential_guard._verified.add(server)
         credential_guard.tls_begins(TlsData(server, None), self.live.options)  # as mitmproxy's hook tells it
         request.host = server.address[0]
