@@ -1,5 +1,6 @@
 """``doctor``: each thing that can be wrong is found, and told with what to do."""
 
+import errno
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from copilot_balancer.cli.clients.local_proxy import Listener, usual_authority
 from copilot_balancer.errors import UpstreamError
 from copilot_balancer.github.https import Response
 from copilot_balancer.rules.state import AccountState, Cooldown, Memory
+from support.faults import Faults
 from support.machine import machine, made_ca  # noqa: F401 - fixtures
 from support.proxies import free_port
 
@@ -459,3 +461,12 @@ def test_nothing_is_changed(sound, port):
     before = {path: path.stat().st_mtime_ns for path in sound.home.rglob("*")}
     sound.run("doctor", "--port", str(port))
     assert {path: path.stat().st_mtime_ns for path in sound.home.rglob("*")} == before
+
+
+def test_a_disk_that_is_full(sound, port, monkeypatch):
+    """A store that can be read but not written is a problem, and its remedy is told."""
+    Faults(monkeypatch, "write", errno.ENOSPC)
+    result = sound.run("doctor", "--port", str(port), exit_code=1)
+    told = " ".join(result.stdout.split())
+    assert "No space left on device" in told
+    assert "free some space on this disk" in told

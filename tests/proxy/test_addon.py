@@ -303,7 +303,7 @@ def test_decisions_are_recorded_when_asked_for(tmp_path, stored):
         tctx.configure(addon, copilot_record_decisions="false")
         addon.live.pool.finish("unrecorded", now)
         assert type(addon.live.pool) is Pool
-        await addon.sync._write(addon.sync._recording.close)
+        await addon.sync._do("decisions", addon.sync._recording.close)
 
     play(tmp_path, test)
     lines = (tmp_path / "state" / "decisions.jsonl").read_bytes().splitlines()

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from copilot_balancer.errors import StoreError
 from copilot_balancer.proxy import journal
-from copilot_balancer.proxy.journal import MAX_WINDOWS, Journal
+from copilot_balancer.proxy.journal import MAX_WINDOWS, FaultLog, Journal
 from copilot_balancer.store.request_log import RequestLog, newest_events
 from copilot_balancer.store.request_record import AttemptRecord, finished
 from copilot_balancer.views.requests import log_line
@@ -152,3 +153,41 @@ def test_bounded(told):
         told.tell(replace(REFUSED, what=f"model-{number}"), 11.0)
     assert "gpt-5 <- nobody, 429: repeated 1 time more in 1 s" in told.lines()
     assert len(told._windows) == MAX_WINDOWS
+
+
+# --- faults of the disk -----------------------------------------------------------------------------------------------
+
+
+def fault(path, doing="writing it failed (No space left on device)"):
+    return StoreError(f"{path}: {doing}. Remedy: free some space on this disk")
+
+
+def test_one_fault_of_the_disk_is_one_warning_and_its_end(caplog):
+    """However many files a full disk stops, and however often, it is said once; and once that it is over."""
+    faults = FaultLog()
+    for _ in range(50):
+        for what in ("events", "state", "owners"):
+            faults.failed(what, fault(f"/home/{what}.json"))
+    assert len(caplog.records) == 1
+    faults.worked("events")
+    faults.worked("state")
+    faults.worked("models")
+    assert len(caplog.records) == 1
+    faults.worked("owners")
+    faults.worked("owners")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"copilot: {fault('/home/events.json')}; going on with what is in memory",
+        "copilot: the store can be used again (it was: No space left on device)",
+    ]
+    faults.failed("events", fault("/home/events.json"))
+    assert len(caplog.records) == 3
+
+
+def test_another_fault_is_another_warning(caplog):
+    """A broken file and a full disk are two things."""
+    faults = FaultLog()
+    faults.failed("accounts", StoreError("accounts.json: it is not JSON (line 1). Remedy: restore it"))
+    faults.failed("events", fault("events.jsonl"))
+    faults.worked("accounts")
+    assert len(caplog.records) == 3
+    assert "it is not JSON" in caplog.records[-1].getMessage()

@@ -27,7 +27,7 @@ from copilot_balancer.rules import edits
 from copilot_balancer.rules import state as memory_module
 from copilot_balancer.rules.accounts import Account, Decisions
 from copilot_balancer.rules.catalogue import Catalogue, Shelf
-from copilot_balancer.rules.ownership import MAX_MARKS, Ownership
+from copilot_balancer.rules.ownership import MAX_MARKS, Owned, Ownership
 from copilot_balancer.rules.state import AccountState, Affinity, Cooldown, Memory, ModelFact
 from copilot_balancer.store import store as store_module
 from copilot_balancer.store.folder import MAX_BYTES, Refusal
@@ -559,19 +559,6 @@ def test_setting_aside_keeps_three(store):
     assert store.read_decisions() == ONE
 
 
-def test_setting_decisions_aside(store):
-    """The same for accounts.json, by its own method."""
-    store.edit_decisions(keep(ONE))
-    store.accounts_path.write_text(TOKEN)
-
-    aside = store.set_aside_decisions()
-
-    assert aside is not None
-    assert aside.read_text() == TOKEN
-    assert aside.name.startswith("accounts.json.corrupt-2")
-    assert store.edit_decisions(keep(TWO)) == store.read_decisions() == TWO
-
-
 @pytest.mark.parametrize("there", [True, False], ids=["readable", "missing"])
 def test_only_what_is_unreadable_is_set_aside(store, there):
     """A file that can be read stays: the program that asked was slower than the one that repaired it."""
@@ -580,7 +567,6 @@ def test_only_what_is_unreadable_is_set_aside(store, there):
         store.merge_memory(LEARNT)
 
     assert store.set_aside_memory() is None
-    assert store.set_aside_decisions() is None
     assert store.accounts_path.exists() == store.state_path.exists() == there
 
 
@@ -1135,3 +1121,47 @@ def test_an_older_program_stops_at_a_stop(store):
     assert isinstance(found, Refusal)
     assert "a newer copilot-balancer wrote it" in found.why
     assert not found.movable
+
+
+# --- a disk that does not let us write, a user without a home ---------------------------------------------------------
+
+
+def test_a_trial_leaves_nothing(store):
+    """Whether the disk can be written is found out, also after a program that was killed meanwhile."""
+    store.edit_decisions(keep(ONE))
+    before = sorted(path.name for path in store.folder.iterdir())
+    (store.folder / "trial.new").write_bytes(b"half")
+    store.try_write()
+    assert sorted(path.name for path in store.folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT], ids=errno.errorcode.get)
+def test_a_trial_on_a_disk_that_is_full_or_read_only(store, monkeypatch, code):
+    """It fails as a write of a running proxy would, with the remedy."""
+    store.edit_decisions(keep(ONE))
+    Faults(monkeypatch, "write", code)
+    with pytest.raises(StoreError, match=r"failed \(.*\)\. Remedy: "):
+        store.try_write()
+
+
+def test_a_killed_writer_of_owners_is_tidied_up(store):
+    """What it left is gone with the next write."""
+    store.edit_decisions(keep(ONE))
+    (store.folder / "owners.json.new").write_bytes(b"half")
+    mine = Ownership({"0123": Owned("github.com:1", 5.0)})
+    assert store.merge_owners(mine) == mine == store.read_owners()
+
+
+def test_without_a_home(monkeypatch):
+    """A user without HOME and without an entry in passwd needs COPILOT_BALANCER_HOME, and is told so."""
+
+    def nobody(_uid):
+        raise KeyError("uid not found")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(StoreError, match=r"no home directory\. Remedy: set COPILOT_BALANCER_HOME"):
+        paths({})
+    assert paths({"COPILOT_BALANCER_HOME": "/srv/ours"}).state == Path("/srv/ours/state")

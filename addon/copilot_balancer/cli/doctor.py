@@ -109,6 +109,12 @@ def _store(case: Case) -> Found:
         else:
             mode = f", mode {stat.S_IMODE(path.stat().st_mode):04o}" if path.exists() else " (nothing there yet)"
             yield Finding("store", State.OK, f"{path}{mode}")
+    try:
+        if store.folder.is_dir():
+            store.try_write()
+    except StoreError as error:
+        why, _, remedy = str(error).partition(". Remedy: ")
+        yield Finding("store", State.PROBLEM, f"{why}: a proxy that runs goes on with what is in memory", remedy)
 
 
 def _unknown(case: Case) -> Found:

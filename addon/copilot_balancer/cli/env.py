@@ -45,6 +45,14 @@ def _stdin_is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
+def _home() -> Path:
+    """Where programs of this user keep their files; without ``HOME`` and an entry in passwd there are none."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return paths(os.environ).state
+
+
 def _columns() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
@@ -54,7 +62,7 @@ class Env:
     """The outside world of the commands; the tests and the demo pass their own."""
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
-    home: Path = field(default_factory=Path.home)
+    home: Path = field(default_factory=_home)
     github: GitHub = field(default_factory=GitHub)
     now: Callable[[], float] = time.time
     interactive: Callable[[], bool] = _stdin_is_terminal

@@ -1,17 +1,20 @@
-"""What is told about finished requests: lines in mitmproxy's event log, and every one of them in the events file.
+"""Logs finished requests (a line in mitmproxy's event log, a record in the request log) and faults of the disk.
 
 Laws of this file:
 
 1. The event log gets what the setting ``log`` asks for; the events file gets everything.
 2. Equal failures that come together are one line and a count; the first is told at once. Equal: the same model, end,
    accounts and reasons. Successes are never counted together.
-3. The time is an argument: seconds on the steady clock. Nothing here waits or touches the disk.
+3. A fault of the disk is one warning, and its end another, however many files it keeps from being written.
+4. The time is an argument: seconds on the steady clock. Nothing here waits or touches the disk.
 """
 
 import logging
+import re
 from dataclasses import dataclass
 
 from copilot_balancer.config import Noise
+from copilot_balancer.errors import StoreError
 from copilot_balancer.store.request_log import RequestLog
 from copilot_balancer.store.request_record import FAILURES, RequestRecord, document
 from copilot_balancer.views import requests
@@ -103,3 +106,31 @@ def _failure(record: RequestRecord) -> _Failure:
     """What makes two failures equal; the accounts may have been asked in another order."""
     attempts = sorted((attempt.account, attempt.reason) for attempt in record.attempts)
     return (record.what, record.verdict, record.model, *attempts)
+
+
+class FaultLog:
+    """Logs each fault of the disk once, when the first file meets it, and its end, once the last file is well again."""
+
+    def __init__(self) -> None:
+        self._failing: dict[str, str] = {}
+        """What cannot be done -> the cause."""
+
+    def failed(self, what: str, error: StoreError) -> None:
+        """`what` (a file, or what is done with it) met a fault, maybe again."""
+        cause = _cause(error)
+        known = cause in self._failing.values()
+        self._failing[what] = cause
+        if not known:
+            logger.warning("copilot: %s; going on with what is in memory", error)
+
+    def worked(self, what: str) -> None:
+        """`what` was done."""
+        cause = self._failing.pop(what, None)
+        if cause is not None and cause not in self._failing.values():
+            logger.warning("copilot: the store can be used again (it was: %s)", cause)
+
+
+def _cause(error: StoreError) -> str:
+    """The system's own words, which are the same for all files; else the whole sentence."""
+    found = re.search(r" failed \(([^()]+)\)", str(error))
+    return found[1] if found else str(error)

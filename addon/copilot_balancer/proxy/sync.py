@@ -3,7 +3,8 @@
 Laws of this file:
 
 1. Nothing here blocks the event loop: files are read and written in threads, from one task (``watch``).
-2. A fault of the disk is said once and ends nothing: the proxy goes on with what is in memory.
+2. A fault of the disk is logged once, as is its end, and stops nothing: the proxy goes on with what is in memory. An
+   accounts.json that is gone counts as being replaced for a second.
 3. What the user decided comes from disk; what was learnt is merged, since several proxies may run.
 4. Modules that ask GitHub or store an account are imported in a thread when they are first needed: most proxies never
    need them, and all would start later for it.
@@ -28,7 +29,7 @@ from copilot_balancer.errors import StoreError
 from copilot_balancer.github.https import Response
 from copilot_balancer.github.tokens import Asks, Bearer, TokenCache
 from copilot_balancer.proxy.incident import log_incident
-from copilot_balancer.proxy.journal import Journal
+from copilot_balancer.proxy.journal import FaultLog, Journal
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.rules import edits
 from copilot_balancer.rules.accounts import Account, Decisions, fingerprint
@@ -52,6 +53,9 @@ LOOK_EVERY = 0.5
 
 SAVE_EVERY = 2
 """Looks between two writes of state.json, when there is something to write."""
+
+GONE_LOOKS = 2
+"""Looks for which an accounts.json that was there may be gone: an editor may save by removing and writing it."""
 
 OWNERS_EVERY = 20
 """Looks between two writes of owners.json, which is long."""
@@ -92,7 +96,9 @@ class Sync:
         self._stamps: dict[str, tuple[int, int, int] | None] = {}
         self._saved_version = (-1, 0)
         self._owners_saved = time.time()
-        self._complained = ""
+        self._gone = 0
+        """Looks for which accounts.json has been gone."""
+        self._faults = FaultLog()
 
     @property
     def live(self) -> Runtime:
@@ -159,7 +165,7 @@ class Sync:
             await asyncio.sleep(LOOK_EVERY)
             looks += 1
             try:
-                if self.store.stamp() != self._stamps["accounts"]:
+                if self._is_new("accounts", self.store.stamp):
                     await self._reload()
                 if looks % SAVE_EVERY == 0:
                     await self._save()
@@ -169,13 +175,13 @@ class Sync:
                 if looks % OWNERS_EVERY == 0:
                     await self._exchange_owners()
                 self.journal.tick(self.live.now())
-                await self._write(partial(self._live_file.write, self._this_proxy()))
+                await self._do("live", partial(self._live_file.write, self._this_proxy()))
                 if self.journal.events.waits:
-                    await self._write(self.journal.events.drain)
+                    await self._do("events", self.journal.events.drain)
                 if self._recording is not None and self._recording.waits:
-                    await self._write(self._recording.drain)
+                    await self._do("decisions", self._recording.drain)
                 if self._unknown.waits:
-                    await self._write(self._unknown.drain)
+                    await self._do("unknown refusals", self._unknown.drain)
             except Exception as error:  # noqa: BLE001 - the watch must outlive any fault in it
                 log_incident("the store's watch", error)
 
@@ -198,7 +204,7 @@ class Sync:
             try:
                 last()
             except StoreError as error:
-                self._complain(error)
+                self._faults.failed("the end", error)
 
     # --- what the user decided ---------------------------------------------------------------------------------------
 
@@ -207,11 +213,18 @@ class Sync:
         return self.store.read_decisions()
 
     async def _reload(self) -> None:
-        try:
-            decisions = await asyncio.to_thread(self._read_decisions)
-        except StoreError as error:
-            self._complain(error)
+        before = self._stamps["accounts"]
+        decisions = await self._do("accounts", self._read_decisions)
+        if decisions is None:
             return
+        if before is not None and self.live.decisions.accounts and not self.store.accounts_path.exists():
+            self._gone += 1
+            if self._gone == 1:
+                logger.info("copilot: accounts.json is being replaced; its accounts go on for a second")
+            if self._gone <= GONE_LOOKS:
+                self._stamps["accounts"] = before
+                return
+        self._gone = 0
         if decisions != self.live.decisions:
             self._go_on_with(decisions)
             logger.info("copilot: accounts.json was read again")
@@ -226,10 +239,8 @@ class Sync:
 
     async def _keep_stops(self) -> None:
         for stop in self._stops(self.live.now(), time.time()):
-            try:
-                decisions = await asyncio.to_thread(self.store.edit_decisions, stop)
-            except StoreError as error:
-                self._complain(error)
+            decisions = await self._do("edit", partial(self.store.edit_decisions, stop))
+            if decisions is None:
                 return
             self._go_on_with(decisions)
 
@@ -272,12 +283,10 @@ class Sync:
         live, version = self.live, self._version()
         now, wall = live.now(), time.time()
         mine = self._learnt(now, wall)
-        try:
-            if version == self._saved_version and self.store.memory_stamp() == self._stamps.get("state"):
-                return
-            merged = await asyncio.to_thread(self._merge_memory, mine)
-        except StoreError as error:
-            self._complain(error)
+        if version == self._saved_version and not self._is_new("state", self.store.memory_stamp):
+            return
+        merged = await self._do("state", partial(self._merge_memory, mine))
+        if merged is None:
             return
         if merged != mine:
             live.pool.remember(shifted(merged, now - wall), live.now())
@@ -301,11 +310,9 @@ class Sync:
         if not entries:
             return
         self._to_count = []
-        try:
-            await asyncio.to_thread(self._ledger.add, entries, date.today())  # noqa: DTZ011 - the user's own day
-        except StoreError as error:
+        today = date.today()  # noqa: DTZ011 - the user's own day
+        if await self._do("ledger", partial(_done, self._ledger.add, entries, today)) is None:
             self._to_count = [*entries, *self._to_count][:MAX_UNCOUNTED]
-            self._complain(error)
 
     def _read_catalogue(self) -> Catalogue:
         self._stamps["models"] = self.store.catalogue_stamp()
@@ -320,15 +327,21 @@ class Sync:
 
     async def _exchange_catalogues(self) -> None:
         """Write down what is new in ours, and take in what another program has learnt."""
-        mine, self._new_shelves = Catalogue(self._new_shelves), {}
-        try:
-            if mine.accounts:
-                self.live.catalogue = await asyncio.to_thread(self.store.merge_catalogue, mine)
-                self._stamps["models"] = self.store.catalogue_stamp()
-            elif self.store.catalogue_stamp() != self._stamps["models"]:
-                self.live.catalogue = await asyncio.to_thread(self._read_catalogue)
-        except StoreError as error:
-            self._complain(error)
+        mine, self._new_shelves = self._new_shelves, {}
+        if mine:
+            found = await self._do("models", partial(self._merge_catalogue, Catalogue(mine)))
+            if found is None:
+                self._new_shelves = {**mine, **self._new_shelves}
+        elif self._is_new("models", self.store.catalogue_stamp):
+            found = await self._do("models", self._read_catalogue)
+        else:
+            return
+        self.live.catalogue = found or self.live.catalogue
+
+    def _merge_catalogue(self, mine: Catalogue) -> Catalogue:
+        merged = self.store.merge_catalogue(mine)
+        self._stamps["models"] = self.store.catalogue_stamp()
+        return merged
 
     def _read_owners(self) -> Ownership:
         self._stamps["owners"] = self.store.owners_stamp()
@@ -337,18 +350,21 @@ class Sync:
     async def _exchange_owners(self) -> None:
         """Write down whose is what, and take in what another proxy has learnt."""
         wall, news = time.time(), self.live.ownership.since(self._owners_saved)
-        try:
-            foreign = self.store.owners_stamp() != self._stamps["owners"]
-            if news.marks:
-                found = await asyncio.to_thread(self.store.merge_owners, news)
-                self._stamps["owners"], self._owners_saved = self.store.owners_stamp(), wall
-            elif foreign:
-                found = await asyncio.to_thread(self._read_owners)
-        except StoreError as error:
-            self._complain(error)
+        foreign = self._is_new("owners", self.store.owners_stamp)
+        if news.marks:
+            found = await self._do("owners", partial(self._merge_owners, news))
+            self._owners_saved = wall if found is not None else self._owners_saved
+        elif foreign:
+            found = await self._do("owners", self._read_owners)
+        else:
             return
-        if foreign:
+        if foreign and found is not None:
             self.live.ownership = newest(found, self.live.ownership)
+
+    def _merge_owners(self, news: Ownership) -> Ownership:
+        merged = self.store.merge_owners(news)
+        self._stamps["owners"] = self.store.owners_stamp()
+        return merged
 
     # --- accounts ----------------------------------------------------------------------------------------------------
 
@@ -358,7 +374,8 @@ class Sync:
         if host != account.api_host:
             account = account.model_copy(update={"api_host": host})
             change = partial(_with_host, account=account)
-            self._go_on_with(await asyncio.to_thread(self.store.edit_decisions, change))
+            edited = await self._do("edit", partial(self.store.edit_decisions, change))
+            self._go_on_with(edited or change(self.live.decisions))
             logger.info("copilot: %s lives on %s now", account.label, host)
         return account
 
@@ -383,24 +400,35 @@ class Sync:
 
             return adopted(decisions, token, host, time.time()) or decisions
 
-        try:
-            await asyncio.to_thread(self.store.edit_decisions, change)
-        except StoreError as error:
-            self._complain(error)
+        await self._do("edit", partial(self.store.edit_decisions, change))
 
     # --- faults of the disk ------------------------------------------------------------------------------------------
 
-    async def _write(self, write: Callable[[], None]) -> None:
+    async def _do[T](self, what: str, work: Callable[[], T]) -> T | None:
+        """The result of `work`, done in a thread; None when the disk does not let us, which is logged."""
         try:
-            await asyncio.to_thread(write)
+            done = await asyncio.to_thread(work)
         except StoreError as error:
-            self._complain(error)
+            self._faults.failed(what, error)
+            return None
+        self._faults.worked(what)
+        return done
 
-    def _complain(self, error: StoreError) -> None:
-        """Say a trouble with the store once, not twice a second."""
-        if str(error) != self._complained:
-            self._complained = str(error)
-            logger.warning("copilot: %s; going on with what is in memory", error)
+    def _is_new(self, what: str, look: Callable[[], tuple[int, int, int] | None]) -> bool:
+        """Whether a file is another one than when we read it; not where the disk does not say, which is logged."""
+        try:
+            found = look()
+        except StoreError as error:
+            self._faults.failed(f"looking at {what}", error)
+            return False
+        self._faults.worked(f"looking at {what}")
+        return found != self._stamps.get(what)
+
+
+def _done(work: Callable[..., object], *arguments: object) -> bool:
+    """True after `work`."""
+    work(*arguments)
+    return True
 
 
 def _github() -> Asks:

@@ -50,15 +50,24 @@ class Paths:
 
 
 def paths(environ: Mapping[str, str]) -> Paths:
-    """The folders of this user; ``COPILOT_BALANCER_HOME`` in `environ` moves both, as its ``state`` and ``config``."""
+    """The folders of this user; ``COPILOT_BALANCER_HOME`` in `environ` moves both, as its ``state`` and ``config``.
+
+    Raises:
+        StoreError: nobody knows where: there is neither that variable, nor ``HOME``, nor an entry in passwd.
+
+    """
     if home := environ.get("COPILOT_BALANCER_HOME"):
         folder = Path(home).expanduser().absolute()
         return Paths(state=folder / "state", config=folder / "config")
     name = "copilot-balancer"
-    return Paths(
-        state=platformdirs.user_state_path(name, appauthor=False),
-        config=platformdirs.user_config_path(name, appauthor=False),
-    )
+    try:
+        state = platformdirs.user_state_path(name, appauthor=False)
+        config = platformdirs.user_config_path(name, appauthor=False)
+    except RuntimeError:  # older versions leave a "~"
+        state = config = Path("~")
+    if not state.is_absolute():
+        raise StoreError("this user has no home directory. Remedy: set COPILOT_BALANCER_HOME")
+    return Paths(state, config)
 
 
 _FIELDS = {*Decisions.model_fields, *Account.model_fields}
@@ -200,6 +209,9 @@ OWNERS: Format[Ownership] = Format(
 )
 
 
+_TRIAL = "trial"
+
+
 class Store:
     """The files of one user in `folder` (absolute). Every method blocks, and raises StoreError.
 
@@ -330,22 +342,22 @@ class Store:
             if (after := change(before)) != before:
                 self._save(folder, form, after)
 
+    def try_write(self) -> None:
+        """Write a file of a page's size and remove it again, so that a full or read-only disk is an error now."""
+        with self._locked() as folder:
+            if failure := folder.put(_TRIAL, b"\0" * 4096):
+                raise self._error(self.folder, failure)
+            folder.unlink(_TRIAL)
+
     def set_aside_memory(self) -> Path | None:
         """Give an unreadable state.json another name and return that; None when there is nothing unreadable."""
-        return self._set_aside(STATE)
-
-    def set_aside_decisions(self) -> Path | None:
-        """As `set_aside_memory`, for accounts.json; only when the user asks for just that."""
-        return self._set_aside(ACCOUNTS)
-
-    def _set_aside[T](self, form: Format[T]) -> Path | None:
         with self._locked() as folder:
-            found = _found(folder, form)
+            found = _found(folder, STATE)
             if not isinstance(found, Refusal):
                 return None  # another program was faster, or somebody repaired it
-            aside = folder.set_aside(form.name) if found.movable else found
+            aside = folder.set_aside(STATE.name) if found.movable else found
         if isinstance(aside, Refusal):
-            raise self._error(self.folder / form.name, aside)
+            raise self._error(self.state_path, aside)
         return self.folder / aside
 
     def read[T](self, form: Format[T]) -> T:
@@ -387,7 +399,8 @@ class Store:
             if isinstance(lock, Refusal):
                 raise self._error(self.lock_path, lock)
             try:
-                if failure := folder.tidy((ACCOUNTS.name, STATE.name, MODELS.name, "unknown.json")):
+                names = [_TRIAL, "unknown.json", *(form.name for form in (ACCOUNTS, STATE, MODELS, OWNERS))]
+                if failure := folder.tidy(names):
                     raise self._error(self.folder, failure)
                 yield folder
             finally:
