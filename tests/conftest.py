@@ -1,6 +1,7 @@
 """What every test stands on: a home of its own, and a real mitmproxy in front of the embedded fake."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,6 +14,10 @@ from support.proxies import PERSONAL, SPARE, WORK, Proxy, proxies
 
 pytest_plugins = ["support.canary"]
 """The last step of each run: no token stands in anything that was written."""
+
+if hasattr(time, "tzset"):  # moments are told on this computer's clock
+    os.environ["TZ"] = "UTC"
+    time.tzset()
 
 settings.register_profile("small", deadline=None)
 settings.load_profile("small")

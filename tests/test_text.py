@@ -1,9 +1,11 @@
 """Text for people: wrapped lines and tables."""
 
+from datetime import timedelta, timezone
+
 import pytest
 from hypothesis import given, strategies
 
-from copilot_balancer.text import folded, table, wrapped
+from copilot_balancer.text import day, folded, table, wrapped
 
 WORDS = strategies.lists(strategies.text("abc-_/é", min_size=1, max_size=30), min_size=1, max_size=20).map(" ".join)
 
@@ -46,3 +48,8 @@ def test_a_table():
     rows = [("account", "left"), ("work", "7"), ("a longer one", "100"), ("x", "")]
     assert table(rows, right=[1]) == ["account       left", "work             7", "a longer one   100", "x"]
     assert table(rows, measure=lambda cell: len(cell) * 2)[1] == "work                  7"
+
+
+def test_moments_are_on_one_clock():
+    """A moment is told as the log tells it: on the computer's clock, whose name is said."""
+    assert day(1_790_000_000.0, timezone(timedelta(hours=2), "CEST")) == "2026-09-21 16:13 CEST"

@@ -7,7 +7,7 @@ import math
 import re
 import textwrap
 from collections.abc import Callable, Container, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 
 WIDTH = 80
 
@@ -72,9 +72,9 @@ def table(
     return lines
 
 
-def day(seconds: float) -> str:
-    """A moment for people: ``2026-11-03 14:05 UTC``."""
-    return f"{datetime.fromtimestamp(round(seconds), UTC):%Y-%m-%d %H:%M} UTC"
+def day(seconds: float, zone: tzinfo | None = None) -> str:
+    """A moment for people, on this computer's clock unless a `zone` is named: ``2026-11-03 14:05 CET``."""
+    return f"{datetime.fromtimestamp(round(seconds), UTC).astimezone(zone):%Y-%m-%d %H:%M %Z}"
 
 
 def iso(seconds: float) -> str:

@@ -1,6 +1,6 @@
 """Make the README's picture of the dashboard, ``.github/images/dashboard.svg``: the same bytes each time.
 
-    PYTHONPATH=tests:scripts .venv/bin/python -m pictures.dashboard [FOLDER] [--light] [--size 138x36]
+    PYTHONPATH=tests:scripts .venv/bin/python -m pictures.dashboard [FOLDER] [--light] [--size 152x40]
 
 The store is the made-up one of the tests (``tests/support/dashboards.py``), in a temporary folder, with a clock that
 stands still; no account, no network.
@@ -19,7 +19,7 @@ from support.dashboards import HOME, NOW, ZONE, Scene
 ROOT = Path(__file__).parents[2]
 
 QUOTA = (97, 97, 95, 92, 92, 91, 88, 86, 86, 84, 81, 79, 79, 76, 74, 73, 71, 71, 69, 68)
-"""What was left of the home account's quota, every 40 seconds, in percent."""
+"""What was left of the home account's quota, every day, in percent."""
 
 
 async def picture(folder: Path, *, light: bool, size: tuple[int, int]) -> str:
@@ -30,7 +30,7 @@ async def picture(folder: Path, *, light: bool, size: tuple[int, int]) -> str:
         app = Dashboard(scene.env, every=None, zone=ZONE, light=light)
         app.animation_level = "none"
         for number, percent in enumerate(QUOTA, 1 - len(QUOTA)):
-            app.history.note(HOME, "premium", NOW + 40 * number, percent)
+            app.history.note(HOME, "premium", NOW + 86400 * number, percent)
         async with app.run_test(size=size) as pilot:
             await pilot.press("down")
             for _ in range(20):
@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / ".github" / "images")
     parser.add_argument("--light", action="store_true")
-    parser.add_argument("--size", default="138x36")
+    parser.add_argument("--size", default="152x40")
     wishes = parser.parse_args()
     columns, rows = map(int, wishes.size.split("x"))
     with tempfile.TemporaryDirectory() as home:

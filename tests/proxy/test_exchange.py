@@ -208,7 +208,7 @@ def test_nobody_serves_is_said_alike():
         record = rig.ends()
         assert (bool(record.served), record.verdict) == (False, "refused")
         assert "the answer is home's" in record.note
-        assert rig.flow.comment.startswith("nobody after work 429, home 429")
+        assert "after work 429, home 429" in rig.flow.comment
         assert "copilot_account" not in rig.flow.metadata
 
     play(run)

@@ -10,9 +10,11 @@ from mitmproxy.addons.next_layer import NextLayer as NextLayerAddon
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons
 
+from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.proxy.addon import CopilotBalancer
 from copilot_balancer.proxy.sync import GONE_LOOKS
 from copilot_balancer.rules.accounts import Decisions
+from copilot_balancer.store.ledger import Ledger
 from copilot_balancer.store.store import Paths, Store
 from support.proxies import three_accounts
 
@@ -118,5 +120,19 @@ def test_a_folder_that_is_no_longer_ours(tmp_path, monkeypatch, caplog):
         os.chown(addon.sync.store.folder, 0, 0)
         assert caplog.text.count("it belongs to another user") == 1
         assert addon.live.decisions == ACCOUNTS
+
+    look(tmp_path, monkeypatch, test)
+
+
+def test_quotas_are_noted(tmp_path, monkeypatch):
+    """What answers say of a quota is kept in the ledger, for the dashboard."""
+
+    async def test(addon, looks):
+        now = addon.live.now()
+        addon.live.pool.learn_quota("github.com:1", {"premium": QuotaWindow(42.0, seen_at=now)})
+        await looks(25)
+        (point,) = Ledger(tmp_path / "state").quota(0.0)
+        assert (point.account_id, point.name, point.percent_left) == ("github.com:1", "premium", 42.0)
+        assert now - 901 <= point.at <= now + 1
 
     look(tmp_path, monkeypatch, test)

@@ -13,7 +13,19 @@ import pytest
 from copilot_balancer.copilot.usage import Usage
 from copilot_balancer.errors import StoreError
 from copilot_balancer.store import ledger as ledger_module
-from copilot_balancer.store.ledger import KEPT_DAYS, MODELS, NAME, OTHER, Entry, Ledger, Spent, day_of, period_of
+from copilot_balancer.store.ledger import (
+    KEPT_DAYS,
+    MODELS,
+    NAME,
+    OTHER,
+    QUOTA_STEP,
+    Entry,
+    Ledger,
+    QuotaPoint,
+    Spent,
+    day_of,
+    period_of,
+)
 
 TODAY = date(2026, 11, 30)
 DAY, PERIOD = "2026-11-30", "2026-11-01T00:00:00+00:00"
@@ -223,3 +235,38 @@ def test_a_moment_in_utc():
     wall = at("2026-12-01T00:30:00+00:00")
     assert (day_of(wall, ZoneInfo("America/New_York")), period_of(wall, None)[:10]) == ("2026-11-30", "2026-12-01")
     assert datetime.fromisoformat(period_of(wall, None)).tzinfo == UTC
+
+
+# --- what was left of a quota -----------------------------------------------------------------------------------------
+
+
+def test_points_of_a_quota(tmp_path):
+    """One point a quarter of an hour is kept, the newest word of it; points of two months ago go."""
+    ledger, now = Ledger(tmp_path), 1_790_000_100.0
+    step = now // QUOTA_STEP * QUOTA_STEP
+    ledger.add(
+        [], TODAY, [QuotaPoint("a", "premium", now - 70 * 86400, 99.0), QuotaPoint("a", "premium", now - 3600, 60.0)]
+    )
+    ledger.add([], TODAY, [QuotaPoint("a", "premium", now, 50.0), QuotaPoint("a", "premium", now + 1, 49.5)])
+    ledger.add([], TODAY, [QuotaPoint("b", "session", now, 10.0)])
+    assert ledger.quota(0.0) == [
+        QuotaPoint("a", "premium", step - 3600, 60.0),
+        QuotaPoint("a", "premium", step, 49.5),
+        QuotaPoint("b", "session", step, 10.0),
+    ]
+    assert [point.percent_left for point in ledger.quota(step)] == [49.5, 10.0]
+    assert Ledger(tmp_path / "nowhere").quota(0.0) == []
+
+
+def test_a_ledger_of_the_version_before(tmp_path):
+    """What it counted is kept when the next write adds what is new."""
+    ledger = Ledger(tmp_path)
+    ledger.add([entry()], TODAY)
+    with sqlite3.connect(ledger.path) as db:
+        db.execute("DROP TABLE quota")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    assert ledger.quota(0.0) == []
+    ledger.add([entry()], TODAY, [QuotaPoint("a", "premium", 900.0, 5.0)])
+    assert ledger.quota(0.0) == [QuotaPoint("a", "premium", 900, 5.0)]
+    assert ledger.days(DAY, DAY)[0][1].requests == 2

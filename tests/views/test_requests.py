@@ -36,27 +36,27 @@ def record(*attempts, status=200, served=True, **facts):
         pytest.param(
             record(SPARE),
             "copilot: gpt-5 <- spare (api.githubcopilot.com) 200 in 812 ms, least recently used",
-            "spare 200 (least recently used)",
+            "spare: gpt-5 (least recently used)",
             id="served",
         ),
         pytest.param(
             record(WORK, SPARE),
             "copilot: gpt-5 <- spare (api.githubcopilot.com) 200 in 812 ms, least recently used; "
             "before: work 429 limit (rests 30 s)",
-            "spare 200 after work 429 (least recently used)",
+            "spare: gpt-5 after work 429 (least recently used)",
             id="failed over",
         ),
         pytest.param(
             record(WORK, status=429, served=False, note="all accounts tried, all refused"),
             "copilot: gpt-5 <- nobody, 429 in 812 ms: all accounts tried, all refused; "
             "tried: work 429 limit (rests 30 s)",
-            "nobody after work 429 (all accounts tried, all refused)",
+            "nobody: gpt-5 after work 429 (all accounts tried, all refused)",
             id="refused",
         ),
         pytest.param(
             record(SPARE, status=None, note="x"),
             "copilot: gpt-5 <- spare (api.githubcopilot.com) cut off by the upstream in 812 ms, least recently used",
-            "spare cut off by the upstream (least recently used)",
+            "spare: gpt-5, cut off by the upstream (least recently used)",
             id="cut off",
         ),
         pytest.param(
@@ -74,21 +74,38 @@ def record(*attempts, status=200, served=True, **facts):
         pytest.param(
             record(SPARE, status=None, client_left=True),
             "copilot: gpt-5 <- spare (api.githubcopilot.com) the client left in 812 ms, least recently used",
-            "spare the client left (least recently used)",
+            "spare: gpt-5, the client left (least recently used)",
             id="the client left",
         ),
         pytest.param(
             record(status=401, served=False),
             "copilot: gpt-5 <- nobody, 401 in 812 ms",
-            "",
+            "nobody: gpt-5",
             id="nobody was asked",
         ),
         pytest.param(
             record(AttemptRecord("work", "h", "w", "transient", text="server closed connection"), SPARE),
             "copilot: gpt-5 <- spare (api.githubcopilot.com) 200 in 812 ms, least recently used; "
             "before: work transient: server closed connection",
-            "spare 200 after work transient (least recently used)",
+            "spare: gpt-5 after work transient (least recently used)",
             id="no answer at all",
+        ),
+        pytest.param(
+            record(SPARE, what="GET /models"),
+            "copilot: GET /models <- spare (api.githubcopilot.com) 200 in 812 ms, least recently used",
+            "spare (least recently used)",
+            id="the list shows its path",
+        ),
+        pytest.param(
+            record(
+                what="POST /mcp/readonly",
+                served=False,
+                passed=True,
+                note="the client's own credential (never balanced)",
+            ),
+            "copilot: POST /mcp/readonly <- the client's own credential (never balanced), 200 in 812 ms",
+            "the client's own credential (never balanced)",
+            id="the client's own credential",
         ),
     ],
 )
@@ -109,7 +126,8 @@ def test_verdicts():
     assert record(SPARE, status=None, client_left=True).verdict == "left"
     assert record(SPARE, error="overloaded").verdict == "failed"
     assert record(SPARE, status=None, error="overloaded", client_left=True).verdict == "failed"
-    assert set(MARKERS) == {"served", "failed over", "refused", "failed", "declined", "cut off", "left"}
+    assert record(status=200, served=False, passed=True).verdict == "passed"
+    assert set(MARKERS) == {"served", "failed over", "passed", "refused", "failed", "declined", "cut off", "left"}
     assert {verdict for verdict, marker in MARKERS.items() if marker == ":red_circle:"} == FAILURES
 
 
@@ -144,7 +162,7 @@ def test_what_was_changed_is_said():
         "before: work 429 limit (rests 30 s); left out 3 reasoning items, since its account rests"
     )
     assert comment(told) == (
-        "spare 200 after work 429 (least recently used); ANOTHER MODEL: gpt-4.1; "
+        "spare: gpt-5 -> gpt-4.1 (ANOTHER MODEL) after work 429 (least recently used); "
         "an error came in the answer: overloaded_error: try later; left out 3 reasoning items, since its account rests"
     )
     assert metadata(told) == {
@@ -296,4 +314,4 @@ def test_a_record_without_its_attempts():
     """A line that was too long for its attempts still says who served."""
     read = replace(record(SPARE), attempts=())
     assert log_line(read) == "copilot: gpt-5 <- spare (api.githubcopilot.com) 200 in 812 ms"
-    assert comment(read) == "spare 200"
+    assert comment(read) == "spare: gpt-5"

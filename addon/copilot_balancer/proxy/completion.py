@@ -53,6 +53,7 @@ def ended(exchange: Exchange) -> RequestRecord:
         error=error,
         client_left=ended_by == "client",
         declined=exchange.declined,
+        passed=upstream is None and not exchange.local,
         at=time.time(),
         id=flow.id,
         what=body.model or f"{flow.request.method} {flow.request.path.partition('?')[0]}",

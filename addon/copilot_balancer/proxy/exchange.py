@@ -179,6 +179,7 @@ class Exchange:
         if plain_host(host) not in self.live.hosts:
             return self._own(403, "credential_refused", f"it was led to {printable(host)}, which is no Copilot host")
         if send.hidden.bearer == PLACEHOLDER:
+            self.declined = self.kind is Kind.OTHER  # the Copilot CLI asks for /mcp/readonly with whatever login it has
             none_stored = self.kind is not Kind.OTHER and not self.live.decisions.accounts
             return self._own(401 if none_stored else 403, "no_account", why)
 

@@ -39,7 +39,7 @@ from copilot_balancer.rules.ownership import Ownership, newest
 from copilot_balancer.rules.pool import Pool
 from copilot_balancer.rules.sessions import Kept
 from copilot_balancer.rules.state import MAX_SIGHTINGS, Memory, Sighting, restored, shifted
-from copilot_balancer.store.ledger import Entry, Ledger, day_of, period_of
+from copilot_balancer.store.ledger import QUOTA_STEP, Entry, Ledger, QuotaPoint, day_of, period_of
 from copilot_balancer.store.line_log import LineLog
 from copilot_balancer.store.request_log import RequestLog
 from copilot_balancer.store.running_proxies import RunningProxy, RunningProxyFile
@@ -80,6 +80,9 @@ class Sync:
         self._ledger = Ledger(where.state)
         self._unknown = UnknownRefusalLog(self.store)
         self._to_count: list[Entry] = []
+        self._points: list[QuotaPoint] = []
+        self._noted: dict[tuple[str, str], tuple[float, float]] = {}
+        """(account id, window) -> when the last of its points was seen, and what it said."""
         self.journal = Journal(RequestLog(where.state))
         self._live_file = RunningProxyFile(where.state)
         self._this_proxy = this_proxy
@@ -198,8 +201,9 @@ class Sync:
             lasts.append(partial(self.store.merge_memory, self._learnt(self.live.now(), time.time())))
         if (news := self.live.ownership.since(self._owners_saved)).marks:
             lasts.append(partial(self.store.merge_owners, news))
-        if self._to_count:
-            lasts.append(partial(self._ledger.add, self._to_count, date.today()))  # noqa: DTZ011 - the user's own day
+        if self._to_count or self._points:
+            today = date.today()  # noqa: DTZ011 - the user's own day
+            lasts.append(partial(self._ledger.add, self._to_count, today, self._points))
         for last in lasts:
             try:
                 last()
@@ -288,6 +292,7 @@ class Sync:
         merged = await self._do("state", partial(self._merge_memory, mine))
         if merged is None:
             return
+        self._keep_quota(mine)
         if merged != mine:
             live.pool.remember(shifted(merged, now - wall), live.now())
         self._saved_version = version
@@ -304,15 +309,25 @@ class Sync:
         if len(self._to_count) < MAX_UNCOUNTED:
             self._to_count.append(Entry(day_of(wall, None), period, account_id, model, usage))
 
+    def _keep_quota(self, learnt: Memory) -> None:
+        """Note for the ledger what is left of each quota window, where that has changed."""
+        for account_id, state in learnt.accounts.items():
+            for name, window in state.quota.items():
+                seen = (window.seen_at // QUOTA_STEP, window.percent_left)
+                if not window.unlimited and self._noted.get((account_id, name)) != seen:
+                    self._noted[account_id, name] = seen
+                    self._points.append(QuotaPoint(account_id, name, window.seen_at, window.percent_left))
+
     async def _count_spent(self) -> None:
         """Write the requests of the last moments into the ledger; after a fault they wait for the next time."""
-        entries = self._to_count
-        if not entries:
+        entries, points = self._to_count, self._points
+        if not (entries or points):
             return
-        self._to_count = []
+        self._to_count, self._points = [], []
         today = date.today()  # noqa: DTZ011 - the user's own day
-        if await self._do("ledger", partial(_done, self._ledger.add, entries, today)) is None:
+        if await self._do("ledger", partial(_done, self._ledger.add, entries, today, points)) is None:
             self._to_count = [*entries, *self._to_count][:MAX_UNCOUNTED]
+            self._points = [*points, *self._points][:MAX_UNCOUNTED]
 
     def _read_catalogue(self) -> Catalogue:
         self._stamps["models"] = self.store.catalogue_stamp()

@@ -1,4 +1,4 @@
-"""One folder of ours on disk, and the files in it: for the owner alone, read whole or not at all, replaced whole.
+"""Reads and replaces files in a private folder: mode 0600, atomic replacement, no symbolic links followed, file locks.
 
 Laws of this file:
 

@@ -36,7 +36,11 @@ MODELS = 200
 OTHER = "(other models)"
 WAIT_SECONDS = 5.0
 """Seconds to wait for another process that writes."""
-SCHEMA_VERSION = 1
+QUOTA_STEP = 900
+"""Seconds: of one quota window so much time has one point."""
+QUOTA_DAYS = 62
+"""Points that are older go: two billing periods."""
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS spent (
@@ -48,6 +52,10 @@ CREATE TABLE IF NOT EXISTS spent (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS price (
     model TEXT PRIMARY KEY, nano_aiu_per_token REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS quota (
+    account TEXT NOT NULL, name TEXT NOT NULL, at INTEGER NOT NULL, percent_left REAL NOT NULL,
+    PRIMARY KEY (account, name, at)
 ) WITHOUT ROWID;
 """
 
@@ -133,6 +141,18 @@ def period_of(wall: float, resets_at: float | None) -> str:
     ).isoformat()
 
 
+@dataclass(frozen=True, slots=True)
+class QuotaPoint:
+    """What was left of an account's quota window at a moment."""
+
+    account_id: str
+    name: str
+    """A key of ``AccountState.quota``."""
+    at: float
+    """Seconds since the epoch, on the wall clock."""
+    percent_left: float
+
+
 class NewerFileError(Exception):
     """The file has a newer schema than this version knows."""
 
@@ -148,8 +168,8 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
 
-    def add(self, entries: Iterable[Entry], today: date) -> None:
-        """Count these requests, in one transaction; drop what is too old.
+    def add(self, entries: Iterable[Entry], today: date, points: Iterable[QuotaPoint] = ()) -> None:
+        """Count these requests and keep these points, in one transaction; drop what is too old.
 
         Raises:
             StoreError: the file cannot be written; nothing of `entries` was counted.
@@ -159,6 +179,21 @@ class Ledger:
             for entry in entries:
                 _count(db, entry)
             db.execute("DELETE FROM spent WHERE day < ?", ((today - timedelta(days=KEPT_DAYS)).isoformat(),))
+            for point in points:
+                row = (point.account_id, point.name, int(point.at // QUOTA_STEP) * QUOTA_STEP, point.percent_left)
+                db.execute("INSERT OR REPLACE INTO quota VALUES (?, ?, ?, ?)", row)
+                db.execute("DELETE FROM quota WHERE at < ?", (row[2] - QUOTA_DAYS * 86400,))
+
+    def quota(self, since: float) -> list[QuotaPoint]:
+        """What was left of each quota window from `since` (seconds since the epoch) on, oldest point first.
+
+        Raises:
+            StoreError: the file cannot be read. A missing file holds no point.
+
+        """
+        with self._open(write=False) as db:
+            rows = db.execute("SELECT account, name, at, percent_left FROM quota WHERE at >= ? ORDER BY at", (since,))
+            return [QuotaPoint(*row) for row in rows.fetchall()]
 
     def days(self, since: str, until: str) -> list[tuple[str, Spent]]:
         """What was used on each day from `since` to `until` (both included), by account and model, oldest day first.
@@ -242,12 +277,12 @@ def _is_ready(db: "sqlite3.Connection", *, write: bool) -> bool:
     found = db.execute("PRAGMA user_version").fetchone()[0]
     if found > SCHEMA_VERSION:
         raise NewerFileError("it was written by a newer version of copilot-balancer: upgrade this one")
-    if found == 0 and write:
+    if found < SCHEMA_VERSION and write:
         for statement in _SCHEMA.split(";"):
             db.execute(statement)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         return True
-    return bool(found)
+    return bool(found == SCHEMA_VERSION)
 
 
 def _count(db: "sqlite3.Connection", entry: Entry) -> None:

@@ -87,7 +87,8 @@ class RequestRecord:
     what: Annotated[str, *_TEXT_200]
     """The model that was asked for; for a request without one, method and path."""
     verdict: Annotated[str, *_TEXT_64]
-    """How it ended: "served", "failed over", "refused", "failed", "cut off", "left" or "declined"."""
+    """How it ended: "served", "failed over", "passed" (with the client's own credential), "refused", "declined" (a
+    refusal that the client expects), "failed", "cut off" or "left"."""
     status: int | None
     """What the client got; None when it left or was cut off."""
     ms: Annotated[float, PlainSerializer(_milliseconds)]
@@ -143,6 +144,7 @@ def finished(
     error: str = "",
     client_left: bool = False,
     declined: bool = False,
+    passed: bool = False,
     **facts: Any,
 ) -> RequestRecord:
     """The record of a request that is over, with its verdict.
@@ -153,7 +155,8 @@ def finished(
         status: what the client got; None when it left or was cut off.
         error: the error that came inside the answer after some of it had been passed on.
         client_left: the client did not wait for the end.
-        declined: the proxy answered with a no that brings the client back in a better way.
+        declined: the proxy answered with a no that the client expects, or that brings it back in a better way.
+        passed: it went out with the client's own credential, so its end is no account's.
         facts: further fields of `RequestRecord`.
 
     """
@@ -163,7 +166,7 @@ def finished(
     elif client_left:
         verdict = "left"
     elif last is None:
-        verdict = "declined" if declined else "refused"
+        verdict = "declined" if declined else "passed" if passed else "refused"
     elif status is None:
         verdict = "cut off"
     else:

@@ -1,4 +1,4 @@
-"""Which proxies run now, and what each has under way: ``live/1.json``, ``live/2.json`` ... in the state folder.
+"""Files by which running proxies are found, ``live/1.json`` ..., each with its addresses and requests in flight.
 
 Laws of this file:
 

@@ -1,4 +1,4 @@
-"""Reads and writes accounts.json (decisions, with tokens) and state.json (what the proxy learnt, without), under a lock.
+"""Reads and writes accounts.json (decisions, with tokens), state.json, models.json and owners.json under a lock.
 
 Laws of this file:
 

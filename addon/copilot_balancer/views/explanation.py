@@ -1,4 +1,4 @@
-"""An explanation of the pool's, for people and for programs: the same text in the CLI and in mitmproxy.
+"""Formats the pool's explanation of a choice, as text and as JSON; the same text in the CLI and in mitmproxy.
 
 Laws of this file:
 

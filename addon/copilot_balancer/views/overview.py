@@ -1,8 +1,8 @@
-"""What is to be seen of everything at a moment, read from the files: ``status`` prints it, the dashboard paints it.
+"""Reads the state of accounts, running proxies and settings from the files; ``status`` and the dashboard show it.
 
 Laws of this file:
 
-1. Nothing is changed by looking, but what a killed proxy left behind (``live_file``).
+1. Reading changes nothing, except that files of killed proxies are removed (``running_proxies``).
 2. Who may serve, and what rests, is the pool's word: the accounts are seen as a proxy that started now would see them,
    and what runs at this moment is added from the files of the running ones.
 3. Times are on the wall clock. Everything here blocks.

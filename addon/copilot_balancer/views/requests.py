@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the commands that print events need no mitmproxy
 MARKERS = {
     "served": ":green_circle:",
     "failed over": ":yellow_circle:",
+    "passed": "",
     "refused": ":red_circle:",
     "failed": ":red_circle:",
     "cut off": ":red_circle:",
@@ -72,6 +73,8 @@ def summary(record: RequestRecord) -> str:
         parts = [f"{head} <- {_account(last)} ({printable(last.host, 100)}) {ended}"]
         parts[0] += f", {printable(last.why, 100)}" if last.why else ""
         before = before and f"before: {before}"
+    elif record.verdict == "passed":
+        parts = [f"{head} <- {printable(record.note, 300) or 'nobody'}, {ended}"]
     else:
         note = "" if record.note in ENDED.values() else record.note
         parts = [f"{head} <- nobody, {ended}" + (f": {printable(note, 300)}" if note else "")]
@@ -91,16 +94,24 @@ def repeated_line(record: RequestRecord, times: int, seconds: float) -> str:
 
 
 def comment(record: RequestRecord) -> str:
-    """The flow's comment: who served it, then after whom; mitmweb's list shows the first words only."""
+    """The flow's comment. It begins with what mitmweb's list, where it is narrow, does not show: account and model."""
+    asked = "" if record.what.partition(" ")[2].startswith("/") else printable(record.what, 80)
+    if record.model:
+        asked += f" -> {printable(record.model, 80)} (ANOTHER MODEL)"
     before = ", ".join(
         f"{_account(attempt)} {attempt.status or printable(attempt.reason, 40)}" for attempt in record.refused
     )
     last = record.served
-    head = f"{_account(last)} {ending(record)}" if last else "nobody" if before or record.note else ""
     why = printable(last.why if last else record.note, 300)
-    chain = [head, f"after {before}" if before else "", f"({why})" if why else ""]
+    if record.verdict == "passed":
+        who, why = why, ""
+    else:
+        who = _account(last) if last else "nobody"
+    who += f": {asked}" if asked else ""
+    if record.status is None:
+        who += f", {ending(record)}"
+    chain = [who, f"after {before}" if before else "", f"({why})" if why else ""]
     besides = [
-        f"ANOTHER MODEL: {printable(record.model, 80)}" if record.model else "",
         f"an error came in the answer: {printable(record.error, 200)}" if record.error else "",
         printable(record.moved, 200),
     ]
@@ -118,7 +129,9 @@ def metadata(record: RequestRecord) -> dict[str, str | int]:
             values[f"copilot_{name}"] = printable(word, 200)
     for number, attempt in enumerate(record.attempts, 1):
         if attempt.reason != "served":
-            values[f"copilot_attempt_{number}"] = f"{_refused(attempt)} {printable(attempt.text, 200)}".rstrip()
+            # said once: without a status it stands in `_refused`, and with a body there
+            text = "" if attempt.status is None or attempt.body else printable(attempt.text, 200)
+            values[f"copilot_attempt_{number}"] = f"{_refused(attempt)} {text}".rstrip()
             if attempt.body:
                 values[f"copilot_attempt_{number}_body"] = attempt.body[:BODY_LIMIT]
     return values

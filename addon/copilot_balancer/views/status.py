@@ -1,4 +1,4 @@
-"""How the commands show accounts: in a line, in JSON, what keeps them from serving, and all together as a status.
+"""Formats accounts and the whole state for the commands: lines of text, JSON, and what keeps an account from serving.
 
 Laws of this file:
 

@@ -38,7 +38,7 @@ def test_screens(scene, size):
     run(story())
 
 
-@pytest.mark.parametrize("size", [(20, 6), (60, 15), (119, 31), (120, 32), (250, 70)], ids=str)
+@pytest.mark.parametrize("size", [(20, 6), (60, 15), (149, 31), (150, 32), (250, 70)], ids=str)
 def test_any_size(scene, size):
     """However small or large the terminal is, the accounts stand on the screen and no line breaks."""
 

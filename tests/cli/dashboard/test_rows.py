@@ -14,11 +14,13 @@ from copilot_balancer.cli.dashboard.lines import Column, Span, Tone, plain, word
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.rules.accounts import RouteTable, Status
 from copilot_balancer.rules.types import Policy, Route
+from copilot_balancer.store.ledger import QuotaPoint
 from copilot_balancer.store.request_record import document, parsed
 from copilot_balancer.text import printable
 from copilot_balancer.views.overview import look
 from support.dashboards import (
     ACCOUNTS,
+    DAY,
     DECISIONS,
     EVENTS,
     HOME,
@@ -205,6 +207,16 @@ def test_history_thins_out_and_keeps_its_ends():
     assert [at for at, _ in line] == sorted(at for at, _ in line)
 
 
+def test_history_begins_with_what_proxies_noted(overview):
+    """Points of the window's present period are taken, those of the one before are not."""
+    history = History()
+    view = of(overview, HOME)
+    reset = view.quota["premium"].resets_at
+    points = [QuotaPoint(HOME, "premium", reset - 31 * DAY, 3.0), QuotaPoint(HOME, "premium", reset - 29 * DAY, 90.0)]
+    history.begin([*points, QuotaPoint(HOME, "premium", NOW - 900, 70.0)], overview)
+    assert history.points == {(HOME, "premium"): [(reset - 29 * DAY, 90.0), (NOW - 900, 70.0)]}
+
+
 def test_history_takes_no_older_point():
     """A clock that is set back draws no line backwards, and points that follow fast replace each other."""
     history = History()
@@ -228,38 +240,38 @@ def test_plot():
 # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 NARROW = """\
-  account     state                    left              resets busy   used
-◐ work        rests 4:32 session limit ╸─────   2% sess    4:32    -   88 s
-● home *      ready                    ━━━━──  68% prem  7d 12h    2    2 s
-● acme        ready, 1:30 until claud… ━╸────  24% prem  7d 12h    -   31 s
-! old-seat    needs login: press l     not told yet                -    2 h
+  account    state                    left              resets busy srv/ref
+◐ work       rests 4:32 session limit ╸─────   2% sess    4:32    -   412/9
+● home *     ready                    ━━━━──  68% prem  7d 12h    2  1290/3
+● acme       ready, 1:30 until claud… ━╸────  24% prem  7d 12h    -    77/2
+! old-seat   needs login: press l     not told yet                -     3/0
 """
 
 WIDE = """\
-  account       plan        state                     left                     resets busy   used
-◐ work          business    rests 4:32 session limit  ╸─────────   2% session    4:32    -   88 s
-● home *        individual… ready                     ━━━━━━━───  68% premium  7d 12h    2    2 s
-● acme          enterprise  ready, 1:30 until claude… ━━╸───────  24% premium  7d 12h    -   31 s
-! old-seat      business    needs login: press l      not told yet                       -    2 h
+  account      plan         state                      left                     resets busy srv/ref   used
+◐ work         business     rests 4:32 session limit   ╸─────────   2% session    4:32    -   412/9   88 s
+● home *       individual_… ready                      ━━━━━━━───  68% premium  7d 12h    2  1290/3    2 s
+● acme         enterprise   ready, 1:30 until claude-… ━━╸───────  24% premium  7d 12h    -    77/2   31 s
+! old-seat     business     needs login: press l       not told yet                       -     3/0    2 h
 """
 
 
 SHORT = """\
-  account    state                  left
-◐ work       rests 4:32 session l…    2%
-● home *     ready                   68%
-● acme       ready, 1:30 until cl…   24%
-! old-seat   needs login: press l
+  account  state                    left
+◐ work     rests 4:32 session lim…    2%
+● home *   ready                     68%
+● acme     ready, 1:30 until clau…   24%
+! old-seat needs login: press l
 """
 
 
-@pytest.mark.parametrize(("width", "golden"), [(40, SHORT), (75, NARROW), (97, WIDE)], ids=["short", "narrow", "wide"])
+@pytest.mark.parametrize(("width", "golden"), [(40, SHORT), (75, NARROW), (106, WIDE)], ids=["short", "narrow", "wide"])
 def test_account_rows(overview, width, golden):
     """Who is what until when, what is left, and what is in flight stand in aligned columns."""
-    columns = view.account_columns(width)
+    columns = view.account_columns(width, overview.pool.accounts)
     lines = [drawing.head(columns, width)]
     lines += [
-        view.account_row(one, at=NOW, busy=overview.in_flight.get(one.id, 0), width=width)
+        view.account_row(one, columns, at=NOW, busy=overview.in_flight.get(one.id, 0), width=width)
         for one in overview.pool.accounts
     ]
 
@@ -292,30 +304,36 @@ def test_used_up_quota_rests_for_paid_models(overview):
 def test_never_used(overview):
     """An account that was never used says so."""
     one = replace(of(overview, OLD), last_used=None, plan=None)
-    assert plain(view.account_row(one, at=NOW, busy=0, width=100)).split()[-1] == "never"
+    assert plain(view.account_row(one, view.account_columns(110), at=NOW, busy=0, width=110)).split()[-1] == "never"
 
 
 # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 REQUEST_ROWS = """\
-  time     account    model             how                            took
-✓ 12:32:09 home       gpt-5.4           its conversation is there     8.1 s
-✗ 12:31:52 home       gpt-5.4-mini      cut off by the upstream       7.4 s
-✗ 12:31:40 nobody     claude-opus-4.6   acme 429 model limit; acme…  312 ms
-✓ 12:31:11 home       gpt-5.4           its conversation is there     6.2 s
-» 12:30:43 home       gpt-5.4           work 429 session limit, th…   5.6 s
-- 12:29:50 work       gpt-5.4           the client left               5.0 s
+  time     account   model           how                               took
+✓ 12:32:09 home      gpt-5.4         its conversation is there        8.1 s
+✗ 12:31:52 home      gpt-5.4-mini    cut off by the upstream          7.4 s
+✗ 12:31:40 nobody    claude-opus-4.6 acme 429 model limit; acme: r…  312 ms
+✓ 12:31:11 home      gpt-5.4         its conversation is there        6.2 s
+» 12:30:43 home      gpt-5.4         work 429 session limit, then …   5.6 s
+- 12:29:50 work      gpt-5.4         the client left                  5.0 s
 """
 
 
 def test_request_rows():
     """Which account served what, after whom and why, newest first."""
-    lines = [drawing.head(view.REQUESTS, 75)]
-    lines += [view.request_row(one, zone=ZONE, width=75) for one in view.picked(EVENTS, "", switches=False)[:6]]
+    lines = [drawing.head(view.request_columns(75, EVENTS), 75)]
+    lines += [
+        view.request_row(one, view.request_columns(75, EVENTS), zone=ZONE, width=75)
+        for one in view.picked(EVENTS, "", switches=False)[:6]
+    ]
     assert "".join(f"{plain(line).rstrip()}\n" for line in lines) == REQUEST_ROWS
 
     lines = [drawing.head(view.request_columns(40), 40)]
-    lines += [view.request_row(one, zone=ZONE, width=40) for one in view.picked(EVENTS, "", switches=True)[:3]]
+    lines += [
+        view.request_row(one, view.request_columns(40), zone=ZONE, width=40)
+        for one in view.picked(EVENTS, "", switches=True)[:3]
+    ]
     assert "".join(f"{plain(line).rstrip()}\n" for line in lines) == (
         "  time     account    model\n"
         "✗ 12:31:52 home       gpt-5.4-mini\n"
@@ -363,7 +381,8 @@ def test_how(one, shown):
 
 def test_another_model_is_loud():
     """A model that took the place of another one stands out in the row."""
-    line = view.request_row(event(1, 0, "claude-x", attempt("home", "h"), model="gpt-5.4"), zone=ZONE, width=120)
+    one = event(1, 0, "claude-x", attempt("home", "h"), model="gpt-5.4")
+    line = view.request_row(one, view.request_columns(120, [one]), zone=ZONE, width=120)
     assert "gpt-5.4 for claude-x" in plain(line)
     assert [span.tone for span in line if span.text.startswith("gpt-5.4")] == [Tone.CAUTION]
 
@@ -372,7 +391,7 @@ def test_foreign_words_cannot_break_a_line():
     """Words that another program wrote into the events file are one printable line."""
     bad = document(replace(EVENTS[0], what="a\x1b[31m\nb\u202e", note="\x07"))
     one = parsed(__import__("json").dumps(bad))
-    line = plain(view.request_row(one, zone=ZONE, width=75))
+    line = plain(view.request_row(one, view.request_columns(75), zone=ZONE, width=75))
     assert line.isprintable()
 
 
@@ -573,3 +592,16 @@ def test_wrapping_loses_no_short_word(string, width):
 def test_a_fact_hangs_from_its_name():
     """A long value goes on under itself."""
     assert text(fact("name", "one two three", 24)) == "name         one two\n             three"
+
+
+def test_names_take_what_is_free(overview):
+    """Where there is room nothing is cut: the longest label and plan, and the cause of a failure at 120 columns."""
+    long = [
+        replace(one, label="a-label-of-thirty-characters-x", plan="business_copilot_standalone")
+        for one in overview.pool.accounts
+    ]
+    lines = [plain(view.account_row(one, view.account_columns(158, long), at=NOW, busy=0, width=158)) for one in long]
+    assert all("a-label-of-thirty-characters-x" in line and "business_copilot_standalone" in line for line in lines)
+    columns = view.request_columns(116, EVENTS)
+    rows = [plain(view.request_row(one, columns, zone=ZONE, width=116)) for one in EVENTS]
+    assert not [line for line in rows if "…" in line and "acme: rests after a limit for this model" not in line]

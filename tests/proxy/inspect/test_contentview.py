@@ -16,6 +16,8 @@ from copilot_balancer.fake.reply import as_sse
 from copilot_balancer.proxy.inspect import contentview, transcript
 from copilot_balancer.proxy.inspect import page as page_module
 from copilot_balancer.proxy.inspect.contentview import CopilotContentview, register, show
+from copilot_balancer.store.request_record import AttemptRecord, finished
+from copilot_balancer.views.requests import metadata
 from support.answers import CALLING, FORMS, a_document, any_json, any_key, any_kind, chat, sse, streamed
 
 STREAM = "text/event-stream"
@@ -117,9 +119,32 @@ def test_who_served_and_after_whom():
     assert "not ours" not in shown
 
 
+def test_a_sentence_stands_once():
+    """What an upstream said is shown once, however many places know it."""
+    refused = AttemptRecord(
+        "work", "h", "sticky", "limit", 429, 30.0, "slow down please", body='{"message": "slow down please"}'
+    )
+    lost = AttemptRecord("home", "h", "next", "transient", None, None, "server closed connection")
+    record = finished((refused, lost), served=False, status=429, at=0.0, id="f", what="gpt-5", ms=1.0)
+    shown = page(b'{"message": "slow down please"}', flow=a_flow(told=metadata(record)), kind="application/json")
+    assert shown.count("slow down please") == 1
+    assert shown.count("server closed connection") == 1
+
+    late = {"copilot": "failed", "copilot_account": "work", "copilot_error": "rate_limited (rests 30 s): slow"}
+    shown = page(sse({"error": {"code": "rate_limited", "message": "slow"}}), flow=a_flow(told=late))
+    assert shown == "served by: work, failed\nerror: rate_limited (rests 30 s): slow\n"
+
+
 @pytest.mark.parametrize(
     ("told", "headers", "shown"),
     [
+        pytest.param(
+            {"copilot": "refused", "copilot_attempts": 1},
+            {"x-copilot-account": "work"},
+            "nobody, after 1 refusal",
+            id="nobody, whatever a header says",
+        ),
+        pytest.param({"copilot": "passed", "copilot_attempts": 0}, {}, "the client's own credential", id="passed on"),
         pytest.param({}, {}, None, id="nothing is known"),
         pytest.param({"copilot": "served", "copilot_account": "work", "copilot_attempts": 1}, {}, "work", id="at once"),
         pytest.param({"copilot": "refused", "copilot_attempts": 1}, {}, "nobody, after 1 refusal", id="nobody"),
@@ -363,14 +388,14 @@ def test_not_picked_for_anything_else():
     flow = a_flow()
     request = Metadata(flow=flow, http_message=flow.request, content_type=STREAM)
     waiting = tflow.tflow(resp=False)
-    for metadata in (
+    for one in (
         request,
         Metadata(flow=waiting, http_message=waiting.request, content_type=STREAM),
         Metadata(flow=tflow.ttcpflow(), content_type=STREAM),
         Metadata(content_type=STREAM),
         Metadata(),
     ):
-        assert VIEW.render_priority(b"data: {}", metadata) < 0
+        assert VIEW.render_priority(b"data: {}", one) < 0
 
 
 def test_shown_by_mitmproxy():

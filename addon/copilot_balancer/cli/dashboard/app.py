@@ -1,4 +1,4 @@
-"""The dashboard: what ``looking`` shows, and keys and clicks that become edits.
+"""The dashboard app: key bindings and clicks that edit the stored decisions, on top of what ``screen`` paints.
 
 Laws of this file:
 
@@ -20,7 +20,7 @@ from copilot_balancer.cli.dashboard.lines import Line, Span, Tone, words
 from copilot_balancer.cli.dashboard.login import ClosedError, logged_in, person_text, stored
 from copilot_balancer.cli.dashboard.panes import key
 from copilot_balancer.cli.dashboard.rows import route_key
-from copilot_balancer.cli.dashboard.screen import Looking
+from copilot_balancer.cli.dashboard.screen import DashboardScreen
 from copilot_balancer.cli.dashboard.texts import STRATEGIES, help_lines, terms_lines
 from copilot_balancer.cli.env import Env
 from copilot_balancer.copilot.hosts import GITHUB, normalise_domain
@@ -30,8 +30,8 @@ from copilot_balancer.rules import edits
 from copilot_balancer.rules.accounts import Account, RouteTable, Strategy, normalise_label
 
 
-class Dashboard(Looking):
-    """The dashboard; its arguments are those of ``Looking``."""
+class Dashboard(DashboardScreen):
+    """The dashboard; its arguments are those of ``DashboardScreen``."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         key("a", "add", "Add", "log in at GitHub with a code and store the account"),
@@ -174,8 +174,18 @@ class Dashboard(Looking):
         """Choose how accounts are chosen."""
         if self.overview is None:
             return
-        options = [(name, words(f"{name:13}", Span(text, Tone.FAINT))) for name, text in STRATEGIES.items()]
-        chosen = self.overview.decisions.strategy or ""
+        chosen, in_force = self.overview.decisions.strategy or "", self.overview.policy.strategy
+        options = [
+            (
+                name,
+                words(
+                    Span("● " if name == in_force else "  ", Tone.GOOD),
+                    Span(f"{name or '(settings)':13}", Tone.STRONG if name == chosen else Tone.PLAIN),
+                    Span(f"{text}: {in_force}" if not (name or chosen) else text, Tone.FAINT),
+                ),
+            )
+            for name, text in STRATEGIES.items()
+        ]
         answer = await self.push_screen_wait(Choose("How an account is chosen", options, chosen))
         if answer is not None:
             strategy: Strategy | None = next((name for name in get_args(Strategy) if name == answer), None)

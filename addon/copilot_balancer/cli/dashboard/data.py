@@ -1,4 +1,4 @@
-"""One look at the files: an overview and the last requests, or the sentence that says why not.
+"""Reads the store for the dashboard: an overview and the last requests, or one sentence about what cannot be read.
 
 Laws of this file:
 
@@ -6,10 +6,13 @@ Laws of this file:
 2. A look that fails is a sentence, never an exception: the dashboard goes on with what it saw last.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from copilot_balancer.cli.env import Env
+from copilot_balancer.copilot.quota import WINDOW_LENGTHS
 from copilot_balancer.errors import BalancerError
+from copilot_balancer.store.ledger import Ledger, QuotaPoint
 from copilot_balancer.store.request_record import RequestRecord
 from copilot_balancer.views.overview import Overview, events, look
 
@@ -18,8 +21,8 @@ MAX_EVENTS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What was seen at a moment."""
+class Snapshot:
+    """What the files held at a moment."""
 
     overview: Overview | None
     """None: the files could not be used."""
@@ -29,17 +32,25 @@ class Seen:
     """One sentence: why something could not be read."""
 
 
-def see(env: Env) -> Seen:
-    """Look once."""
+def kept_quota(env: Env, at: float) -> list[QuotaPoint]:
+    """What proxies have noted of quotas in the longest window's time before `at`; none where that cannot be read."""
+    try:
+        return Ledger(env.paths.state).quota(at - max(WINDOW_LENGTHS.values()))
+    except BalancerError:
+        return []
+
+
+def read_snapshot(env: Env) -> Snapshot:
+    """Read the files once."""
     where = env.paths
     try:
         overview = look(where, env.now())
     except BalancerError as error:
-        return Seen(None, trouble=str(error))
+        return Snapshot(None, trouble=str(error))
     try:
-        return Seen(overview, events(where, MAX_EVENTS))
+        return Snapshot(overview, events(where, MAX_EVENTS))
     except BalancerError as error:
-        return Seen(overview, trouble=str(error))
+        return Snapshot(overview, trouble=str(error))
 
 
 CAPACITY = 720
@@ -54,6 +65,14 @@ class History:
     """(account id, window) -> what was left then, in percent."""
 
     points: dict[tuple[str, str], list[tuple[float, float]]] = field(default_factory=dict)
+
+    def begin(self, points: Iterable[QuotaPoint], overview: Overview) -> None:
+        """Take what was noted before: of each window, what belongs to its present period."""
+        resets = {(one.id, name): w.resets_at for one in overview.pool.accounts for name, w in one.quota.items()}
+        for point in points:
+            known, length = resets.get((point.account_id, point.name)), WINDOW_LENGTHS.get(point.name, 30 * 86400.0)
+            if point.at >= (known or overview.at) - length:
+                self.note(point.account_id, point.name, point.at, point.percent_left)
 
     def note(self, account_id: str, window: str, at: float, percent: float) -> None:
         """At `at` so many percent were left; what is older than the newest point is not taken."""

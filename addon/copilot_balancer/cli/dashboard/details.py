@@ -1,8 +1,8 @@
-"""Everything about the chosen account, request or route, as lines.
+"""Formats the details of the chosen account, request or route, as lines.
 
 Laws of this file:
 
-1. Pure, as ``view`` is: frozen values in, lines out.
+1. Pure, as ``rows`` is: frozen values in, lines out.
 2. What a row cuts off stands here whole.
 """
 
@@ -41,6 +41,8 @@ from copilot_balancer.views.requests import ending
 NAME = 12
 """Cells of a fact's name."""
 _LAST_REQUESTS = 5
+_SHOWN_AFTER = 30.0
+"""Seconds of a history from which it is plotted."""
 _SOURCES = {"server": "as the service said", "reset": "until its quota resets", "ladder": "our own guess"}
 
 
@@ -149,10 +151,10 @@ def _quota(view: AccountView, history: History, *, at: float, width: int) -> lis
 
 
 def _plot(view: AccountView, history: History, *, at: float, width: int) -> list[Line]:
-    """What was left of the tightest window since the dashboard began."""
+    """What was left of the tightest window in its present period, as far as a proxy has seen it."""
     name, _ = tightest(view.quota, at)[0]
     began = history.since(view.id, name)
-    if began is None:
+    if began is None or at - began < _SHOWN_AFTER:
         return []
     columns = min(max(width - NAME - 1, 10), 60)
     plot = history.plot(view.id, name, columns, 4, at)

@@ -1,4 +1,4 @@
-"""Questions on top of the screen: fields to fill in, a yes, a choice, a code to type elsewhere, a row of the matrix.
+"""Modal dialogs: a form, a confirmation, a choice, a text to read, a device code, and the editor of a route.
 
 Laws of this file:
 
@@ -49,6 +49,15 @@ class Dialog[T](ModalScreen[T | None]):
     def action_close(self) -> None:
         """Answer nothing."""
         self.dismiss(None)
+
+    @property
+    def wrong(self) -> Static:
+        """Where it is said what is wrong."""
+        return self.query_one(".wrong", Static)
+
+    def say_wrong(self, text: str) -> None:
+        """Say what is wrong; an empty text: nothing is."""
+        self.wrong.update(content(words(Span(text, Tone.BAD))) if text else "")
 
 
 def buttons(**labels: str) -> Horizontal:
@@ -102,6 +111,11 @@ class Form(Dialog[tuple[str, ...]]):
         """Enter answers."""
         self._answer()
 
+    def on_input_changed(self) -> None:
+        """What was wrong is not said any more once it is mended."""
+        if self.wrong.content:
+            self._checked()
+
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """So does the button."""
         if event.button.id == "yes":
@@ -110,13 +124,20 @@ class Form(Dialog[tuple[str, ...]]):
             self.dismiss(None)
 
     def _answer(self) -> None:
+        values = self._checked()
+        if values is not None:
+            self.dismiss(values)
+
+    def _checked(self) -> tuple[str, ...] | None:
+        """The values when they are allowed; else it is said what is wrong with them."""
         values = tuple(field.value.strip() for field in self.query(Input))
         try:
             self.check(values)
         except InvalidInput as error:
-            self.query_one(".wrong", Static).update(content(words(Span(str(error), Tone.BAD))))
-            return
-        self.dismiss(values)
+            self.say_wrong(str(error))
+            return None
+        self.say_wrong("")
+        return values
 
 
 # ── yes or no ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -340,19 +361,31 @@ class RouteDialog(Dialog[RouteTable]):
         else:
             self.dismiss(None)
 
+    def on_input_changed(self) -> None:
+        """What was wrong is not said any more once it is mended."""
+        if self.wrong.content:
+            self._checked()
+
     def action_save(self) -> None:
         """Answer with the row, when it is one."""
+        route = self._checked()
+        if route is not None:
+            self.dismiss(route)
+
+    def _checked(self) -> RouteTable | None:
+        """The row when it is one; else it is said what is wrong with it."""
         try:
-            self.dismiss(
-                route_of(
-                    self.query_one("#models", Input).value,
-                    self.query_one(AccountOrder).picked,
-                    self.query_one("#fallback", Input).value,
-                    enabled=self.route.enabled if self.route else True,
-                )
+            route = route_of(
+                self.query_one("#models", Input).value,
+                self.query_one(AccountOrder).picked,
+                self.query_one("#fallback", Input).value,
+                enabled=self.route.enabled if self.route else True,
             )
         except InvalidInput as error:
-            self.query_one(".wrong", Static).update(content(words(Span(str(error), Tone.BAD))))
+            self.say_wrong(str(error))
+            return None
+        self.say_wrong("")
+        return route
 
 
 def route_of(models: str, accounts: Sequence[str], fallback: str, *, enabled: bool) -> RouteTable:

@@ -1,4 +1,4 @@
-"""Lines: text in tones, cut to a width; tables, bars and countdowns of them.
+"""Styled lines of a fixed width in cells: spans, table rows, bars, countdowns, moments.
 
 Laws of this file:
 

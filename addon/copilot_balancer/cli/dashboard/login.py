@@ -1,4 +1,4 @@
-"""A login by code inside the dashboard, by the same functions as ``accounts add`` and ``accounts login``.
+"""GitHub's device flow inside the dashboard, with the same functions as ``accounts add`` and ``accounts login``.
 
 Laws of this file:
 
@@ -38,8 +38,8 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
-    """What became of a login."""
+class LoginResult:
+    """The account that a login stored."""
 
     account: Account
     new: bool
@@ -74,7 +74,7 @@ def logged_in(env: Env, host: str, show: Callable[[Show], None], closed: Flag) -
     return Person(token, identity)
 
 
-def stored(env: Env, person: Person, label: str | None, expected: str | None = None) -> Joined:
+def stored(env: Env, person: Person, label: str | None, expected: str | None = None) -> LoginResult:
     """Store who logged in, under `label` where it is a new account; `expected`: the id of the account that it must be.
 
     Raises:
@@ -105,7 +105,7 @@ def stored(env: Env, person: Person, label: str | None, expected: str | None = N
     remember(env, arrival, one, env.settings().settings.model_ttl)
     access = arrival.access.warning if arrival.access else None
     kept = label is not None and one.account.label != label
-    return Joined(
+    return LoginResult(
         one.account,
         one.new,
         decisions,

@@ -1,4 +1,4 @@
-"""The parts of the screen: panes with rows, each with its keys, and the details.
+"""Widgets of the dashboard: the panes with rows and their key bindings, and the details.
 
 Laws of this file:
 

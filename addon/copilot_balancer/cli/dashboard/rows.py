@@ -1,4 +1,4 @@
-"""An overview as people see it: accounts, requests and routes as rows, one line of text for everything.
+"""Formats accounts, requests and routes as table rows, and the headline and notice above them.
 
 Laws of this file:
 
@@ -7,8 +7,11 @@ Laws of this file:
 3. Foreign text (a model, a path, a refusal) has been through ``printable``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import tzinfo
+
+from rich.cells import cell_len
 
 from copilot_balancer.cli.dashboard.lines import (
     Column,
@@ -16,6 +19,7 @@ from copilot_balancer.cli.dashboard.lines import (
     Span,
     Tone,
     ago,
+    amount,
     clock,
     countdown,
     fitted,
@@ -36,12 +40,12 @@ from copilot_balancer.views.requests import ending
 
 # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-NARROW = 68
+NARROW = 69
 """In fewer cells a table shows only its first columns, and less wide."""
 
 SHORT_ACCOUNTS = (
     Column("mark", 1),
-    Column("label", 8, "account", grows=1, most=18),
+    Column("label", 8, "account", grows=4),
     Column("state", 12, "state", grows=4),
     Column("percent", 5, "left", right=True),
 )
@@ -49,33 +53,46 @@ SHORT_ACCOUNTS = (
 
 NARROW_ACCOUNTS = (
     Column("mark", 1),
-    Column("label", 10, "account", grows=1, most=18),
+    Column("label", 10, "account", grows=4),
     Column("state", 18, "state", grows=3),
     Column("left", 16, "left"),
     Column("resets", 7, "resets", right=True),
     Column("busy", 4, "busy", right=True),
-    Column("used", 6, "used", right=True),
+    Column("counts", 7, "srv/ref", right=True),
 )
-"""For `NARROW` cells and more; the plan stands in the details."""
+"""For `NARROW` cells and more; the plan and the last use stand in the details."""
 
 WIDE_ACCOUNTS = (
     Column("mark", 1),
-    Column("label", 12, "account", grows=1, most=24),
-    Column("plan", 10, "plan", grows=1, most=16),
+    Column("label", 12, "account", grows=4),
+    Column("plan", 10, "plan", grows=4),
     Column("state", 24, "state", grows=3),
     Column("left", 23, "left"),
     Column("resets", 7, "resets", right=True),
     Column("busy", 4, "busy", right=True),
+    Column("counts", 7, "srv/ref", right=True),
     Column("used", 6, "used", right=True),
 )
 """For `WIDE` cells and more."""
 
-WIDE = 94
+WIDE = 102
 
 
-def account_columns(width: int) -> tuple[Column, ...]:
-    """What fits into `width` cells."""
-    return WIDE_ACCOUNTS if width >= WIDE else NARROW_ACCOUNTS if width >= NARROW else SHORT_ACCOUNTS
+def account_columns(width: int, accounts: Iterable[AccountView] = ()) -> tuple[Column, ...]:
+    """What fits into `width` cells; label and plan grow as far as the longest of these `accounts` needs it."""
+    columns = WIDE_ACCOUNTS if width >= WIDE else NARROW_ACCOUNTS if width >= NARROW else SHORT_ACCOUNTS
+    accounts = tuple(accounts)
+    labels = (account.label + "  " * account.home for account in accounts)
+    return grown(columns, label=labels, plan=(account.plan or "" for account in accounts))
+
+
+def grown(columns: Sequence[Column], **texts: Iterable[str]) -> tuple[Column, ...]:
+    """`columns`, of which the named ones grow as far as the longest of their `texts`."""
+    longest = {name: max(map(cell_len, found), default=0) for name, found in texts.items()}
+    return tuple(
+        replace(column, most=max(column.width, longest[column.name])) if column.name in longest else column
+        for column in columns
+    )
 
 
 MARKS = {
@@ -110,10 +127,9 @@ def account_state(account: AccountView) -> Line:
     return words(Span("ready", Tone.GOOD))
 
 
-def account_row(account: AccountView, *, at: float, busy: int, width: int) -> Line:
+def account_row(account: AccountView, columns: Sequence[Column], *, at: float, busy: int, width: int) -> Line:
     """One account in `width` cells; `busy` is how many requests it serves at this moment."""
-    columns = account_columns(width)
-    wide = columns is WIDE_ACCOUNTS
+    wide = width >= WIDE
     mark = Span("●", Tone.FAINT) if account.status is Status.READY and account.why_not else MARKS[account.status]
     label = Tone.FAINT if account.status is Status.DISABLED else Tone.STRONG
     cells: dict[str, Line] = {
@@ -121,6 +137,10 @@ def account_row(account: AccountView, *, at: float, busy: int, width: int) -> Li
         "label": words(Span(account.label, label), Span(" *" if account.home else "", Tone.KEY)),
         "plan": words(Span(printable(account.plan or "-", 60), Tone.FAINT)),
         "state": account_state(account),
+        "counts": words(
+            Span(amount(account.served), Tone.FAINT),
+            Span(f"/{amount(account.refused)}", Tone.CAUTION if account.refused else Tone.FAINT),
+        ),
         "busy": words(Span(str(busy), Tone.STRONG) if busy else Span("-", Tone.FAINT)),
         "used": words(
             Span("never", Tone.FAINT) if account.last_used is None else Span(ago(at - account.last_used), Tone.FAINT)
@@ -144,8 +164,8 @@ def account_row(account: AccountView, *, at: float, busy: int, width: int) -> Li
 REQUESTS = (
     Column("mark", 1),
     Column("time", 8, "time"),
-    Column("account", 9, "account", grows=1, most=16),
-    Column("model", 15, "model", grows=2, most=32),
+    Column("account", 9, "account", grows=4),
+    Column("model", 15, "model", grows=4),
     Column("how", 20, "how", grows=5),
     Column("took", 7, "took", right=True),
 )
@@ -153,15 +173,23 @@ REQUESTS = (
 SHORT_REQUESTS = (
     Column("mark", 1),
     Column("time", 8, "time"),
-    Column("account", 8, "account", grows=1, most=16),
+    Column("account", 8, "account", grows=1),
     Column("model", 12, "model", grows=3),
 )
 """For less than `NARROW` cells."""
 
 
-def request_columns(width: int) -> tuple[Column, ...]:
-    """What fits into `width` cells."""
-    return REQUESTS if width >= NARROW else SHORT_REQUESTS
+def request_columns(width: int, requests: Iterable[RequestRecord] = ()) -> tuple[Column, ...]:
+    """What fits into `width` cells; names grow as far as the longest of these `requests` needs it, the rest is why."""
+    if width < NARROW:
+        return SHORT_REQUESTS
+    requests = tuple(requests)
+    models = (_model(event) for event in requests)
+    return grown(REQUESTS, account=(event.account or "nobody" for event in requests), model=models)
+
+
+def _model(event: RequestRecord) -> str:
+    return event.what if event.model is None else f"{event.model} for {event.what}"
 
 
 VERDICTS = {
@@ -206,18 +234,17 @@ def how(event: RequestRecord) -> Line:
 _CALM = Span("", Tone.FAINT)
 
 
-def request_row(event: RequestRecord, *, zone: tzinfo | None, width: int) -> Line:
+def request_row(event: RequestRecord, columns: Sequence[Column], *, zone: tzinfo | None, width: int) -> Line:
     """One finished request in `width` cells."""
-    model = event.what if event.model is None else f"{event.model} for {event.what}"
     cells = {
         "mark": words(verdict_mark(event)),
         "time": words(Span(clock(event.at, zone), Tone.FAINT)),
         "account": words(Span(event.account, Tone.STRONG) if event.account else Span("nobody", Tone.BAD)),
-        "model": words(Span(model, Tone.CAUTION if event.model else Tone.PLAIN)),
+        "model": words(Span(_model(event), Tone.CAUTION if event.model else Tone.PLAIN)),
         "how": how(event),
         "took": words(Span(milliseconds(event.ms / 1000), Tone.FAINT)),
     }
-    return row(request_columns(width), cells, width)
+    return row(columns, cells, width)
 
 
 def request_key(event: RequestRecord) -> str:

@@ -1,8 +1,8 @@
-"""The dashboard as far as it looks: four panes over one frozen overview, painted; filter and ways between panes.
+"""Paints the dashboard: four panes over one snapshot of the store, layout by size, filter, moves between panes.
 
 Laws of this file:
 
-1. It paints what ``seen`` saw; nothing is decided and nothing is formatted here.
+1. It paints what ``data`` read; nothing is decided and nothing is formatted here.
 2. The event loop never waits for disk: it is read in a thread.
 3. Without an interval it looks only when it is told to: so it is tested without a clock.
 """
@@ -19,7 +19,7 @@ from textual.content import Content
 from textual.events import DescendantFocus
 from textual.widgets import Footer, Input, OptionList, Static
 
-from copilot_balancer.cli.dashboard.data import History, Seen, see
+from copilot_balancer.cli.dashboard.data import History, Snapshot, kept_quota, read_snapshot
 from copilot_balancer.cli.dashboard.details import account_details, request_details, route_details
 from copilot_balancer.cli.dashboard.lines import Line, Span, Tone, head, over, words
 from copilot_balancer.cli.dashboard.panes import (
@@ -57,12 +57,12 @@ from copilot_balancer.views.overview import Overview
 
 EVERY = 0.5
 """Seconds between two looks."""
-FULL = (120, 32)
-"""From so many columns and rows on everything is shown at once."""
+FULL = (150, 32)
+"""From so many columns and rows on everything is shown at once; with fewer columns the causes would be cut."""
 
 
-class Looking(App[None]):
-    """The dashboard.
+class DashboardScreen(App[None]):
+    """The dashboard without its edits.
 
     Args:
         world: the outside world, as the commands have it.
@@ -82,7 +82,7 @@ class Looking(App[None]):
         super().__init__()
         self.env, self.every, self.zone = env, every, zone
         self.history = History()
-        self.seen = Seen(None)
+        self.snapshot = Snapshot(None)
         self.overview: Overview | None = None
         """The last one that could be read."""
         self.below: PaneName = "requests"
@@ -187,16 +187,16 @@ class Looking(App[None]):
             return
         overview, screen = self.overview, self.screen_stack[0]
         banner = screen.query_one("#notice", Static)
-        if self.seen.trouble:
-            banner.update(content(words(Span(self.seen.trouble, Tone.BAD))))
-        banner.display = bool(self.seen.trouble)
+        if self.snapshot.trouble:
+            banner.update(content(words(Span(self.snapshot.trouble, Tone.BAD))))
+        banner.display = bool(self.snapshot.trouble)
         if overview is None:
             return
         width = self.size.width - 2
         screen.query_one("#headline", Static).update(
-            content(headline(overview, zone=self.zone, width=width, stale=self.seen.overview is None))
+            content(headline(overview, zone=self.zone, width=width, stale=self.snapshot.overview is None))
         )
-        told = None if self.seen.trouble else notice(overview)
+        told = None if self.snapshot.trouble else notice(overview)
         if told is not None:
             banner.update(content(told))
             banner.display = True
@@ -212,8 +212,9 @@ class Looking(App[None]):
     def _paint_accounts(self, overview: Overview) -> None:
         pane = self.pane("accounts")
         room = self._room(pane)
+        columns = account_columns(room, overview.pool.accounts)
         rows = [
-            (one.id, account_row(one, at=overview.at, busy=overview.in_flight.get(one.id, 0), width=room))
+            (one.id, account_row(one, columns, at=overview.at, busy=overview.in_flight.get(one.id, 0), width=room))
             for one in overview.pool.accounts
         ]
         empty = [
@@ -221,13 +222,14 @@ class Looking(App[None]):
             words("Press ", Span("a", Tone.KEY), " to log in at GitHub with a code."),
             words(Span("Logins of other programs: copilot-balancer accounts import", Tone.FAINT)),
         ]
-        pane.show(head(account_columns(room), room), rows, empty)
+        pane.show(head(columns, room), rows, empty)
 
     def _paint_requests(self, overview: Overview) -> None:
         pane = self.pane("requests")
         room = self._room(pane)
-        rows = [(request_key(one), request_row(one, zone=self.zone, width=room)) for one in self.requests]
-        if self.seen.events:
+        columns = request_columns(room, self.requests)
+        rows = [(request_key(one), request_row(one, columns, zone=self.zone, width=room)) for one in self.requests]
+        if self.snapshot.events:
             empty = [words("No request matches."), words("Press ", Span("escape", Tone.KEY), " to see all of them.")]
         elif overview.proxies:
             empty = [
@@ -239,7 +241,7 @@ class Looking(App[None]):
                 words("No request has come yet, and no proxy runs."),
                 words("Start both: ", Span("copilot-balancer exec -- opencode", Tone.KEY)),
             ]
-        pane.show(head(request_columns(room), room), rows, empty)
+        pane.show(head(columns, room), rows, empty)
 
     def _paint_routes(self, overview: Overview) -> None:
         pane = self.pane("routes")
@@ -270,7 +272,7 @@ class Looking(App[None]):
         view = next((one for one in overview.pool.accounts if one.id == chosen), None)
         if view is None or self.about != "accounts":
             return [words(Span("Nothing is chosen.", Tone.FAINT))]
-        return account_details(view, overview, self.seen.events, self.history, zone=self.zone, width=width)
+        return account_details(view, overview, self.snapshot.events, self.history, zone=self.zone, width=width)
 
     # ── what is chosen ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -289,13 +291,13 @@ class Looking(App[None]):
     @property
     def requests(self) -> list[RequestRecord]:
         """Those that are shown, newest first."""
-        return picked(self.seen.events, self.search, switches=self.only_switches)
+        return picked(self.snapshot.events, self.search, switches=self.only_switches)
 
     @property
     def request(self) -> RequestRecord | None:
         """The request under the cursor."""
         chosen = self.pane("requests").rows.chosen
-        return next((one for one in self.seen.events if request_key(one) == chosen), None)
+        return next((one for one in self.snapshot.events if request_key(one) == chosen), None)
 
     @property
     def routes(self) -> tuple[RouteTable, ...]:
@@ -311,7 +313,7 @@ class Looking(App[None]):
     @property
     def models(self) -> list[str]:
         """Names of models that requests named."""
-        names = {event.what for event in self.seen.events if " " not in event.what}
+        names = {event.what for event in self.snapshot.events if " " not in event.what}
         return sorted(names)
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -319,9 +321,12 @@ class Looking(App[None]):
     async def look(self) -> None:
         """Look at the files, and paint."""
         async with self._looking:
-            self.seen = await asyncio.to_thread(see, self.env)
-            overview = self.seen.overview
+            self.snapshot = await asyncio.to_thread(read_snapshot, self.env)
+            overview = self.snapshot.overview
             if overview is not None:
+                if self.overview is None:
+                    kept = await asyncio.to_thread(kept_quota, self.env, overview.at)
+                    self.history.begin(kept, overview)
                 self.overview = overview
                 for account in overview.pool.accounts:
                     for name, window in account.quota.items():

@@ -1,4 +1,4 @@
-"""What is read in dialogs: the strategies, GitHub's rules, all keys.
+"""Texts of the dialogs: strategies, GitHub's rules about several accounts, key bindings.
 
 Law of this file: pure; a width in cells in, lines out.
 """

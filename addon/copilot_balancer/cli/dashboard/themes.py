@@ -1,4 +1,4 @@
-"""The colours, in the dark and in the light.
+"""Textual themes of the dashboard, dark and light.
 
 Law of this file: a text of any tone can be read on any ground that it stands on, also where a terminal has 256 colours
 only; where it has 16 the cursor has a colour of its own.

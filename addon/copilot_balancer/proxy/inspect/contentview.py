@@ -1,10 +1,10 @@
-"""A Copilot answer as a person reads it, in mitmweb and in mitmproxy's console.
+"""Content view "Copilot": renders a response as text, in mitmweb and in mitmproxy's console.
 
 Laws of this file:
 
 1. It only looks: a flow is never changed, and nothing here raises. What cannot be read is shown as it came.
 2. It is bounded, since mitmproxy calls it on the loop that serves requests: how an answer is read is the business of
-   ``answer_text``, how it is written that of ``page``, and each keeps its bounds.
+   ``transcript``, how it is written that of ``page``, and each keeps its bounds.
 """
 
 import re
@@ -33,12 +33,14 @@ def show(data: bytes, metadata: Metadata, shown: Callable[[str], str] = str) -> 
     answer = read(data, stream=stream)
     page = Page()
     page.fact("model", answer.model)
-    _tell_who(page, flow, message)
+    _tell_who(page, flow, message, data)
     page.fact("finish", answer.finish)
     page.fact("usage", usage(answer.usage))
     page.fact("quota left", ", ".join(f"{name} {left:g} %" for name, left in answer.quota.items()))
+    told = str(flow.metadata.get("copilot_error", "")) if flow else ""
     for error in answer.errors:
-        page.fact("error", shown(error))
+        if not told or error.rpartition(": ")[2][:100] not in told:  # it stands there already
+            page.fact("error", shown(error))
     for part in answer.parts.values():
         text = shown(part.text)
         page.block(part.title, text if part.prose else arguments(text, page.left), wrap=part.prose)
@@ -52,22 +54,25 @@ def show(data: bytes, metadata: Metadata, shown: Callable[[str], str] = str) -> 
     return "\n".join(page.lines) + "\n"
 
 
-def _tell_who(page: Page, flow: http.HTTPFlow | None, message: http.Message | None) -> None:
+def _tell_who(page: Page, flow: http.HTTPFlow | None, message: http.Message | None, data: bytes) -> None:
     """Who served it, and each refusal before: the flow's metadata, else the headers that the client got."""
     told = {str(key): str(value) for key, value in flow.metadata.items()} if flow else {}
     headers = message.headers if message else {}
     attempts = told.pop("copilot_attempts", "") or headers.get("x-copilot-attempts", "")
     verdict = told.pop("copilot", "")
-    account = told.pop("copilot_account", "") or headers.get("x-copilot-account", "") or ("nobody" if verdict else "")
+    account = told.pop("copilot_account", "") or ("nobody" if verdict else headers.get("x-copilot-account", ""))
     refused = int(attempts) - (account != "nobody") if re.fullmatch("[0-9]{1,3}", attempts) else 0
     count = f"after {refused} refusal{'s' * (refused > 1)}" if refused > 0 else ""
-    how = "" if verdict in ("served", "failed over", "refused") else verdict
+    how = "" if verdict in ("served", "failed over", "passed", "refused") else verdict
+    account = "the client's own credential" if verdict == "passed" else account
     page.fact("served by", ", ".join(word for word in (account, count, how) if word))
     page.fact("the refusal is of", headers.get("x-copilot-refused-by", ""))
     changed = told.pop("copilot_model", "") or headers.get("x-copilot-model-changed-to", "")
     page.fact("ANOTHER MODEL, by your route", changed)
     # a flow that was read from a file has its metadata in any order
     for key, value in sorted(told.items(), key=lambda item: re.sub("[0-9]+", lambda n: n[0].zfill(6), item[0])):
+        if key.endswith("_body") and data.startswith(value.encode("utf-8", "replace")):
+            continue  # the client got this very refusal: it stands below
         if key.startswith("copilot_"):
             name = key.removeprefix("copilot_").replace("_", " ")
             if "\n" in value or len(value) > FACT:

@@ -1,4 +1,4 @@
-"""A page for a person: facts and blocks of foreign text below headings of ours.
+"""Builds the page of the content view: facts and blocks of foreign text, escaped, wrapped and bounded.
 
 Laws of this file:
 

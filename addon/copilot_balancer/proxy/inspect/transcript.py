@@ -1,4 +1,4 @@
-"""What a Copilot answer says, read for a person: its parts in their order, how it ended, what it cost.
+"""Parses a whole or cut response of each API form into its parts: text, reasoning, tool calls, errors, finish, usage.
 
 Laws of this file:
 
