@@ -62,13 +62,13 @@ def record(*attempts, status=200, served=True, **facts):
         pytest.param(
             record(SPARE, status=None, note=ENDED["addon"]),
             "copilot: gpt-5 <- spare (api.githubcopilot.com) ended by another addon in 812 ms, least recently used",
-            "spare ended by another addon (least recently used)",
+            "spare: gpt-5, ended by another addon (least recently used)",
             id="another addon",
         ),
         pytest.param(
             record(status=None, served=False, note=ENDED["timeout"]),
             "copilot: gpt-5 <- nobody, ended by mitmproxy's tcp_timeout in 812 ms",
-            "nobody (ended by mitmproxy's tcp_timeout)",
+            "nobody: gpt-5 (ended by mitmproxy's tcp_timeout)",
             id="time-out of mitmproxy's",
         ),
         pytest.param(

@@ -108,7 +108,7 @@ def comment(record: RequestRecord) -> str:
     else:
         who = _account(last) if last else "nobody"
     who += f": {asked}" if asked else ""
-    if record.status is None:
+    if record.status is None and (last or not why):
         who += f", {ending(record)}"
     chain = [who, f"after {before}" if before else "", f"({why})" if why else ""]
     besides = [
