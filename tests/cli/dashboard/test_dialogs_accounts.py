@@ -72,7 +72,9 @@ def test_rename_and_priority(scene, size):
             await press(pilot, "escape")
             await press(pilot, "p", *"x", "enter")
             assert "a whole number from 0 to 1000" in screen(app)
-            await press(pilot, "backspace", *"7", "enter")
+            await press(pilot, "backspace", "7")
+            assert "a whole number from 0 to 1000" not in screen(app), "mended, so it is not said any more"
+            await press(pilot, "enter")
             assert of(scene, WORK).priority == 7
 
     run(story())
@@ -120,7 +122,9 @@ def test_balancing_and_strategy(scene, size):
             await press(pilot, "down", "enter")
             assert scene.decisions.strategy == "sticky"
             assert "balancing on, sticky" in screen(app)
-            await press(pilot, "s", "escape")
+            await press(pilot, "s")
+            assert [line for line in screen(app).splitlines() if "● sticky" in line], "the one in force is marked"
+            await press(pilot, "escape")
             assert scene.decisions.strategy == "sticky"
             await press(pilot, "s", "home", "enter")
             assert scene.decisions.strategy is None
