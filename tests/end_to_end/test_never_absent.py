@@ -78,13 +78,13 @@ def test_a_misspelt_option_is_told(start):
         "copilot_stratgy=priority",
         "copilot-strategy=priority",
         "coplot_strategy=x",
-        "copilot_zzz=1",
+        "copilot_zzzzzzzzzzzzzzzz=1",
         "their_own=1",
     )
     proxy = start(*(word for one in given for word in ("--set", one)))
     until(lambda: proxy.log.count("is not an option") >= 4, "the warnings")
     assert proxy.log.count("did you mean copilot_strategy?") == 3
-    assert "copilot_zzz is not an option and has no effect; there are copilot_" in proxy.log
+    assert "copilot_zzzzzzzzzzzzzzzz is not an option and has no effect; there are copilot_" in proxy.log
     assert "their_own" not in proxy.log
 
 
