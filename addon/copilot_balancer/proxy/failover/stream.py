@@ -6,12 +6,8 @@ Laws of this file:
 2. A request is sent again only while the client has seen no byte of a response; ``response`` holds the start back.
 3. A credential never stands in the flow: the client's headers are masked on entry, before any hook has run, and the
    outgoing copy gets its credential at the moment of sending, on an established connection.
-<<<<<<< HEAD
 4. Whatever is private to mitmproxy and touched here, in ``response``, ``fast_path`` or ``layer`` is in
    ``layer.PRIVATE``.
-=======
-4. Whatever is private to mitmproxy and touched here, in ``response``, ``fast_path`` or ``layer`` is in `layer.PRIVATE`.
->>>>>>> network
 
 Theory of operation::
 
@@ -30,13 +26,8 @@ more on a new connection, with the same account, and no hook is asked (``_redial
 
 What other addons may do at each step: set ``flow.response`` (no upstream is asked), set ``flow.response.stream`` (True
 or a function: streamed through it; False: held up to ``response.HELD_BYTES``, for their hooks to edit), replace
-<<<<<<< HEAD
 ``flow.response`` in ``responseheaders`` (the upstream is cancelled), intercept (waited for) and kill (the client's
 stream is aborted, nobody is blamed).
-=======
-``flow.response`` in ``responseheaders`` (the upstream is cancelled), intercept (waited for) and kill (the stream
-is aborted, nobody is blamed).
->>>>>>> network
 """
 
 import errno
