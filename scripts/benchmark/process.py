@@ -9,7 +9,7 @@ from mitmproxy import http
 from benchmark.client import HOST, Ask, Client
 from benchmark.figures import milliseconds, percentile, table
 from benchmark.proxies import Proxy, folder, proxies, upstream
-from copilot_balancer.proxy.request_body import RequestBody
+from copilot_balancer.proxy.request.request_body import RequestBody
 
 PLAIN, OURS = "plain", "with the addon"
 LARGE = 10_000_000

@@ -6,8 +6,8 @@ For the model wait-choose the choice of an account takes for ever.
 import asyncio
 
 from copilot_balancer.proxy import chain
-from copilot_balancer.proxy.exchange import Exchange
 from copilot_balancer.proxy.failover.stream import FailoverStream
+from copilot_balancer.proxy.request.exchange import Exchange
 
 _choose, _judge, _head, _ended = Exchange.choose, Exchange.judge, Exchange.head, chain.ended
 _connect = FailoverStream._send

@@ -11,11 +11,11 @@ from mitmproxy.tls import TlsData
 from copilot_balancer import config
 from copilot_balancer.copilot.hosts import copilot_hosts
 from copilot_balancer.github.tokens import TokenCache
-from copilot_balancer.proxy.completion import ended
-from copilot_balancer.proxy.exchange import Exchange
 from copilot_balancer.proxy.failover.credentials import HiddenCredentials
 from copilot_balancer.proxy.failover.hooks import Refusal, Send
 from copilot_balancer.proxy.guard import credential_guard
+from copilot_balancer.proxy.request.completion import ended
+from copilot_balancer.proxy.request.exchange import Exchange
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.rules.catalogue import Catalogue
 from copilot_balancer.rules.ownership import Ownership

@@ -15,6 +15,7 @@ import click
 from copilot_balancer import __version__
 from copilot_balancer.cli.accounts.commands import accounts
 from copilot_balancer.cli.accounts.terms import terms
+from copilot_balancer.cli.clients.setup import setup
 from copilot_balancer.cli.completion import completion
 from copilot_balancer.cli.config import config
 from copilot_balancer.cli.dashboard.command import dashboard
@@ -27,7 +28,6 @@ from copilot_balancer.cli.network import commands_way
 from copilot_balancer.cli.routes import routes, strategy
 from copilot_balancer.cli.run import console, env_command, exec_command, run, web
 from copilot_balancer.cli.service import service
-from copilot_balancer.cli.setup import setup
 from copilot_balancer.cli.start import start
 from copilot_balancer.cli.status import status, tell_limits
 from copilot_balancer.cli.uninstall import uninstall

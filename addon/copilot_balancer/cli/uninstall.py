@@ -18,9 +18,9 @@ import click
 
 from copilot_balancer.cli.clients.changes import Changes
 from copilot_balancer.cli.clients.registry import CLIENTS
+from copilot_balancer.cli.clients.setup import undo_setup
 from copilot_balancer.cli.env import Env, note, pass_world
 from copilot_balancer.cli.service import service_file
-from copilot_balancer.cli.setup import undo_setup
 from copilot_balancer.config import CONFIG_FILE
 from copilot_balancer.errors import BalancerError, InvalidInput, StoreError
 from copilot_balancer.rules.accounts import Account

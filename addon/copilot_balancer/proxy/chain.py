@@ -39,8 +39,6 @@ from mitmproxy.tls import ClientHelloData, TlsData
 from copilot_balancer.config import Settings
 from copilot_balancer.copilot.hosts import plain_host
 from copilot_balancer.copilot.protocol import error_body
-from copilot_balancer.proxy.completion import ended, frames_after
-from copilot_balancer.proxy.exchange import Exchange
 from copilot_balancer.proxy.failover import dispatch
 from copilot_balancer.proxy.failover.connect_timeout import ConnectTimeout
 from copilot_balancer.proxy.failover.credentials import HiddenCredentials
@@ -51,11 +49,13 @@ from copilot_balancer.proxy.guard.client_access import ClientAccess, ask_socks_f
 from copilot_balancer.proxy.guard.log_filters import SAY_EVERY, Repeated
 from copilot_balancer.proxy.guard.script_watch import ScriptWatch
 from copilot_balancer.proxy.incident import log_incident
-from copilot_balancer.proxy.local_responses import own_answer
 from copilot_balancer.proxy.network import Network
+from copilot_balancer.proxy.request.completion import ended, frames_after
+from copilot_balancer.proxy.request.exchange import Exchange
+from copilot_balancer.proxy.request.local_responses import own_answer
+from copilot_balancer.proxy.request.websocket import WebSocketFrames
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.proxy.sync import Sync
-from copilot_balancer.proxy.websocket import WebSocketFrames
 from copilot_balancer.text import printable
 
 logger = logging.getLogger(__name__)

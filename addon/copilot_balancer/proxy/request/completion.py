@@ -14,13 +14,13 @@ from mitmproxy.flow import Error
 from copilot_balancer.copilot import quota
 from copilot_balancer.copilot.encoding import inflated
 from copilot_balancer.copilot.usage import Usage, usage_of
-from copilot_balancer.proxy.auto_mode import SelectionTap
-from copilot_balancer.proxy.exchange import Exchange
 from copilot_balancer.proxy.guard import credential_guard
-from copilot_balancer.proxy.models_endpoint import learn_models
-from copilot_balancer.proxy.response_tap import ResponseTap
-from copilot_balancer.proxy.steps import Upstream
-from copilot_balancer.proxy.websocket import WebSocketFrames
+from copilot_balancer.proxy.request.auto_mode import SelectionTap
+from copilot_balancer.proxy.request.exchange import Exchange
+from copilot_balancer.proxy.request.models_endpoint import learn_models
+from copilot_balancer.proxy.request.response_tap import ResponseTap
+from copilot_balancer.proxy.request.steps import Upstream
+from copilot_balancer.proxy.request.websocket import WebSocketFrames
 from copilot_balancer.rules.classify import classify_error, classify_event, written_of
 from copilot_balancer.store.request_record import RequestRecord, finished
 from copilot_balancer.text import duration

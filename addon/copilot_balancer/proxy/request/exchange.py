@@ -25,18 +25,18 @@ from copilot_balancer.copilot.hosts import plain_host
 from copilot_balancer.copilot.protocol import PLACEHOLDER, Kind, client_identity, kind_of
 from copilot_balancer.errors import InvalidInput, UpstreamError
 from copilot_balancer.github.tokens import ExchangeRefused
-from copilot_balancer.proxy.auto_mode import AutoSession, SelectionTap
 from copilot_balancer.proxy.failover.hooks import Refusal, Send
 from copilot_balancer.proxy.guard import credential_guard
 from copilot_balancer.proxy.guard.whose_credential import named_by_user, tenant_of, why_the_clients_own
 from copilot_balancer.proxy.incident import log_incident
-from copilot_balancer.proxy.local_responses import QUOTA_STATUS, own_answer, refusal_of
-from copilot_balancer.proxy.models_endpoint import home_attempt
-from copilot_balancer.proxy.request_body import RequestBody, by_name
-from copilot_balancer.proxy.response_tap import ResponseTap, beginning, goes_in_chunks, is_stream
+from copilot_balancer.proxy.request.auto_mode import AutoSession, SelectionTap
+from copilot_balancer.proxy.request.local_responses import QUOTA_STATUS, own_answer, refusal_of
+from copilot_balancer.proxy.request.models_endpoint import home_attempt
+from copilot_balancer.proxy.request.request_body import RequestBody, by_name
+from copilot_balancer.proxy.request.response_tap import ResponseTap, beginning, goes_in_chunks, is_stream
+from copilot_balancer.proxy.request.steps import Again, Answer, Outgoing, PassOn, Upstream, attempted
+from copilot_balancer.proxy.request.websocket import declines
 from copilot_balancer.proxy.runtime import Runtime
-from copilot_balancer.proxy.steps import Again, Answer, Outgoing, PassOn, Upstream, attempted
-from copilot_balancer.proxy.websocket import declines
 from copilot_balancer.rules.accounts import Account
 from copilot_balancer.rules.classify import classify, classify_error, classify_event
 from copilot_balancer.rules.ownership import NOBODY, owner_of

@@ -11,7 +11,7 @@ from copilot_balancer.copilot.protocol import PLACEHOLDER
 from copilot_balancer.errors import UpstreamError
 from copilot_balancer.github.tokens import ExchangeRefused
 from copilot_balancer.proxy.failover.hooks import Send
-from copilot_balancer.proxy.steps import Again, Answer, Outgoing, PassOn
+from copilot_balancer.proxy.request.steps import Again, Answer, Outgoing, PassOn
 from copilot_balancer.rules.accounts import Account
 from copilot_balancer.rules.classify import classify_exchange
 from support.exchanges import CHAT, Asked, Rig, runtime

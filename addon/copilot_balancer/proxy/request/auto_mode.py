@@ -28,7 +28,7 @@ from copilot_balancer.errors import InvalidInput, UpstreamError
 from copilot_balancer.github.https import Response, parsed
 from copilot_balancer.github.tokens import ExchangeRefused
 from copilot_balancer.proxy.failover.credentials import HiddenCredentials
-from copilot_balancer.proxy.response_tap import ResponseTap
+from copilot_balancer.proxy.request.response_tap import ResponseTap
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.rules.accounts import Account
 from copilot_balancer.rules.classify import classify, classify_error

@@ -11,8 +11,8 @@ from mitmproxy import http
 from copilot_balancer.copilot.bound_state import mark
 from copilot_balancer.copilot.encoding import zstd
 from copilot_balancer.copilot.protocol import Api
-from copilot_balancer.proxy import response_tap
-from copilot_balancer.proxy.response_tap import ResponseTap, beginning, is_stream
+from copilot_balancer.proxy.request import response_tap
+from copilot_balancer.proxy.request.response_tap import ResponseTap, beginning, is_stream
 from copilot_balancer.views.requests import BODY_LIMIT
 
 DELTA = b'data: {"choices":[{"delta":{"content":"hi"},"finish_reason":null}]}\n\n'

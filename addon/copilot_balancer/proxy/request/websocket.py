@@ -21,8 +21,8 @@ from mitmproxy.websocket import WebSocketMessage
 from copilot_balancer.copilot import quota
 from copilot_balancer.copilot.protocol import model_of, read_body
 from copilot_balancer.copilot.response_event import read_frame
+from copilot_balancer.proxy.request.steps import Upstream
 from copilot_balancer.proxy.runtime import Runtime
-from copilot_balancer.proxy.steps import Upstream
 from copilot_balancer.rules.classify import classify_event
 from copilot_balancer.rules.types import Action, PoolRequest
 from copilot_balancer.text import duration, printable

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from copilot_balancer.proxy.incident import fault_answer
-from copilot_balancer.proxy.local_responses import no_answer, nobody_serves, own_answer
+from copilot_balancer.proxy.request.local_responses import no_answer, nobody_serves, own_answer
 from copilot_balancer.rules.classify import classify_event, classify_exchange
 from copilot_balancer.rules.types import Exclusion, Nobody, NobodyKind, Reason, WhyNot
 from support.pools import RESET

@@ -9,8 +9,8 @@ from mitmproxy import http
 from copilot_balancer.copilot.bound_state import mark
 from copilot_balancer.copilot.conversation import conversation_of
 from copilot_balancer.copilot.jsontext import incremental
-from copilot_balancer.proxy import request_body
-from copilot_balancer.proxy.request_body import RequestBody
+from copilot_balancer.proxy.request import request_body
+from copilot_balancer.proxy.request.request_body import RequestBody
 
 RAW = b'{ "model": "gpt-5", "stream": true,\n  "input": [{"type":"reasoning","id":"rs_1","encrypted_content":"x"}, {"role":"user","content":"hi"}]}'
 SEALED = mark("sealed", "x")
