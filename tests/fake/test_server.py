@@ -805,7 +805,7 @@ def test_an_exchanged_token_is_the_account_until_it_expires(client, fake, work):
         ("api.github.com", "GET", "/rate_limit", 404),
         (API, "POST", "/models/session/other", 404),
         (API, "GET", "/responses", 404),
-        ("registry.npmjs.org", "GET", "/package", 404),
+        ("packages.example.org", "GET", "/package", 404),
         ("other.test", "GET", "/", 200),
     ],
 )
