@@ -6,7 +6,7 @@
 #           connection ends in the same way, or with 1011 / 1014, so that it knows that the answer is cut.
 # Seen:     mitmproxy writes a proper Close frame with code 1000 to the other side, in both directions. Only the addon
 #           knows: flow.websocket.close_code is 1006. A Close frame that was really sent (1011, 4001) is passed on as it is.
-# Matters:  Copilot's `ws:/responses` answers run for minutes over one WebSocket. When the upstream dies in the middle, a
+# Matters:  Copilot's `ws:/responses` answers may run for minutes over one WebSocket. When the upstream dies in the middle, a
 #           client without a proxy sees an abnormal end and sends its turn again; behind the proxy it sees "all went well,
 #           goodbye" after half an answer. A client must look for its own last event, and so must an addon.
 # Output (2026-11-30):

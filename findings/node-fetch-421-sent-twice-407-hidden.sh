@@ -9,7 +9,7 @@
 #           headers are lost. The openai SDK takes that for a broken connection and tries twice more: three requests
 #           and "Connection error." (401, 402 and 426: one request and the error's own words).
 # Matters:  421 is what Copilot's hosts answer when token and host do not belong together: a proxy that passes it on is
-#           asked, and may be billed, twice by each Node client, and sees a retry that the client's log does not show. And
+#           asked twice by each Node client, with all that the proxy tries for one request, and sees a retry that the client's log does not show. And
 #           a proxy must not say "no account for you" with 407 inside the tunnel: no Node client can show the reason.
 # Output (2026-11-30):
 #   fetch 401: 1 request,  program sees 401 and the body

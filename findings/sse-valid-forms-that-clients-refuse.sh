@@ -8,8 +8,8 @@
 # Seen:     an `event: ping` before the first chunk: both openai SDKs end the answer with a JSON error; the Copilot CLI asks
 #           six times, waits 5 s in all and fails with exit code 1. CR line ends: codex reads the text, does not find the
 #           end, asks six times and prints the answer again each time, exit code 1. A comment (": ping") is fine everywhere.
-# Matters:  a proxy that keeps a held-back answer alive must send comments with LF, never `event: ping`: Anthropic's own
-#           pings carry data for that reason. A proxy that passes bytes through has to expect that one client fails on a
+# Matters:  a proxy that keeps a held-back answer alive must send comments with LF, never a bare `event: ping`
+#           (Anthropic's ping events carry data). A proxy that passes bytes through has to expect that one client fails on a
 #           stream that the next one reads, and that it is the client who repeats, not the upstream who broke off.
 # Output (2026-11-30):
 #   client                           comment           event: ping       CR
