@@ -470,3 +470,18 @@ def test_a_disk_that_is_full(sound, port, monkeypatch):
     told = " ".join(result.stdout.split())
     assert "No space left on device" in told
     assert "free some space on this disk" in told
+
+
+def test_what_may_not_be_looked_at(sound, monkeypatch):
+    """A file that this user may not look at is a finding with its path, and the other checks go on."""
+
+    def _certificate(_case):
+        raise PermissionError(13, "Permission denied", "/somewhere/ca.pem")
+        yield
+
+    others = [check for check in doctor.CHECKS if check.__name__ != "_certificate"]
+    monkeypatch.setattr(doctor, "CHECKS", (_certificate, *others))
+    result = sound.run("doctor", "--json", exit_code=1)
+    found = json.loads(result.stdout)["findings"]
+    assert found[0]["text"] == "/somewhere/ca.pem: looking at it failed (Permission denied)"
+    assert len(found) > len(others) / 2

@@ -321,7 +321,7 @@ def doctor(env: Env, *, port: int, online: bool, as_json: bool) -> None:
     Exit code 1: there is a problem.
     """
     case = Case(env, port, online)
-    found = [finding for check in CHECKS for finding in check(case)]
+    found = [finding for check in CHECKS for finding in _checked(check, case)]
     count = {state: sum(finding.state is state for finding in found) for state in State}
     if as_json:
         show_json({"ok": not count[State.PROBLEM], "findings": [asdict(finding) for finding in found]})
@@ -331,6 +331,17 @@ def doctor(env: Env, *, port: int, online: bool, as_json: bool) -> None:
             _tell(finding, width)
         click.echo(f"\n{_counted(count[State.PROBLEM], 'problem')}, {_counted(count[State.WARNING], 'warning')}.")
     raise click.exceptions.Exit(1 if count[State.PROBLEM] else 0)
+
+
+def _checked(check: Callable[[Case], Found], case: Case) -> Found:
+    """What a check finds; a file that this user may not look at is a finding, too, and the other checks go on."""
+    try:
+        yield from check(case)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        text = f"{where}looking at it failed ({error.strerror or type(error).__name__})"
+        name = check.__name__.strip("_").replace("_", " ")
+        yield Finding(name, State.PROBLEM, text, "Look at owner and mode of it and of the folders above it.")
 
 
 def _tell(finding: Finding, width: int) -> None:
