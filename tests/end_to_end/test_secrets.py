@@ -13,10 +13,10 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from proxy.test_websocket import Socket
 
 from copilot_balancer.fake.answers import CutMid, Drop, FakeAccount, Ok, Refuse, limited
 from end_to_end.test_failover import tunnel
+from proxy.request.test_websocket import Socket
 from support.proxies import CLIENT, PERSONAL, SPARE, SUPPORT, WORK, three_accounts, until
 
 TOKENS = (WORK, PERSONAL, SPARE, CLIENT)
