@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import httpx
 import pytest
 
-from copilot_balancer.fake.answers import FakeAccount, Ok
+from copilot_balancer.fake.answers import CutMid, Drop, FakeAccount, Ok, Refuse, limited
 from copilot_balancer.fake.server import running
+from copilot_balancer.store.running_proxies import read_live
 from support.proxies import CLIENT, PERSONAL, SPARE, WORK, free_port, proxies, three_accounts, until
 
 HOST = "api.githubcopilot.com"
@@ -316,3 +318,62 @@ def test_attempt(rig, name):
     assert all(label in attempt.served_by.split(", ") for label in used)
     assert attempt.says in got
     assert b" 200 " in got[:64] or attempt.served_by == NOBODY
+
+
+WHOSE = """
+import os
+from pathlib import Path
+from copilot_balancer.proxy.guard import peer_uid
+
+async def owner_of(*_):
+    return os.geteuid() + (4321 if Path(os.environ["STRANGER"]).exists() else 0)
+
+peer_uid.way, peer_uid.owner_of = (lambda: "told by the test"), owner_of
+addons = []
+"""
+
+
+def test_counters_behind_a_script_that_raises(start, fake, tmp_path):
+    """Requests that end in whatever way leave no counter behind, another user stays out, flows hold no credential."""
+    for name, text in (("raises", RAISES), ("whose", WHOSE)):
+        (tmp_path / f"{name}.py").write_text(text)
+    proxy = start(
+        *("-w", "flows.mitm"),
+        scripts_before=(tmp_path / "whose.py", tmp_path / "raises.py"),
+        env={"STRANGER": str(tmp_path / "stranger")},
+    )
+
+    def under_way():
+        return [(one.requests, sum(one.in_flight.values())) for one in read_live(proxy.store.folder)]
+
+    def all_answer(how):
+        for account in fake.accounts.values():
+            account.default = how
+
+    all_answer(CutMid(2, how="stall"))
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(proxy.client())
+        for _ in range(3):
+            body = {"model": "gpt-4.1", "stream": True, "messages": []}
+            stack.enter_context(client.stream("POST", f"https://{HOST}/chat/completions", json=body))
+        until(lambda: under_way() == [(3, 3)], "three requests under way")
+    for how in (Ok(), Refuse(307), Refuse(400, "invalid_request_body"), CutMid(2), Drop(), limited(60)):
+        all_answer(how)
+        with contextlib.suppress(httpx.HTTPError):
+            proxy.post()
+    until(lambda: len(proxy.lines()) >= 9, "the lines")
+    until(lambda: under_way() == [(0, 0)], "nothing under way")
+
+    all_answer(Ok())
+    sent = len(fake.seen)
+    (tmp_path / "stranger").touch()
+    with pytest.raises(httpx.HTTPError):
+        proxy.post()
+    assert len(fake.seen) == sent
+    until(lambda: "it belongs to another user of this machine" in proxy.log, "the refusal")
+    assert under_way() == [(0, 0)]
+    assert proxy.log.count("response is broken") >= 4
+    proxy.stop()
+    kept = (proxy.folder / "flows.mitm").read_bytes()
+    assert b"chat/completions" in kept
+    assert not any(token.encode() in kept for token in (*TOKENS, CLIENT))
