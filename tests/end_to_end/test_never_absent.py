@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from click.testing import CliRunner
@@ -187,3 +188,52 @@ def test_a_script_that_the_user_takes_out_stays_out(start, fake, script, tmp_pat
     until(lambda: "its script is missing or broken" in proxy.log, "the ERROR", 30)
     assert proxy.post().json()["error"]["code"] == "not_loaded"
     assert "is loaded again" not in proxy.log
+
+
+GATE = """
+import asyncio, os
+from pathlib import Path
+from copilot_balancer.proxy.request.exchange import Exchange
+
+PLAN, WHERE, GATE = Exchange.plan, os.environ["WHERE"], Path(os.environ["GATE"])
+
+async def opened():
+    GATE.with_suffix(".reached").touch()
+    while not GATE.exists():
+        await asyncio.sleep(0.02)
+
+async def plan(self, send):
+    if WHERE == "before":
+        await opened()
+    step = await PLAN(self, send)
+    if WHERE == "after":
+        await opened()
+    return step
+
+Exchange.plan = plan
+addons = []
+"""
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["gone", "gone and back"])
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_request_that_waits_is_not_sent_without_the_script(start, fake, script, tmp_path, where, back):
+    """A request whose account is still to be chosen, or just was, when the script goes, gets 503 and no account."""
+    (tmp_path / "gating.py").write_text(GATE)
+    gate = tmp_path / "gate"
+    env = {"WHERE": where, "GATE": str(gate)}
+    proxy = start(script=script, scripts_before=(tmp_path / "gating.py",), env=env)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(proxy.post)
+        until(gate.with_suffix(".reached").exists, "the choice")
+        script.rename(script.with_suffix(".away"))
+        until(lambda: "its script is missing or broken" in proxy.log, "the ERROR", 30)
+        if back:
+            script.with_suffix(".away").rename(script)
+            until(lambda: "the script is loaded again" in proxy.log, "the script", 30)
+        gate.touch()
+        got = asked.result(30)
+    assert (got.status_code, got.json()["error"]["code"]) == (503, "not_loaded")
+    assert fake.seen == []
+    if back:
+        assert proxy.post().status_code == 200
