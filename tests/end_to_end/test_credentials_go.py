@@ -483,6 +483,41 @@ def test_a_redirect_is_not_followed(rig):
     assert len(rig.stranger.heard) == before
 
 
+INSECURE = {"options": {"ssl_insecure": True}}
+
+
+@pytest.mark.parametrize(
+    ("steps", "outcomes"),
+    [
+        pytest.param([INSECURE, {}], ["own", "refused"], id="opened unchecked, then switched off"),
+        pytest.param([INSECURE, {}, {}], ["own", "refused", "refused"], id="asked again"),
+        pytest.param([INSECURE, {}, INSECURE, {}], ["own", "refused", "own", "refused"], id="to and fro"),
+        pytest.param([{}, INSECURE, {}], ["account", "own", "account"], id="opened checked, switched on and off"),
+    ],
+)
+@pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
+def test_certificates_unchecked_for_a_while(rig, steps, outcomes, http2):
+    """`ssl_insecure` switched at run time: no account's credential on a connection that was opened unchecked, ever."""
+    got = []
+    with rig.proxy.client(http2=http2) as client:
+        for step in steps:
+            rig.order(**step)
+            if got:
+                speak(rig, Form(to=None, sni=None))  # the helper sets options when a client connects
+            since = len(rig.fake.seen)
+            answer = client.post(f"https://{HOST}/chat/completions", json={"model": "gpt-4.1"})
+            sent = [seen.token for seen in rig.fake.seen[since:]]
+            if answer.status_code == 403:
+                assert answer.json()["error"]["code"] == "credential_refused"
+                assert sent == []
+                got.append("refused")
+            else:
+                got.append("own" if sent == [CLIENT] else "account" if arrived(rig, since) else "?")
+    rig.order()
+    assert got == outcomes
+    assert leaked(rig) == []
+
+
 def test_the_placeholder_goes_nowhere_as_a_person(rig):
     """Where no account's token may go, a client that holds none of its own is told so, and nothing is sent."""
     rig.order()
