@@ -81,6 +81,9 @@ class Helper:
                     setattr(flow.request, name, value)
 
     def response(self, flow):
+        if flow.is_replay:
+            with ORDERS.with_suffix(".replayed").open("a") as file:
+                print(flow.response.status_code, flow.response.text, file=file)
         edit = orders().get("replay")
         if edit is not None and not flow.is_replay:
             copy = flow.copy()
@@ -454,15 +457,27 @@ def test_forms(rig, name):
 
 
 @pytest.mark.parametrize(
-    "edit", [{}, {"host": EVIL}, {"path": "/mcp/"}], ids=["as it was", "to a stranger", "elsewhere"]
+    "edit",
+    [
+        pytest.param({}, id="as it was"),
+        pytest.param({"host": EVIL}, id="to a stranger"),
+        pytest.param({"path": "/mcp/"}, id="elsewhere"),
+        pytest.param({"port": 8443}, id="another port"),
+        pytest.param({"scheme": "http", "port": 80}, id="in clear"),
+        pytest.param({"host": "api.business.githubcopilot.com"}, id="another Copilot host"),
+    ],
 )
 def test_replayed(rig, edit):
     """A flow that is replayed, edited or not, is answered by the proxy: nothing is sent, to a Copilot host or elsewhere."""
     rig.order(replay=edit)
     since, before = len(rig.fake.seen), len(rig.stranger.heard)
+    replayed = rig.orders.with_suffix(".replayed")
+    replayed.unlink(missing_ok=True)
     speak(rig, Form())
     rig.order()
-    until(lambda: "a replay gets no account" in rig.proxy.log, "the answer to the replay")
+    until(lambda: replayed.exists() and replayed.read_text().endswith("\n"), "the answer to the replay")
+    assert replayed.read_text().startswith("403 ")
+    assert "a replay gets no account" in replayed.read_text()
     speak(rig, Form())  # whatever a replay sends has begun before this one
     assert len(arrived(rig, since)) == 2
     assert len(rig.fake.seen) == since + 2

@@ -34,6 +34,9 @@ def start_that_ends(start, *arguments, **more) -> Proxy:
         *(pytest.param([f"copilot_{name}=whatever"], name, id=f"{name}, no such word") for name in CHOICES),
         pytest.param(["copilot_max_attempts=3.5"], "max_attempts", id="a broken number"),
         pytest.param(["copilot_max_attempts=99"], "max_attempts", id="a number out of bounds"),
+        pytest.param(["copilot_max_attempts=-1"], "max_attempts", id="a negative number"),
+        pytest.param(["copilot_deadline=nan"], "deadline", id="seconds that are no number"),
+        pytest.param(["copilot_deadline=inf"], "deadline", id="seconds without end"),
         pytest.param(["copilot_max_attempts="], "max_attempts", id="nothing"),
         pytest.param(["copilot_log=all", "copilot_log=none"], "log", id="two values"),
         pytest.param(["copilot_hosts=evil.test"], "hosts", id="a host that is none"),
@@ -79,12 +82,15 @@ def test_a_misspelt_option_is_told(start):
         "copilot_stratgy=priority",
         "copilot-strategy=priority",
         "coplot_strategy=x",
+        "COPILOT_STRATEGY=priority",
+        "copilotstrategy=priority",
+        "copilot_balancer_strategy=priority",
         "copilot_zzzzzzzzzzzzzzzz=1",
         "their_own=1",
     )
     proxy = start(*(word for one in given for word in ("--set", one)))
-    until(lambda: proxy.log.count("is not an option") >= 4, "the warnings")
-    assert proxy.log.count("did you mean copilot_strategy?") == 3
+    until(lambda: proxy.log.count("is not an option") >= 7, "the warnings")
+    assert proxy.log.count("did you mean copilot_strategy?") == 6
     assert "copilot_zzzzzzzzzzzzzzzz is not an option and has no effect; there are copilot_" in proxy.log
     assert "their_own" not in proxy.log
 
@@ -128,6 +134,16 @@ def broken(script):
             lambda script, kept: script.rename(script.with_suffix(".away")),
             lambda script, kept: script.with_suffix(".away").rename(script),
             id="renamed, and back",
+        ),
+        pytest.param(
+            lambda script, kept: script.write_text("") or os.utime(script, (2e9, 2e9)),
+            lambda script, kept: shutil.copy2(kept, script),
+            id="saved empty, then restored with its old time",
+        ),
+        pytest.param(
+            lambda script, kept: script.unlink() or script.symlink_to("nowhere"),
+            lambda script, kept: os.replace(kept, script),
+            id="a link that leads nowhere, then another file",
         ),
     ],
 )
