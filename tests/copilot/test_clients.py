@@ -27,6 +27,15 @@ FIVE_HOURS = 18000.0
         pytest.param(
             {"x-stainless-lang": "python", "x-stainless-package-version": "2.20.0"}, 60, id="aider, openai 2.20"
         ),
+        pytest.param(
+            {
+                "user-agent": "AsyncAnthropic/Python 2.60.0",
+                "x-stainless-lang": "python",
+                "x-stainless-package-version": "2.60.0",
+            },
+            60,
+            id="anthropic's library, which sleeps any wait",
+        ),
         pytest.param({"x-stainless-lang": "python", "x-stainless-package-version": "x" * 99}, 60, id="no version"),
         pytest.param({"user-agent": "opencode/1.18.33 ai-sdk/provider-utils/3"}, 60, id="opencode"),
         pytest.param({"user-agent": "codex_cli_rs/0.169.0"}, 60, id="codex"),

@@ -24,7 +24,7 @@ def log_incident(where: str, error: Exception) -> str:
 def own_request_id() -> str:
     """An ``x-github-request-id`` for a response that was made here; GitHub's own are hex digits and colons.
 
-    copilot-language-server throws away a response without one (docs/clients.md#other-clients).
+    copilot-language-server hides the text of a refusal without one (docs/clients.md#other-clients).
     """
     return f"copilot-balancer-{uuid.uuid4().hex[:12]}"
 
