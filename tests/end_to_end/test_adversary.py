@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import httpx
 import pytest
 
-from copilot_balancer.fake.answers import FakeAccount, Ok
+from copilot_balancer.fake.answers import CutMid, Drop, FakeAccount, Ok, Refuse, limited
 from copilot_balancer.fake.server import running
+from copilot_balancer.store.running_proxies import read_live
 from support.proxies import CLIENT, PERSONAL, SPARE, WORK, free_port, proxies, three_accounts, until
 
 HOST = "api.githubcopilot.com"
@@ -225,6 +227,9 @@ ATTEMPTS = {
     "absolute form, a path that acts as a person": Attempt(direct(head(f"https://{HOST}/agents")), says=REFUSED),
     "absolute form by TLS to the proxy": Attempt(direct(head(ABSOLUTE), outer="127.0.0.1"), says=REFUSED),
     "absolute form in clear, from a page": Attempt(direct(head(f"http://{HOST}/models", method="GET", body=b"", more=SEC["cross"])), says=REFUSED),
+    "absolute form, scheme in other letters": Attempt(direct(head(f"HTTPS://{HOST}/chat/completions")), says=REFUSED),
+    "absolute form, a user in the address": Attempt(direct(head(f"https://me@{HOST}/chat/completions"))),
+    "the reverse mode, a WebSocket": Attempt(direct(head("/responses", method="GET", body=b"", more="Upgrade: websocket\r\n"), "reverse"), says=REFUSED),
     "the reverse mode": Attempt(direct(head(), "reverse"), says=REFUSED),
     "the reverse mode, a list": Attempt(direct(head("/models", method="GET", body=b""), "reverse"), says=REFUSED),
     "the reverse mode, Host of a stranger": Attempt(direct(head(host="evil.test"), "reverse"), says=REFUSED),
@@ -244,11 +249,18 @@ ATTEMPTS = {
     "a sandboxed page": Attempt(tunnel(head(more=page(Origin="null"))), own=True),
     "two Origins": Attempt(tunnel(head(more=page(Origin="vscode-file://vscode-app") + page(origin="http://evil.test"))), own=True),
     "two modes": Attempt(tunnel(head(more=page(Sec_Fetch_Mode="cors") + page(sec_fetch_mode="navigate"))), own=True),
+    "a page's image": Attempt(tunnel(head("/models", method="GET", body=b"", more=page(Sec_Fetch_Dest="image", Sec_Fetch_Mode="no-cors"))), own=True),
+    "a page that came through us": Attempt(tunnel(head("/models/session", method="GET", body=b"", more=page(Sec_Fetch_Site="same-origin"))), own=True),
+    "a page's form": Attempt(tunnel(head(more=page(Origin="http://localhost:3000", Content_Type="text/plain"))), own=True),
     "a program that looks like a page": Attempt(tunnel(head(more=page(Sec_Fetch_Site="none", Sec_Fetch_Mode="no-cors", Sec_Fetch_Dest="empty"))), DEFAULT),
     # names
     "a fence in the proxy's URL": Attempt(tunnel(head(), more=basic("private")), "personal"),
     "an account in the proxy's URL": Attempt(tunnel(head(), more=basic("spare")), "spare"),
     "a name of nobody in the proxy's URL": Attempt(tunnel(head(), more=basic("nobody")), says=b'"unknown_proxy_user"'),
+    "a fence in other letters": Attempt(tunnel(head(), more=basic("Private")), says=b'"unknown_proxy_user"'),
+    "a fence and a blank": Attempt(tunnel(head(), more=basic("private ")), says=b'"unknown_proxy_user"'),
+    "two names": Attempt(tunnel(head(), more=basic("work,spare")), says=b'"unknown_proxy_user"'),
+    "a fence and a blank by SOCKS": Attempt(socks(head(), to=HOST, methods=b"\x00\x02", user="private "), says=b'"unknown_proxy_user"'),
     "a name that cannot be read": Attempt(tunnel(head(), more="Proxy-Authorization: Basic !!!\r\n"), says=b'"unknown_proxy_user"'),
     "a scheme that is not Basic": Attempt(tunnel(head(), more="Proxy-Authorization: Bearer private\r\n"), says=b'"unknown_proxy_user"'),
     "a fence by password": Attempt(tunnel(head(), port="secret", more=basic("private")), "personal"),
@@ -316,3 +328,62 @@ def test_attempt(rig, name):
     assert all(label in attempt.served_by.split(", ") for label in used)
     assert attempt.says in got
     assert b" 200 " in got[:64] or attempt.served_by == NOBODY
+
+
+WHOSE = """
+import os
+from pathlib import Path
+from copilot_balancer.proxy.guard import peer_uid
+
+async def owner_of(*_):
+    return os.geteuid() + (4321 if Path(os.environ["STRANGER"]).exists() else 0)
+
+peer_uid.way, peer_uid.owner_of = (lambda: "told by the test"), owner_of
+addons = []
+"""
+
+
+def test_counters_behind_a_script_that_raises(start, fake, tmp_path):
+    """Requests that end in whatever way leave no counter behind, another user stays out, flows hold no credential."""
+    for name, text in (("raises", RAISES), ("whose", WHOSE)):
+        (tmp_path / f"{name}.py").write_text(text)
+    proxy = start(
+        *("-w", "flows.mitm"),
+        scripts_before=(tmp_path / "whose.py", tmp_path / "raises.py"),
+        env={"STRANGER": str(tmp_path / "stranger")},
+    )
+
+    def under_way():
+        return [(one.requests, sum(one.in_flight.values())) for one in read_live(proxy.store.folder)]
+
+    def all_answer(how):
+        for account in fake.accounts.values():
+            account.default = how
+
+    all_answer(CutMid(2, how="stall"))
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(proxy.client())
+        for _ in range(3):
+            body = {"model": "gpt-4.1", "stream": True, "messages": []}
+            stack.enter_context(client.stream("POST", f"https://{HOST}/chat/completions", json=body))
+        until(lambda: under_way() == [(3, 3)], "three requests under way")
+    for how in (Ok(), Refuse(307), Refuse(400, "invalid_request_body"), CutMid(2), Drop(), limited(60)):
+        all_answer(how)
+        with contextlib.suppress(httpx.HTTPError):
+            proxy.post()
+    until(lambda: len(proxy.lines()) >= 9, "the lines")
+    until(lambda: under_way() == [(0, 0)], "nothing under way")
+
+    all_answer(Ok())
+    sent = len(fake.seen)
+    (tmp_path / "stranger").touch()
+    with pytest.raises(httpx.HTTPError):
+        proxy.post()
+    assert len(fake.seen) == sent
+    until(lambda: "it belongs to another user of this machine" in proxy.log, "the refusal")
+    assert under_way() == [(0, 0)]
+    assert proxy.log.count("response is broken") >= 4
+    proxy.stop()
+    kept = (proxy.folder / "flows.mitm").read_bytes()
+    assert b"chat/completions" in kept
+    assert not any(token.encode() in kept for token in (*TOKENS, CLIENT))

@@ -81,6 +81,9 @@ class Helper:
                     setattr(flow.request, name, value)
 
     def response(self, flow):
+        if flow.is_replay:
+            with ORDERS.with_suffix(".replayed").open("a") as file:
+                print(flow.response.status_code, flow.response.text, file=file)
         edit = orders().get("replay")
         if edit is not None and not flow.is_replay:
             copy = flow.copy()
@@ -454,15 +457,27 @@ def test_forms(rig, name):
 
 
 @pytest.mark.parametrize(
-    "edit", [{}, {"host": EVIL}, {"path": "/mcp/"}], ids=["as it was", "to a stranger", "elsewhere"]
+    "edit",
+    [
+        pytest.param({}, id="as it was"),
+        pytest.param({"host": EVIL}, id="to a stranger"),
+        pytest.param({"path": "/mcp/"}, id="elsewhere"),
+        pytest.param({"port": 8443}, id="another port"),
+        pytest.param({"scheme": "http", "port": 80}, id="in clear"),
+        pytest.param({"host": "api.business.githubcopilot.com"}, id="another Copilot host"),
+    ],
 )
 def test_replayed(rig, edit):
     """A flow that is replayed, edited or not, is answered by the proxy: nothing is sent, to a Copilot host or elsewhere."""
     rig.order(replay=edit)
     since, before = len(rig.fake.seen), len(rig.stranger.heard)
+    replayed = rig.orders.with_suffix(".replayed")
+    replayed.unlink(missing_ok=True)
     speak(rig, Form())
     rig.order()
-    until(lambda: "a replay gets no account" in rig.proxy.log, "the answer to the replay")
+    until(lambda: replayed.exists() and replayed.read_text().endswith("\n"), "the answer to the replay")
+    assert replayed.read_text().startswith("403 ")
+    assert "a replay gets no account" in replayed.read_text()
     speak(rig, Form())  # whatever a replay sends has begun before this one
     assert len(arrived(rig, since)) == 2
     assert len(rig.fake.seen) == since + 2
@@ -481,6 +496,41 @@ def test_a_redirect_is_not_followed(rig):
         account.script.clear()
     assert answer.startswith(b"HTTP/1.1 307")
     assert len(rig.stranger.heard) == before
+
+
+INSECURE = {"options": {"ssl_insecure": True}}
+
+
+@pytest.mark.parametrize(
+    ("steps", "outcomes"),
+    [
+        pytest.param([INSECURE, {}], ["own", "refused"], id="opened unchecked, then switched off"),
+        pytest.param([INSECURE, {}, {}], ["own", "refused", "refused"], id="asked again"),
+        pytest.param([INSECURE, {}, INSECURE, {}], ["own", "refused", "own", "refused"], id="to and fro"),
+        pytest.param([{}, INSECURE, {}], ["account", "own", "account"], id="opened checked, switched on and off"),
+    ],
+)
+@pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
+def test_certificates_unchecked_for_a_while(rig, steps, outcomes, http2):
+    """`ssl_insecure` switched at run time: no account's credential on a connection that was opened unchecked, ever."""
+    got = []
+    with rig.proxy.client(http2=http2) as client:
+        for step in steps:
+            rig.order(**step)
+            if got:
+                speak(rig, Form(to=None, sni=None))  # the helper sets options when a client connects
+            since = len(rig.fake.seen)
+            answer = client.post(f"https://{HOST}/chat/completions", json={"model": "gpt-4.1"})
+            sent = [seen.token for seen in rig.fake.seen[since:]]
+            if answer.status_code == 403:
+                assert answer.json()["error"]["code"] == "credential_refused"
+                assert sent == []
+                got.append("refused")
+            else:
+                got.append("own" if sent == [CLIENT] else "account" if arrived(rig, since) else "?")
+    rig.order()
+    assert got == outcomes
+    assert leaked(rig) == []
 
 
 def test_the_placeholder_goes_nowhere_as_a_person(rig):

@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from click.testing import CliRunner
@@ -33,6 +34,9 @@ def start_that_ends(start, *arguments, **more) -> Proxy:
         *(pytest.param([f"copilot_{name}=whatever"], name, id=f"{name}, no such word") for name in CHOICES),
         pytest.param(["copilot_max_attempts=3.5"], "max_attempts", id="a broken number"),
         pytest.param(["copilot_max_attempts=99"], "max_attempts", id="a number out of bounds"),
+        pytest.param(["copilot_max_attempts=-1"], "max_attempts", id="a negative number"),
+        pytest.param(["copilot_deadline=nan"], "deadline", id="seconds that are no number"),
+        pytest.param(["copilot_deadline=inf"], "deadline", id="seconds without end"),
         pytest.param(["copilot_max_attempts="], "max_attempts", id="nothing"),
         pytest.param(["copilot_log=all", "copilot_log=none"], "log", id="two values"),
         pytest.param(["copilot_hosts=evil.test"], "hosts", id="a host that is none"),
@@ -78,12 +82,15 @@ def test_a_misspelt_option_is_told(start):
         "copilot_stratgy=priority",
         "copilot-strategy=priority",
         "coplot_strategy=x",
+        "COPILOT_STRATEGY=priority",
+        "copilotstrategy=priority",
+        "copilot_balancer_strategy=priority",
         "copilot_zzzzzzzzzzzzzzzz=1",
         "their_own=1",
     )
     proxy = start(*(word for one in given for word in ("--set", one)))
-    until(lambda: proxy.log.count("is not an option") >= 4, "the warnings")
-    assert proxy.log.count("did you mean copilot_strategy?") == 3
+    until(lambda: proxy.log.count("is not an option") >= 7, "the warnings")
+    assert proxy.log.count("did you mean copilot_strategy?") == 6
     assert "copilot_zzzzzzzzzzzzzzzz is not an option and has no effect; there are copilot_" in proxy.log
     assert "their_own" not in proxy.log
 
@@ -127,6 +134,16 @@ def broken(script):
             lambda script, kept: script.rename(script.with_suffix(".away")),
             lambda script, kept: script.with_suffix(".away").rename(script),
             id="renamed, and back",
+        ),
+        pytest.param(
+            lambda script, kept: script.write_text("") or os.utime(script, (2e9, 2e9)),
+            lambda script, kept: shutil.copy2(kept, script),
+            id="saved empty, then restored with its old time",
+        ),
+        pytest.param(
+            lambda script, kept: script.unlink() or script.symlink_to("nowhere"),
+            lambda script, kept: os.replace(kept, script),
+            id="a link that leads nowhere, then another file",
         ),
     ],
 )
@@ -187,3 +204,52 @@ def test_a_script_that_the_user_takes_out_stays_out(start, fake, script, tmp_pat
     until(lambda: "its script is missing or broken" in proxy.log, "the ERROR", 30)
     assert proxy.post().json()["error"]["code"] == "not_loaded"
     assert "is loaded again" not in proxy.log
+
+
+GATE = """
+import asyncio, os
+from pathlib import Path
+from copilot_balancer.proxy.request.exchange import Exchange
+
+PLAN, WHERE, GATE = Exchange.plan, os.environ["WHERE"], Path(os.environ["GATE"])
+
+async def opened():
+    GATE.with_suffix(".reached").touch()
+    while not GATE.exists():
+        await asyncio.sleep(0.02)
+
+async def plan(self, send):
+    if WHERE == "before":
+        await opened()
+    step = await PLAN(self, send)
+    if WHERE == "after":
+        await opened()
+    return step
+
+Exchange.plan = plan
+addons = []
+"""
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["gone", "gone and back"])
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_request_that_waits_is_not_sent_without_the_script(start, fake, script, tmp_path, where, back):
+    """A request whose account is still to be chosen, or just was, when the script goes, gets 503 and no account."""
+    (tmp_path / "gating.py").write_text(GATE)
+    gate = tmp_path / "gate"
+    env = {"WHERE": where, "GATE": str(gate)}
+    proxy = start(script=script, scripts_before=(tmp_path / "gating.py",), env=env)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(proxy.post)
+        until(gate.with_suffix(".reached").exists, "the choice")
+        script.rename(script.with_suffix(".away"))
+        until(lambda: "its script is missing or broken" in proxy.log, "the ERROR", 30)
+        if back:
+            script.with_suffix(".away").rename(script)
+            until(lambda: "the script is loaded again" in proxy.log, "the script", 30)
+        gate.touch()
+        got = asked.result(30)
+    assert (got.status_code, got.json()["error"]["code"]) == (503, "not_loaded")
+    assert fake.seen == []
+    if back:
+        assert proxy.post().status_code == 200

@@ -13,10 +13,11 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from proxy.test_websocket import Socket
+from pydantic import SecretStr
 
-from copilot_balancer.fake.answers import CutMid, Drop, FakeAccount, Ok, Refuse, limited
+from copilot_balancer.fake.answers import CutMid, Drop, FakeAccount, Ok, Refuse, StreamError, limited
 from end_to_end.test_failover import tunnel
+from proxy.request.test_websocket import Socket
 from support.proxies import CLIENT, PERSONAL, SPARE, SUPPORT, WORK, three_accounts, until
 
 TOKENS = (WORK, PERSONAL, SPARE, CLIENT)
@@ -148,6 +149,60 @@ def test_no_token_that_an_answer_disguises(start, fake):
     assert escaped.encode() not in kept
     assert escaped.replace("\\", "\\\\").encode() not in kept
     assert b"[account:work]" in kept
+
+
+def _edited(label, /, **changes):
+    """Every account with this label is changed, or with no changes removed."""
+
+    def edit(decisions):
+        kept = [one.model_copy(update=changes) if one.label == label else one for one in decisions.accounts]
+        left = kept if changes else [one for one in kept if one.label != label]
+        return decisions.model_copy(update={"accounts": tuple(left)})
+
+    return edit
+
+
+ECHO = f"echo_{WORK}_{quote(WORK)}_{WORK.encode().hex()}"
+
+
+@pytest.mark.parametrize(
+    ("edit", "answer", "stream"),
+    [
+        pytest.param(_edited("work", token=SecretStr("gho_new-canary-0009")), Ok(ECHO), True, id="token, a stream"),
+        pytest.param(_edited("work", token=SecretStr("gho_new-canary-0009")), Ok(ECHO), False, id="token, a document"),
+        pytest.param(_edited("work"), Ok(ECHO), True, id="removed, a stream"),
+        pytest.param(
+            _edited("work"),
+            Refuse(400, "invalid_request_body", ECHO, headers=(("x-echo", ECHO), ("location", f"/?{ECHO}"))),
+            False,
+            id="removed, a refusal",
+        ),
+        pytest.param(
+            _edited("work", label="renamed"), Ok(ECHO, headers=(("x-echo", ECHO),)), True, id="renamed, a head"
+        ),
+        pytest.param(_edited("work", enabled=False), StreamError("x", ECHO, after=2), True, id="off, a late error"),
+    ],
+)
+def test_an_account_is_edited_while_its_response_is_under_way(start, fake, edit, answer, stream):
+    """A token that was sent and is no account's any more is still in no log, flow or dump."""
+    proxy = start(
+        *("-w", "flows.mitm", "--set", "hardump=flows.har", "--set", "flow_detail=4"), accounts=three_accounts()[:1]
+    )
+
+    def meanwhile(_seen):
+        ready = proxy.log.count("copilot: ready on")
+        proxy.store.edit_decisions(edit)
+        until(lambda: proxy.log.count("copilot: ready on") > ready, "the edit to be in force")
+        return answer
+
+    fake.accounts[WORK].default = meanwhile
+    got = proxy.post(stream=stream)
+    assert [seen.token for seen in fake.seen] == [WORK]
+    until(lambda: len(proxy.lines()) == 1, "the line")
+    proxy.stop()
+    assert b"echo_" in (proxy.folder / "flows.mitm").read_bytes()
+    assert leaks(proxy.folder) == []
+    assert WORK not in str(got.headers)
 
 
 def test_no_token_in_the_process(proxy):

@@ -367,6 +367,9 @@ def test_a_fault_in_the_watch_is_survived(tmp_path, caplog, monkeypatch):
         pytest.param(
             ["regular@0.0.0.0:9001"], {"copilot_allow_remote": "true", "proxyauth": "me:secret"}, None, id="a password"
         ),
+        pytest.param(["upstream:http://127.0.0.1:9000@0.0.0.0:9001"], {}, "allow_remote", id="behind a parent proxy"),
+        pytest.param(["regular@[::ffff:192.0.2.1]:9001"], {}, "allow_remote", id="IPv4 in IPv6"),
+        pytest.param(["regular@9001"], {"listen_host": "192.0.2.1"}, "allow_remote", id="the option listen_host"),
         pytest.param(["regular@127.0.0.1:9001", "socks5@[::1]:9002"], {}, None, id="loopback"),
     ],
 )

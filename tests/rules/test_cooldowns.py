@@ -136,6 +136,7 @@ def test_what_never_rests_an_account(outcome):
     "outcome",
     [
         pytest.param(hinted(LIMIT, 90_000), id="25 hours"),
+        pytest.param(hinted(LIMIT, DAY + 1), id="a second more than a day"),
         pytest.param(hinted(WEEKLY, 384_495), id="four days and a half"),
         pytest.param(hinted(LIMIT, 587 * HOUR), id="weeks"),
         pytest.param(hinted(LIMIT, 366 * DAY), id="a year"),
@@ -523,6 +524,9 @@ def test_an_abuse_block():
         pytest.param([("gpt", True), ("o3", False)], False, ["gpt"], id="another model, not yet repaired"),
         pytest.param([("gpt", True), ("o3", True)], True, ["gpt"], id="two models on the right host"),
         pytest.param([("gpt", True), (None, True)], False, ["gpt", None], id="no model is no other model"),
+        pytest.param([(None, True), (None, True)], False, [None], id="twice no model"),
+        pytest.param([("gpt", False), ("o3", False)], False, [], id="two models, not yet repaired"),
+        pytest.param([("gpt", True), ("gpt", True), ("o3", True)], True, ["gpt"], id="a second model after two of one"),
         pytest.param([("gpt", True), "served", ("o3", True)], False, ["gpt", "o3"], id="it served in between"),
     ],
 )

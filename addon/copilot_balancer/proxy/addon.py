@@ -225,6 +225,8 @@ class CopilotBalancer:
     def done(self) -> None:
         """Write down what was learnt; the hooks go on without us, and serve nothing until a script is back."""
         hooks().detach(self)
+        if self.live is not None:
+            self.live.ended = True
         if self._watching is not None:
             self._watching.cancel()
             self.sync.end()

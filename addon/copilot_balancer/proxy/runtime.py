@@ -67,6 +67,8 @@ class Runtime:
     """Bytes of a streamed answer that are kept for mitmweb, the console and dumps."""
     off: str | None = None
     """Why no account's credential is used at all; None in normal times."""
+    ended: bool = False
+    """The script has gone: what still waits is not sent."""
     prefixes: dict[tuple[str, str], str] = field(default_factory=dict)
     """(credential, host) -> ``token``, where ``Bearer`` was refused as badly formatted
     (docs/copilot-protocol.md#prefix-of-a-github-token)."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from mitmproxy.test.tflow import tserver_conn
 from pydantic import SecretStr
 
 from copilot_balancer.copilot.hosts import copilot_hosts
@@ -300,3 +301,35 @@ def test_a_disabled_model_is_shown_as_another_account_has_it():
         assert await Rig(live=live).send() == "home"
 
     play(run)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["waits for an account", "chooses again", "connects", "connects with the client's own"],
+)
+def test_the_script_goes_while_a_request_waits(moment):
+    """What was not sent when the script went is not sent afterwards: the client gets 503."""
+
+    async def run():
+        own = moment == "connects with the client's own"
+        rig = Rig("work", path="/agents" if own else CHAT)
+        await rig.send()
+        if moment.startswith("connects"):
+            send, copy = rig.exchange.send, rig.flow.request.copy()
+            rig.live.ended = True
+            return send.authorize(copy, tserver_conn()), copy
+        refusal = rig.arrives(500)
+        await rig.exchange.judge(refusal)
+        assert refusal.again
+        rig.flow.response = None
+        if moment == "waits for an account":
+            asyncio.get_running_loop().call_soon(setattr, rig.live, "ended", True)
+        else:
+            rig.live.ended = True
+        assert await rig.send() == 503
+        return rig.flow.response, rig.flow.request
+
+    response, request = play(run)
+    assert response.status_code == 503
+    assert json.loads(response.content)["error"]["code"] == "not_loaded"
+    assert "canary" not in str(request.headers)

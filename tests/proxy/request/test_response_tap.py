@@ -216,3 +216,22 @@ def test_a_success_that_is_no_answer(kind, body, refused, whole, error, api):
     tap.completed(answer(kind, body))
     assert (tap.refused, tap.whole) == (refused, whole)
     assert (tap.error and tap.error.code) == error
+
+
+@pytest.mark.parametrize("status", [302, 304, 307])
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        pytest.param("", b"", id="nothing"),
+        pytest.param("text/event-stream", b"", id="an event stream of no bytes"),
+        pytest.param("text/html", b"<html>", id="a page"),
+        pytest.param("application/json", ONLY_ERROR, id="only an error"),
+    ],
+)
+def test_what_is_no_success_passes(status, kind, body):
+    """A redirect need not hold an answer: whatever it holds is passed on."""
+    came = answer(kind, body)
+    came.status_code = status
+    tap = ResponseTap(came, Api.CHAT, 0, lambda: None)
+    tap.completed(came)
+    assert (tap.refused, tap.whole, tap.opened) == (False, True, True)

@@ -34,7 +34,7 @@ from copilot_balancer.proxy.request.local_responses import QUOTA_STATUS, own_ans
 from copilot_balancer.proxy.request.models_endpoint import home_attempt
 from copilot_balancer.proxy.request.request_body import RequestBody, by_name
 from copilot_balancer.proxy.request.response_tap import ResponseTap, beginning, goes_in_chunks, is_stream
-from copilot_balancer.proxy.request.steps import Again, Answer, Outgoing, PassOn, Upstream, attempted
+from copilot_balancer.proxy.request.steps import Again, Answer, Authorize, Outgoing, PassOn, Upstream, attempted
 from copilot_balancer.proxy.request.websocket import declines
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.rules.accounts import Account
@@ -201,7 +201,7 @@ class Exchange:
             return self._own(426, "websocket_refused", why)
         found = self.next or self._home_account() or self._assign()
         self.next = None
-        while True:
+        while not self.live.ended:
             if isinstance(found, Nobody):
                 other = await self._other_session(found)
                 if other is None:
@@ -218,6 +218,7 @@ class Exchange:
                 await self.body.dress(found.model, self._keeps(found))
                 return Outgoing(prepared.bearer.host, partial(self._authorize, prepared), prepared)
             found = prepared
+        return self._script_gone()
 
     def _home_account(self) -> Attempt | None:
         return home_attempt(self.live, self.request, self.home_asked) if self.kind is Kind.HOME else None
@@ -261,7 +262,7 @@ class Exchange:
 
     def _go(self, send: Send, to: Outgoing) -> None:
         """Tell the failover stream where the request goes, who puts the credential on, and for how long it waits."""
-        send.host, send.authorize = to.host, to.authorize
+        send.host, send.authorize = to.host, partial(self._while_loaded, to.authorize)
         if to.upstream is None:
             return
         self.local, self.passing = False, None
@@ -270,6 +271,18 @@ class Exchange:
         send.first_byte_timeout = max(self.time_left(), LAST_CHANCE)
         if self.body.streams and (patience := self.live.settings.first_byte_timeout):
             send.first_event_timeout = send.first_byte_timeout = min(patience, send.first_byte_timeout)
+
+    def _while_loaded(self, authorize: Authorize, request: http.Request, server: Server) -> http.Response | None:
+        """Authorize, unless the script has gone since that was decided; then an answer."""
+        if not self.live.ended:
+            return authorize(request, server)
+        self.upstream = None
+        step = self._script_gone()
+        self._answer(step)
+        return step.response
+
+    def _script_gone(self) -> Answer:
+        return self._own(503, "not_loaded", "its script went away while this request waited: nothing was sent")
 
     def _authorize(self, upstream: Upstream, request: http.Request, server: Server) -> http.Response | None:
         """Let the guard put the account's credential on the outgoing copy; an answer when it refuses."""
@@ -299,8 +312,8 @@ class Exchange:
         return lambda mark: not attempt.bare and owners.keeps(mark, attempt.account_id, self.request.owner)
 
     async def _hold(self, until: float) -> bool:
-        """Wait until then; False when the client has left meanwhile."""
-        while (left := until - self.live.now()) > 0:
+        """Wait until then, or until the script goes; False when the client has left meanwhile."""
+        while not self.live.ended and (left := until - self.live.now()) > 0:
             await asyncio.sleep(min(left, HOLD_STEP))
             if not self.flow.client_conn.connected:
                 return False

@@ -4,7 +4,7 @@ Laws of this file:
 
 1. It only reads; holding a response back is the failover stream's.
 2. A response that cannot be read (an unknown encoding, no event stream, too long an event) is judged by nothing but
-   its head.
+   its head. One that is no success (a redirect) is passed on, whatever it holds.
 3. A compressed response is inflated on the side, within bounds; its bytes pass as they are.
 """
 
@@ -75,7 +75,7 @@ def beginning(response: http.Response | None) -> str:
 
 
 class ResponseTap:
-    """One successful response: ``hooks.Watch``. The stream feeds it, or hands it over whole."""
+    """One response that is no refusal: ``hooks.Watch``. The stream feeds it, or hands it over whole."""
 
     def __init__(
         self,
@@ -108,11 +108,12 @@ class ResponseTap:
         self._inflater = None if encoding in ("", "identity") else Inflater(encoding)
         self._encoding = encoding
         longest = INFLATED if self._inflater else None
-        self._reader = ResponseReader(api, longest) if api and is_stream(response) else None
-        self._document: list[bytes] | None = [] if _kind(response) == "application/json" else None
-        self._page = _kind(response) in _PAGES
-        self._empty = True
-        """No byte of it has come."""
+        success = response.status_code < 300
+        self._reader = ResponseReader(api, longest) if success and api and is_stream(response) else None
+        self._document: list[bytes] | None = [] if success and _kind(response) == "application/json" else None
+        self._page = success and _kind(response) in _PAGES
+        self._empty = success
+        """It should hold an answer, and no byte of it has come."""
         if self._inflater is not None and not self._inflater.readable:
             self._is_unread()
         self._limit = INFLATED if self._inflater else DOCUMENT_LIMIT

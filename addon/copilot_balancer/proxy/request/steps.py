@@ -18,6 +18,9 @@ from copilot_balancer.rules.classify import written_of
 from copilot_balancer.rules.types import Attempt, Hold, Outcome
 from copilot_balancer.store.request_record import AttemptRecord
 
+type Authorize = Callable[[http.Request, Server], http.Response | None]
+"""Puts a credential on the outgoing copy; an answer where that is refused."""
+
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
@@ -72,7 +75,7 @@ class Outgoing:
     """Send the request upstream."""
 
     host: str
-    authorize: Callable[[http.Request, Server], http.Response | None]
+    authorize: Authorize
     upstream: Upstream | None = None
     """None: with the client's own credential."""
 
