@@ -1,4 +1,4 @@
-"""A long request body without what nobody looks at: what ``copilot``, ``conversation`` and ``bound`` read, and no more.
+"""Parses a large request body incrementally; keeps only what ``protocol``, ``conversation``, ``bound_state`` read.
 
 Laws of this file:
 

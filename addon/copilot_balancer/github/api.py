@@ -3,7 +3,7 @@
 Laws of this file:
 
 1. A GitHub token goes to ``api.github.com`` or ``api.NAME.ghe.com``, and to the Copilot API host of its account; a
-   token that was exchanged for it to that API host alone. How it travels stands in ``asking``.
+   token that was exchanged for it to that API host alone. How it travels stands in ``https``.
 2. What GitHub says is checked before it is believed: the API host above all (docs/security.md#what-the-network-says).
 3. Nothing here asks on its own: each method is one wish of the user's, or of a request that needs a credential.
 """
@@ -29,7 +29,7 @@ from copilot_balancer.rules.classify import classify_exchange
 from copilot_balancer.rules.types import Reason
 from copilot_balancer.text import printable
 
-if TYPE_CHECKING:  # ``asking`` imports it where something is asked
+if TYPE_CHECKING:  # ``https`` imports it where something is asked
     import httpx
 
 REST_VERSION = "2022-11-28"

@@ -52,7 +52,7 @@ class ExchangeRefused(UpstreamError):  # noqa: N818 - reads as what it says
 
 
 class Located(Protocol):
-    """The part of ``github.Identity`` that is needed here."""
+    """The part of ``api.Identity`` that is needed here."""
 
     @property
     def api_host(self) -> str:
@@ -61,7 +61,7 @@ class Located(Protocol):
 
 
 class Asks(Protocol):
-    """The part of ``github.GitHub`` that is needed here."""
+    """The part of ``api.GitHub`` that is needed here."""
 
     def exchange(self, token: SecretStr, host: str) -> Exchanged:
         """A short-lived token for a GitHub token."""

@@ -162,7 +162,7 @@ def _concerns(rest: Cooldown, state: AccountState, request: Asked) -> bool:
         return False
     if (rest.model is not None and rest.model != model) or (rest.client is not None and rest.client != request.client):
         return False
-    if state.healed and rest.began < state.healed.get(rest.key, 0.0):
+    if state.ended_by_success and rest.began < state.ended_by_success.get(rest.key, 0.0):
         return False
     if rest.model is None and rest.reason == QUOTA_REASON and model is not None:
         known = state.models.get(model)

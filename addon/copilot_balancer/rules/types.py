@@ -3,7 +3,7 @@
 Laws of this file:
 
 1. Plain frozen values: each can be written to a decision log and read back, and holds no token.
-2. Every time is in seconds on the steady clock (``memory``); every length of time is in seconds.
+2. Every time is in seconds on the steady clock (``state``); every length of time is in seconds.
 3. Clients decide by a pattern over the text whether to ask again (docs/clients.md#after-a-refusal). So "limit" and
    "overloaded" stand only where waiting helps, status numbers never, and nothing here reads as a context that is too
    long.

@@ -48,7 +48,7 @@ PARTS: Mapping[str, str] = {
     "scarcity": "SCARCE",
     "doubt": "DOUBT",
 }
-"""What a score is the sum of (``strategies.parts``): head of the column."""
+"""What a score is the sum of (``ranking.parts``): head of the column."""
 
 TERMS: Mapping[str, tuple[str, str, Cell]] = {
     "-score": ("SCORE", "the highest score", lambda value, _: f"{-value:.3f}"),

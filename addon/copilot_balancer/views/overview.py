@@ -99,7 +99,7 @@ def overview(
 
 
 def running(pool: PoolSnapshot, *, pid: int, began: float, listening: Iterable[str], off: str | None) -> RunningProxy:
-    """What a running proxy tells the others about itself (``live_file``).
+    """What a running proxy tells the others about itself (``running_proxies``).
 
     Args:
         pool: its own pool, at this moment.

@@ -114,9 +114,9 @@ def _learn(exchange: Exchange, upstream: Upstream, passing: ResponseTap) -> tupl
     """What the answer says beyond its head, and how it ended: the error that came inside it, for people; its usage."""
     live, flow, now, wall = exchange.live, exchange.flow, exchange.live.now(), time.time()
     account, attempt = upstream.account, upstream.attempt
-    marks, snapshots, used = passing.learnt()
+    hashes, snapshots, used = passing.learnt()
     usage = usage_of(used)
-    live.ownership.learn(marks, account.id, wall)
+    live.ownership.learn(hashes, account.id, wall)
     if snapshots is not None:
         told = {"copilot_quota_snapshots": snapshots}
         live.pool.learn_quota(account.id, quota.read_snapshots(told, wall=wall, now=now))

@@ -85,7 +85,7 @@ class RequestBody:
         return body
 
     async def dress(self, model: str | None, keeps: Callable[[str], bool]) -> None:
-        """Let it ask for `model`, without what `keeps` refuses (told by its mark)."""
+        """Let it ask for `model`, without what `keeps` refuses (told by its hash)."""
         request = self._request
         if self._original is not None:
             request.raw_content, self._original = self._original, None
@@ -95,7 +95,7 @@ class RequestBody:
         self.asked_model, self.left_out = model or self.model, ""
         if self.model is not None and self.asked_model not in (None, self.model):
             request.content = await self._made(partial(with_model, old=self.model, new=self.asked_model or ""))
-        if self.api is not None and not all(map(keeps, self.bound.marks)):
+        if self.api is not None and not all(map(keeps, self.bound.hashes)):
             found = await self._made(partial(stripped, self.api, keep=keeps))
             if found is not None:
                 request.content, self.left_out = found.body, found.what
@@ -111,7 +111,7 @@ class RequestBody:
         """Whether there is something in what was sent last that could be left out."""
         if self.api is None:
             return False
-        return await self._made(partial(stripped, self.api, keep=lambda _mark: False)) is not None
+        return await self._made(partial(stripped, self.api, keep=lambda _: False)) is not None
 
     async def _made[Made](self, make: Callable[[bytes], Made]) -> Made:
         """What is made of the body as it stands now; of a long one in a thread."""

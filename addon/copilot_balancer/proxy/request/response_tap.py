@@ -217,9 +217,9 @@ class ResponseTap:
         return lone_error(b"".join(self._document)) if self._document and self.held else None
 
     def learnt(self) -> tuple[list[str], dict[str, Any] | None, dict[str, int]]:
-        """The marks of what it binds to its account, the quota snapshots and the usage counts that it told."""
+        """The hashes of what it binds to its account, the quota snapshots and the usage counts that it told."""
         if self._reader is not None:
-            return self._reader.marks, self._reader.quota, self._reader.used
+            return self._reader.hashes, self._reader.quota, self._reader.used
         if self._inflater is not None and self._inflater.behind:
             return [], None, {}
         if self._document and self._api is not None and may_tell(self._api, self._document):

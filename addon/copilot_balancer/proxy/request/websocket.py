@@ -88,7 +88,7 @@ class WebSocketFrames:
     def _told(self, message: WebSocketMessage) -> None:
         live, now, wall = self._live, self._live.now(), time.time()
         event = read_frame(message.text)
-        live.ownership.learn(event.marks, self._account.id, wall)
+        live.ownership.learn(event.hashes, self._account.id, wall)
         if event.quota is not None:
             told = {"copilot_quota_snapshots": event.quota}
             live.pool.learn_quota(self._account.id, quota.read_snapshots(told, wall=wall, now=now))
