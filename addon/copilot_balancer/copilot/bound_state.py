@@ -1,18 +1,19 @@
-"""What a request carries that only the account that made it can read, and how that is left out.
+"""Finds and removes bound state in a request: values that the service accepts only from the account that made them.
 
 Source: docs/copilot-protocol.md#state-bound-to-an-account.
 
 Laws of this file:
 
-1. A piece of bound state is known by a short hash: no id, no signature and no sealed text is kept, and nothing here is ever logged.
+1. A piece of bound state is known by a short hash: no id, no signature and no sealed text is kept, and nothing here is
+   ever logged.
 2. Stripping edits the client's own bytes: what is left out is cut, with one comma each; every other byte stays.
-3. What one answer carries stands or falls together: a reasoning item and the ids that follow it, the thinking blocks of
-   one message. Half of a pair is refused ("provided without its required reasoning item", vercel/ai#10829), while ids
-   that are left out everywhere are accepted (openclaw#72613).
-4. What carries the history itself stays, whoever owns it: a compaction item, another item's sealed content, and a
-   ``previous_response_id`` whose history is not in the request. A refusal that the client can act on is better than a
-   model that has silently forgotten everything.
-5. Nothing here raises, whatever the bytes are; what cannot be read is left alone.
+3. The bound state of one response is removed as a whole or not at all: a reasoning item and the ids that follow it, the
+   thinking blocks of one message. Half of a pair is refused ("provided without its required reasoning item",
+   vercel/ai#10829), while ids that are left out everywhere are accepted (openclaw#72613).
+4. State that carries the conversation's history stays, whichever account made it: a compaction item, another item's
+   sealed content, and a ``previous_response_id`` whose history is not in the request. A refusal that the client can act
+   on is better than a model that has silently forgotten everything.
+5. Nothing here raises, whatever the bytes are; a body that cannot be parsed is left unchanged.
 """
 
 import hashlib
@@ -41,9 +42,9 @@ _BINDING = {
     Api.MESSAGES: (b"thinking",),
     Api.RESPONSES: (b'"id"', b"previous_response_id", b"encrypted_content"),
 }
-"""What stands in every request that carries something; most chats carry nothing."""
+"""One of these words stands in every request with bound state; most chats have none."""
 _HIDING = (b"\\u00", b"\0")
-"""Where one of these stands, those words may be written otherwise: in escapes, or in UTF-16."""
+"""In a body with one of these, the words of `_BINDING` may be written with escapes or in UTF-16."""
 _SLICE = 256
 """Turns that are read between two places to pause."""
 
@@ -76,22 +77,22 @@ class BoundState:
 
 @dataclass(frozen=True, slots=True)
 class Stripped:
-    """A request's body without the state that another account owns."""
+    """A request's body without the bound state of other accounts."""
 
     body: bytes = field(repr=False)
     left_out: int
-    """How many things."""
+    """How many pieces of state were removed."""
     what: str
     """For people, like "3 reasoning items, 5 ids"."""
 
 
 def may_carry(api: Api, raw: bytes) -> bool:
-    """Whether anything bound can stand in these bytes of a request; in long ones it spares a look at each turn."""
+    """Whether these bytes of a request can contain bound state; a quick test that spares reading each turn."""
     return any(raw.find(word) >= 0 for word in (*_BINDING[api], *_HIDING))
 
 
 def read_bound(api: Api, body: dict[str, object]) -> BoundState:
-    """What a request carries that is bound to an account; `body` is the parsed request.
+    """The bound state in a request; `body` is the parsed request.
 
     Of more than `MOST_PARTS` turns nothing: they could not be stripped either, and are no conversation.
     """
@@ -235,7 +236,7 @@ _LOOSE: dict[Api, Callable[[dict[str, object]], Collection[str]]] = {
 }
 
 
-# --- whose turn it is, and what the request tells by itself -----------------------------------------------------------
+# --- turns, and whether a request contains its whole history ----------------------------------------------------------
 
 
 def _loop_begins(api: Api, turns: list[object]) -> int:
@@ -296,11 +297,11 @@ def _tells_all(turns: list[object]) -> bool:
     return False
 
 
-# --- what is to be left out -------------------------------------------------------------------------------------------
+# --- what is removed --------------------------------------------------------------------------------------------------
 
 
 class _Plan:
-    """What is to be left out, by the places of the turns; `counted` says it in words, in the order of the words."""
+    """What is to be removed, by index of the turn; `counted` holds the numbers by kind, for `what`."""
 
     def __init__(self) -> None:
         self.gone: set[int] = set()

@@ -1,11 +1,12 @@
-"""What one event of a model's answer says, in each of the three forms: is it output, an error, an end; what is bound.
+"""Parses one event of a model's response in each of the three API forms: output, error, end, bound state, quota, usage.
 
 Laws of this file:
 
-1. An event is judged by itself: what the events of one answer say together is ``response_reader``'s.
+1. Each event is parsed alone; ``response_reader`` combines the events of one response.
 2. No text of a response is kept. State bound to an account is kept as a hash only (``bound_state.state_hash``); the
    pieces of a signature that comes in several events are returned as they are, for the reader to join.
-3. Nothing here raises. What cannot be read opens the answer, so that nobody waits for it, and says nothing else.
+3. Nothing here raises. An event that cannot be parsed counts as the start of the response, so that nothing waits for
+   it, and as nothing else.
 
 Sources: docs/copilot-protocol.md#streams and the headings about WebSocket, bound state and errors there.
 """

@@ -1,17 +1,17 @@
-"""What a model's answer says while it streams by: has it begun, has it failed, is it complete, what in it is bound.
+"""Follows a model's response while it is streamed: whether it has begun, failed or ended, and its bound state.
 
 Laws of this file:
 
-1. It only reads: nothing is changed, and no text of an answer is kept. Of what is bound to an account only the hash
-   stays (``bound_state.state_hash``); the pieces of a signature wait, bounded, until its last one has come.
+1. It only reads: nothing is changed, and no text of a response is kept. Of bound state only the hash is kept
+   (``bound_state.state_hash``); the pieces of a signature are buffered, bounded, until the last one has come.
 2. The state is a function of the bytes: however they are cut into chunks, it is the same. Nothing here raises.
 3. An event counts when the empty line after it has come, as it does for the clients (WHATWG HTML 9.2.6).
-4. Speed: an event is parsed only until the answer has begun and where the bytes say that there is something to learn.
-   A word of ``response_event.TELLING`` may also stand in a model's text; that costs a parse and changes nothing.
-5. What cannot be told opens the answer, so that nobody waits for it; and where something that matters may have been
-   missed, `AnswerReader.readable` is False and nobody may judge by the rest.
+4. Speed: an event is parsed only until the answer has begun and where the bytes say that there is something to learn. A
+   word in ``response_event.TELLING`` may also stand in a model's text; that costs a parse and changes nothing.
+5. An event that cannot be parsed counts as the start of the response, so that nothing waits for it. Where something
+   that matters may have been missed, `AnswerReader.readable` is False, and nothing is concluded from the rest.
 
-What one event says is the business of ``response_event``.
+``response_event`` parses the single events.
 """
 
 from copilot_balancer.copilot.bound_state import state_hash

@@ -1,11 +1,12 @@
-"""Whose is what a request carries: which account made an item id, encrypted reasoning, a signature, a session token.
+"""Records which account made which bound state: item ids, encrypted reasoning, signatures, session tokens.
 
 Laws of this file:
 
-1. What is owned goes by its hash (``bound_state.state_hash``), a hash: no id and no word of a conversation stands here.
-2. The newest word counts: who made it, or that even its maker refused it (``NOBODY``); from then on it is left out.
-3. Bounded: the hashes that were seen least recently are forgotten first. Losing all of it costs one refusal a
-   conversation, which is then asked once more without what is bound.
+1. Only hashes of bound state are kept (``bound_state.state_hash``): no id and no text of a conversation.
+2. The newest record of a hash counts: the account that made the state, or ``NOBODY`` when that account itself refused
+   it; such state is left out of later requests.
+3. Bounded: the least recently seen hashes are forgotten first. Losing all of them costs one refusal per conversation,
+   after which the request is sent again without its bound state.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -19,35 +20,35 @@ MAX_HASHES = 20_000
 """An agent that works all day makes some thousands."""
 
 NOBODY = ""
-"""The owner of what its own maker refused."""
+"""The owner of state that was refused by the account that made it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """Who made something, and when that was last seen."""
+    """The account that made a piece of bound state, and when that state was last seen."""
 
     account_id: str
-    """``NOBODY``: its maker refused it."""
+    """``NOBODY``: the account that made it refused it."""
     seen_at: float
     """Seconds since the epoch, on the wall clock."""
     expires_at: float | None = None
-    """A session token: when it ends by itself; seconds since the epoch, on the service's clock."""
+    """A session token: when it expires; seconds since the epoch, on the service's clock."""
 
 
 @dataclass(slots=True)
 class Ownership:
-    """owners.json: hash -> its owner; the one that was seen last is last."""
+    """owners.json: hash of bound state -> its owner, the most recently seen last."""
 
     hashes: Annotated[dict[str, Owned], Field(alias="marks")] = field(default_factory=dict)
 
     def learn(self, hashes: Iterable[str], account_id: str, wall: float, expires_at: float | None = None) -> None:
-        """These were made by this account (or are ``NOBODY``'s).
+        """Record that this account made this state, or ``NOBODY``.
 
         Args:
-            hashes: of what was made.
-            account_id: its maker.
+            hashes: of the state.
+            account_id: of the account that made it.
             wall: seconds since the epoch now, on the wall clock.
-            expires_at: when it ends by itself (a session token); seconds since the epoch.
+            expires_at: when it expires (a session token); seconds since the epoch.
 
         """
         for state_hash in hashes:
@@ -57,7 +58,7 @@ class Ownership:
             del self.hashes[state_hash]
 
     def since(self, wall: float) -> "Ownership":
-        """What was learnt from then on."""
+        """The hashes that were recorded at `wall` or later, oldest first."""
         news: dict[str, Owned] = {}
         for state_hash, owned in reversed(self.hashes.items()):
             if owned.seen_at < wall:
@@ -66,26 +67,26 @@ class Ownership:
         return Ownership(dict(reversed(news.items())))
 
     def of(self, state_hash: str) -> str | None:
-        """Id of the account that made it; ``NOBODY``; None: it is not known."""
+        """The id of the account that made this state; ``NOBODY``; None: not known."""
         owned = self.hashes.get(state_hash)
         return None if owned is None else owned.account_id
 
     def newest(self, hashes: Sequence[str]) -> str | None:
-        """Who made the last of these that somebody is known to have made; None: nobody is known."""
+        """The account that made the last of these whose account is known; None: none is known."""
         return next((owner for state_hash in reversed(hashes) if (owner := self.of(state_hash))), None)
 
     def keeps(self, state_hash: str, account_id: str, owner: str | None) -> bool:
-        """Whether a request that goes to this account keeps this.
+        """Whether a request that is sent to this account keeps this state.
 
-        What is not known goes along with its `owner` (who made the newest), and to whoever serves when that is not
-        known either: it may well be theirs.
+        State of an unknown account is kept for `owner` (the account that made the request's newest state), and for any
+        account when that is unknown as well: it may be the one that made it.
         """
         known = self.of(state_hash)
         return known == account_id if known is not None else owner in (None, account_id)
 
 
 def newest(disk: Ownership, mine: Ownership) -> Ownership:
-    """Both as one: the newest word about each hash, bounded."""
+    """Merge two records: the newest owner of each hash, bounded to `MAX_HASHES`."""
     found = dict(disk.hashes)
     for state_hash, owned in mine.hashes.items():
         known = found.get(state_hash)
@@ -96,14 +97,14 @@ def newest(disk: Ownership, mine: Ownership) -> Ownership:
 
 
 def owner_of(owners: Ownership, hashes: Sequence[str], needed: Collection[str]) -> tuple[str | None, bool]:
-    """Who is to be asked first for a request that carries these, and whether nobody else can go on with it.
+    """The account to try first for a request with this bound state, and whether no other account can serve it.
 
-    None and True: somebody's, whom nobody knows any more.
+    None and True: the account that made it is required, and is not known any more.
 
     Args:
-        owners: what is known.
-        hashes: all that the request carries, the newest last.
-        needed: of these, what cannot be left out.
+        owners: which account made which state.
+        hashes: of all bound state in the request, the newest last.
+        needed: of these, the ones that cannot be left out.
 
     """
     holder = owners.newest([state_hash for state_hash in hashes if state_hash in needed])

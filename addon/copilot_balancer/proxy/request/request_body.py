@@ -1,11 +1,12 @@
-"""The body of a client's request: what is read of it, and what of it goes upstream.
+"""The body of a client's request: parses the fields that routing needs, and makes the body that is sent upstream.
 
 Laws of this file:
 
-1. The client's own bytes go out. Another body does only for another model that the user wrote down, or
-   without what only another account takes back; and the next account starts from the client's own bytes again.
-2. A body that cannot be read goes on as it is.
-3. A long one is read on the event loop too, a slice at a turn: json holds Python's lock, so a thread would help nobody.
+1. The client's own bytes are sent. They are edited only to replace the model by one that the user configured, or to
+   remove bound state of another account; each attempt starts from the client's own bytes again.
+2. A body that cannot be parsed is sent unchanged.
+3. A long body is parsed on the event loop too, a slice at a turn: json holds Python's lock, so a thread would help
+   nobody.
 """
 
 import asyncio
@@ -58,7 +59,7 @@ class RequestBody:
         self.conversation: str | None = None
         """Which conversation it belongs to."""
         self.bound = BoundState()
-        """What it carries that only its maker takes back."""
+        """The bound state in this body."""
         self.left_out = ""
         """What of that the present account is not sent, for people."""
 
