@@ -1,4 +1,4 @@
-"""The body of a refusal: from the bytes of an answer to the words that say why.
+"""Parses the body of an error response into code, type and message.
 
 Laws of this file:
 

@@ -1,4 +1,4 @@
-"""GitHub's own word about a token: whose it is, which Copilot plan and quota it has, what it can be exchanged for.
+"""Asks GitHub's API about a token: its user, Copilot plan and quota, and the short-lived token it is exchanged for.
 
 Laws of this file:
 
@@ -56,7 +56,7 @@ _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose token it is, in GitHub's words."""
+    """The user and the plan of a token, as GitHub reports them."""
 
     id: str
     """``host:numeric-user-id``, as in ``Account.id``."""
@@ -102,7 +102,7 @@ def read_api_host(url: object, login_host: str) -> str:
 
 @dataclass(frozen=True)
 class Usage:
-    """What is left of an account's quota, in GitHub's words of this moment."""
+    """What is left of an account's quota, as GitHub reports it now."""
 
     plan: str | None
     sku: str | None

@@ -1,13 +1,13 @@
-"""What one answer teaches about one account: how long it rests, which models it has, and how both end.
+"""Begins, extends and ends cooldowns, and records which models an account has, from the outcomes of attempts.
 
 Laws of this file:
 
 1. A wait that the server named is kept whole; our ladder and our fixed times only where it said nothing. Only the user
    ends it earlier, or quota that GitHub shows as back.
-2. Only an attempt that began after a cooldown began may raise or end it (as a congestion window in TCP: twenty
-   refusals at once are one event, and a late success of an old request proves nothing).
+2. Only an attempt that began after a cooldown began may raise or end it (as a congestion window in TCP: twenty refusals
+   at once are one event, and a late success of an old request proves nothing).
 3. A shorter rest never replaces a longer one: the latest deadline holds.
-4. What an attempt marked can be taken back as long as nothing newer was learnt; a time that the server named stays.
+4. The changes of an attempt can be undone as long as nothing newer was learnt; a time that the server named stays.
 
 Theory of operation. A refusal says three things: for how long (``Outcome.retry_after``, else ``Outcome.rest``), who is
 concerned (``Outcome.scope``: the account, one model of it, one client program), and when its attempt began. `learn`

@@ -1,11 +1,11 @@
-"""May this account serve this request? The reason why not, or None.
+"""Whether an account may serve a request: the reason why not, or None.
 
 Laws of this file:
 
 1. Everything is computed from facts and ``now``; nothing is changed here.
 2. What the user decided comes first, what the proxy learnt after, so that the reason given is the one to act on.
-3. A choice looks at every account and needs the bar alone; what it comes to in words is made (``why``) when somebody
-   is to read it.
+3. A choice looks at every account and needs the bar alone; what it comes to in words is made (``why``) when somebody is
+   to read it.
 4. After a long rest one attempt goes first (``probes``); until its answer is known the others see a reason.
 """
 

@@ -7,8 +7,8 @@ Laws of this file:
 2. State is keyed by account id; it outlives every edit of the account, and the removal of another one.
 3. Only an attempt that began after a cooldown began can raise or end it (``cooldowns``); evidence about an older
    credential is ignored.
-4. When every account refuses a request for the same reason within moments, no account gets a cooldown for it,
-   except for a time that the server named.
+4. When every account refuses a request for the same reason within moments, no account gets a cooldown for it, except
+   for a time that the server named.
 5. A request asks each account at most once, plus one repair in all: a new token, a wait, the owner of the bound state,
    or another model.
 
@@ -107,17 +107,17 @@ class Flight:
 
     attempt: Attempt
     serving: bool = True
-    """The account is busy with it: sent and not refused."""
+    """The request was sent to the account and not refused."""
     resent: bool = False
     """It was sent again and has no answer yet."""
     marks: list[Mark] = field(default_factory=list)
-    """What its attempts changed, to be taken back when nobody is to blame."""
+    """What its attempts changed, to be undone when every account refused alike."""
     unknown: list[Attempt] = field(default_factory=list)
     """Its attempts that were refused for a reason that no rule knows."""
 
 
 class Pool:
-    """All accounts, what was learnt about them, and who serves whom.
+    """All accounts, the facts learnt about them, and the requests in flight.
 
     Args:
         policy: what the user set.
@@ -147,7 +147,7 @@ class Pool:
     # --- a request --------------------------------------------------------------------------------------------------
 
     def assign(self, request: PoolRequest, now: float) -> Attempt | Hold | Nobody:
-        """Who serves `request`; asked again after each refusal and each hold, with ``request.tried`` grown."""
+        """The next step for `request`; called again after each refusal and each hold, with ``request.tried`` grown."""
         if request.tried and is_nobodys_fault(self._board, request, now):
             self._forgive(request.id, now)
         decision, turn = decide(self._board, request, now)

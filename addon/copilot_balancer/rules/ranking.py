@@ -1,4 +1,4 @@
-"""In which order the accounts that can serve are preferred.
+"""Orders the accounts that can serve a request, by the user's strategy.
 
 Laws of this file:
 

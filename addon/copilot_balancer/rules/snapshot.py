@@ -1,4 +1,4 @@
-"""What people are shown of the pool: a frozen snapshot, and who would serve a request and why not the others.
+"""Frozen views of the pool for display: its accounts, and which account would serve a request and why not the others.
 
 Laws of this file:
 
@@ -25,7 +25,7 @@ class CooldownView:
     """A rest that still runs."""
 
     reason: str
-    """A word of ``types.Reason``."""
+    """A value of ``types.Reason``."""
     model: str | None
     """None: the whole account."""
     seconds: float

@@ -1,11 +1,11 @@
-"""The nouns of what the proxy learnt: state.json, and how several writers' copies become one.
+"""The schema of state.json: the facts that the proxy learnt about accounts, and the merge of several writers' copies.
 
 Laws of this file:
 
 1. No secret stands here; losing all of it loses memory only. State is keyed by account id.
-2. Every time is a float of seconds since the epoch. In memory it is read on the *steady* clock (the epoch time at
-   start plus monotonic time since, so that it never jumps); on disk on the wall clock. ``shifted`` and ``restored``
-   turn one into the other.
+2. Every time is a float of seconds since the epoch. In memory it is read on the *steady* clock (the epoch time at start
+   plus monotonic time since, so that it never jumps); on disk on the wall clock. ``shifted`` and ``restored`` turn one
+   into the other.
 3. A limited account is computed from these facts and ``now``; there is no flag.
 """
 
@@ -57,12 +57,15 @@ LONG_COOLDOWN = 15 * 60.0
 
 @dataclass(frozen=True, slots=True)
 class Cooldown:
-    """A rest that somebody asked for. Only an attempt that began after ``began`` may raise or end it."""
+    """A time in which an account, or a model on it, is not asked.
+
+    Only an attempt that began after ``began`` may raise or end it.
+    """
 
     began: float
     until: float
     reason: str
-    """A word of ``types.Reason``."""
+    """A value of ``types.Reason``."""
     model: str | None = None
     """None: the whole account rests; else only for this model."""
     source: str = "ladder"

@@ -318,7 +318,7 @@ class Store:
             return merged
 
     def read_owners(self) -> Ownership:
-        """Whose is what requests carry; nothing yet when there is no file, or when it cannot be used."""
+        """The owners of bound state; nothing yet when there is no file, or when it cannot be used."""
         try:
             return self.read(OWNERS)
         except StoreError:

@@ -1,4 +1,4 @@
-"""Auto mode: whose a request with a session token is, and another account's session while that one is limited.
+"""Auto mode: routes a request to the account of its session token, or to another account's session while it is limited.
 
 The client asks for a selection and gets a session token that is valid with the account that served it
 (docs/copilot-protocol.md#auto-mode). When that account is limited before the chat's first byte, the kept selection is
