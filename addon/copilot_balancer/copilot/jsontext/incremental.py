@@ -1,4 +1,4 @@
-"""A long JSON text, read slice by slice, so that others can have their turn in between.
+"""Parses a long JSON text slice by slice, so that other tasks can run in between.
 
 Laws of this file:
 
