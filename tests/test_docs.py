@@ -3,8 +3,10 @@
 `UPDATE_DOCS=1 scripts/test tests/test_docs.py` writes the tables of options and commands.
 """
 
+import ast
 import os
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -128,6 +130,44 @@ def test_citations():
             if why:
                 wrong.append(f"{path.relative_to(ROOT)}: {why}")
     assert wrong == []
+
+
+FOREIGN = {"AddonManager", "DataViewerOverlay", "Http1Client", "HttpStream", "SecretStr", "StopIteration"}
+"""Classes of other packages that code names."""
+CLASS = re.compile(r"[A-Z]\w*[a-z]")
+
+
+def defined(tree: ast.AST) -> Iterator[str]:
+    """Each name that a module or a class defines: classes, functions, variables, attributes of ``self``."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+            case ast.TypeAlias(name=ast.Name(id=name)):
+                yield name
+
+
+def test_named_classes():
+    """Each class, each attribute after a class and each class after a module that a docstring or comment names is there."""
+    trees = [(path, ast.parse(path.read_text("utf-8"))) for path in CODE if path.suffix == ".py"]
+    names: dict[str, set[str]] = {}
+    for path, tree in trees:
+        names.setdefault(path.stem, set()).update(defined(tree))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                names.setdefault(node.name, set()).update(defined(node))
+            elif isinstance(node, ast.TypeAlias):
+                names.setdefault(node.name.id, set())
+    wrong = set()
+    for path, _ in trees:
+        for cited in re.findall(r"``((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)``", path.read_text("utf-8")):
+            *_, holder, name = [None, *cited.split(".")]
+            ours = CLASS.match(holder or "") or CLASS.match(name) or (holder and name.isupper())
+            if ours and not {holder, name} & FOREIGN and name not in (names.get(holder, ()) if holder else names):
+                wrong.add(f"{path.relative_to(ROOT)}: {cited}")
+    assert wrong == set()
 
 
 FORBIDDEN = (

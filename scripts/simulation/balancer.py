@@ -110,7 +110,7 @@ class PoolTrip:
         self._request = replace(self._request, tried=(*self._request.tried, tried))
 
     def over(self, now: float) -> None:
-        """As ``Exchange.end``."""
+        """As ``Exchange.let_go``."""
         self._pool.finish(self._request.id, EPOCH + now)
 
 

@@ -6,7 +6,7 @@ import re
 import pytest
 from hypothesis import example, given, strategies
 
-from copilot_balancer.copilot.bound_state import BoundState, Stripped, mark, may_carry, read_bound, stripped
+from copilot_balancer.copilot.bound_state import BoundState, Stripped, may_carry, read_bound, state_hash, stripped
 from copilot_balancer.copilot.jsontext.spans import MOST_PARTS
 from copilot_balancer.copilot.protocol import PARSE_LIMIT, Api, read_body
 
@@ -15,19 +15,19 @@ SYSTEM = {"role": "system", "content": "be kind"}
 
 
 def i(name):
-    return mark("id", name)
+    return state_hash("id", name)
 
 
 def sealed(name):
-    return mark("sealed", name)
+    return state_hash("sealed", name)
 
 
 def signed(name):
-    return mark("signature", name)
+    return state_hash("signature", name)
 
 
 def opaque(name):
-    return mark("opaque", name)
+    return state_hash("opaque", name)
 
 
 def reasoning(name, **more):
@@ -81,20 +81,20 @@ def strip(api, body, *refused):
     return body if found is None else json.loads(found.body)
 
 
-# --- marks ------------------------------------------------------------------------------------------------------------
+# --- hashes ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_mark_is_a_short_hash():
-    """A mark is sixteen hex digits that differ by kind and by value."""
-    assert mark("id", "rs_1") == "63d5c3f8850769cc"
-    assert len({mark("id", "a"), mark("sealed", "a"), mark("id", "b"), mark("i", "da")}) == 4
+    """A hash is sixteen hex digits that differ by kind and by value."""
+    assert state_hash("id", "rs_1") == "63d5c3f8850769cc"
+    assert len({state_hash("id", "a"), state_hash("sealed", "a"), state_hash("id", "b"), state_hash("i", "da")}) == 4
 
 
 @given(strategies.text(strategies.characters(), max_size=20))
 @example("\ud800")
 def test_every_string_has_a_mark(value):
-    """Whatever a string holds, lone surrogates included, it has a mark that does not show it."""
-    assert re.fullmatch("[0-9a-f]{16}", mark("id", value))
+    """Whatever a string holds, lone surrogates included, it has a hash that does not show it."""
+    assert re.fullmatch("[0-9a-f]{16}", state_hash("id", value))
 
 
 # --- what a request carries -------------------------------------------------------------------------------------------
@@ -128,12 +128,12 @@ CARRIED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("api", "turns", "marks"), CARRIED)
-def test_what_is_carried(api, turns, marks):
+@pytest.mark.parametrize(("api", "turns", "hashes"), CARRIED)
+def test_what_is_carried(api, turns, hashes):
     """Each form's bound state is found, oldest first, and nothing else."""
     found = read_bound(api, body_of(api, *turns))
-    assert found.marks == tuple(marks)
-    assert bool(found) is bool(marks)
+    assert found.hashes == tuple(hashes)
+    assert bool(found) is bool(hashes)
 
 
 @pytest.mark.parametrize("api", Api)
@@ -191,21 +191,21 @@ def test_when_the_previous_response_is_needed(turns, needed):
     """A request that does not tell the whole history needs the response it goes on from, and keeps it."""
     body = {"input": turns, "previous_response_id": "resp_1"}
     found = read_bound(Api.RESPONSES, body)
-    assert (found.marks, found.needed) == ((i("resp_1"),), {i("resp_1")} if needed else frozenset())
+    assert (found.hashes, found.needed) == ((i("resp_1"),), {i("resp_1")} if needed else frozenset())
     left = {"input": turns, "previous_response_id": "resp_1"} if needed else {"input": turns}
     assert strip(Api.RESPONSES, body, i("resp_1")) == left
 
 
 @pytest.mark.parametrize(
-    ("turns", "marks"),
+    ("turns", "hashes"),
     [
         pytest.param([USER, said("1"), USER], [i("resp_1"), i("msg_1")], id="older than what the input tells"),
         pytest.param([output("1", id="o")], [i("o"), i("resp_1")], id="newer than what the user's side has made"),
     ],
 )
-def test_where_the_previous_response_stands(turns, marks):
+def test_where_the_previous_response_stands(turns, hashes):
     """The previous response comes before what the model says in the input, and else it is the newest state."""
-    assert read_bound(Api.RESPONSES, {"input": turns, "previous_response_id": "resp_1"}).marks == tuple(marks)
+    assert read_bound(Api.RESPONSES, {"input": turns, "previous_response_id": "resp_1"}).hashes == tuple(hashes)
 
 
 @pytest.mark.parametrize(("api", "previous"), [(Api.CHAT, "resp_1"), (Api.RESPONSES, 5), (Api.RESPONSES, "")])
@@ -400,7 +400,7 @@ def test_the_bytes_that_stay(api, raw, left, name):
 def test_bytes_of_lone_surrogates_stay():
     """Surrogates that are encoded though they should not be, as json reads them, come out as they came in."""
     raw = b'{"input":[{"id":"\xed\xa0\x80","t":"\xed\xa0\x80\xed\xb0\x80"}]}'
-    found = stripped(Api.RESPONSES, raw, lambda one: one != mark("id", "\ud800"))
+    found = stripped(Api.RESPONSES, raw, lambda one: one != state_hash("id", "\ud800"))
     assert found is not None
     assert found.body == b'{"input":[{"t":"\xed\xa0\x80\xed\xb0\x80"}]}'
 
@@ -527,7 +527,8 @@ bodies = strategies.one_of(
     ),
 )
 refusals = strategies.sets(
-    strategies.builds(mark, strategies.sampled_from(["id", "id", "sealed", "signature", "opaque"]), names), max_size=8
+    strategies.builds(state_hash, strategies.sampled_from(["id", "id", "sealed", "signature", "opaque"]), names),
+    max_size=8,
 ) | strategies.just(None)  # None: all
 
 
@@ -555,7 +556,7 @@ def written(value, random):
 
 
 def sealing(kind, value):
-    return {mark(kind, value)} if isinstance(value, str) and value else set()
+    return {state_hash(kind, value)} if isinstance(value, str) and value else set()
 
 
 def left_of_responses(body, refuses):
@@ -625,7 +626,7 @@ def left_of_messages(body, refuses):
         ]
         if not any(map(refuses, set().union(*state))):
             return [turn]
-        content = [one for one, marks in zip(turn["content"], state, strict=True) if not marks]
+        content = [one for one, hashes in zip(turn["content"], state, strict=True) if not hashes]
         return [{**turn, "content": content}] if content else []
 
     turns = body.get("messages")
@@ -673,11 +674,11 @@ def test_the_strip_of_any_body(case, refused, random):
     assert all(byte in remaining for byte in found.body), "bytes that the client did not send"
     assert stripped(api, found.body, keep) is None
     state = read_bound(api, after)
-    assert {one for one in state.marks if refuses(one)} <= holding_history(after)
+    assert {one for one in state.hashes if refuses(one)} <= holding_history(after)
 
 
 def holding_history(body):
-    """Marks that may stay though they are refused."""
+    """Hashes that may stay though they are refused."""
     history = sealing("id", body.get("previous_response_id"))
     for turn in body["input"] if isinstance(body.get("input"), list) else []:
         if isinstance(turn, dict) and turn.get("type") != "reasoning":
@@ -689,22 +690,22 @@ def holding_history(body):
 
 @given(bodies)
 def test_the_marks_of_any_body(case):
-    """What is needed is carried, each mark once, and reading changes nothing."""
+    """What is needed is carried, each hash once, and reading changes nothing."""
     api, body = case
     before = json.dumps(body)
     found = read_bound(api, body)
-    assert found.needed <= set(found.marks)
-    assert len(set(found.marks)) == len(found.marks)
+    assert found.needed <= set(found.hashes)
+    assert len(set(found.hashes)) == len(found.hashes)
     assert json.dumps(body) == before
 
 
 @given(bodies, strategies.sampled_from(["utf-8", "utf-16"]), strategies.booleans())
 def test_bytes_that_can_carry_nothing_carry_nothing(case, encoding, plain):
-    """However a body is written, one with marks is never taken for one without."""
+    """However a body is written, one with hashes is never taken for one without."""
     api, body = case
     raw = json.dumps(body, ensure_ascii=plain).encode(encoding, "surrogatepass")
     if not may_carry(api, raw):
-        assert read_bound(api, body).marks == ()
+        assert read_bound(api, body).hashes == ()
 
 
 @pytest.mark.parametrize(
@@ -727,7 +728,7 @@ def test_bytes_that_can_carry_something(api, body, expected):
 
 @given(bodies)
 def test_who_keeps_everything_strips_nothing(case):
-    """While every mark may stay there is nothing to do."""
+    """While every hash may stay there is nothing to do."""
     api, body = case
     assert stripped(api, json.dumps(body).encode(), lambda one: True) is None
 

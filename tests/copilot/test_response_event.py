@@ -7,11 +7,11 @@ import os
 import pytest
 from hypothesis import given, settings, strategies
 
-from copilot_balancer.copilot.bound_state import mark
+from copilot_balancer.copilot.bound_state import state_hash
 from copilot_balancer.copilot.protocol import Api
 from copilot_balancer.copilot.response_event import (
     LONGEST,
-    MARKS,
+    MAX_HASHES,
     ResponseEvent,
     StreamError,
     may_tell,
@@ -117,9 +117,9 @@ SAID = [
     case("a number", CHAT, b"data: 7"),
     case("brackets without end", CHAT, b"data: " + b"[" * 100_000),
     # --- responses
-    case("queued", RESPONSES, QUEUED, marks=(ID,), **ANNOUNCED),
-    case("created", RESPONSES, CREATED, marks=(ID,), **ANNOUNCED),
-    case("named by its line alone", RESPONSES, b'event: response.created\ndata: {"response":{"id":"resp_1"}}', marks=(ID,), **ANNOUNCED),
+    case("queued", RESPONSES, QUEUED, hashes=(ID,), **ANNOUNCED),
+    case("created", RESPONSES, CREATED, hashes=(ID,), **ANNOUNCED),
+    case("named by its line alone", RESPONSES, b'event: response.created\ndata: {"response":{"id":"resp_1"}}', hashes=(ID,), **ANNOUNCED),
     case("text", RESPONSES, DELTA, output=True),
     case("a type of its own", RESPONSES, named({"type": "response.new_thing"}), output=True),
     case("an item", RESPONSES, item("added", type="message"), output=True),
@@ -128,24 +128,24 @@ SAID = [
         RESPONSES,
         item("done", id="rs", type="reasoning", encrypted_content="e"),
         output=True,
-        marks=(mark("id", "rs"), mark("sealed", "e")),
+        hashes=(state_hash("id", "rs"), state_hash("sealed", "e")),
     ),
     case(
         "a sealed tool output",
         RESPONSES,
         item("done", type="x_output", output=[{"encrypted_content": "e"}, {"type": "t"}], content="text"),
         output=True,
-        marks=(mark("sealed", "e"),),
+        hashes=(state_hash("sealed", "e"),),
     ),
     case(
         "completed",
         RESPONSES,
         response("completed", output=[{"id": "m", "type": "message"}, "x"], copilot_quota_snapshots=QUOTA),
-        marks=(ID, mark("id", "m")),
+        hashes=(ID, state_hash("id", "m")),
         quota=QUOTA,
         **OVER,
     ),
-    case("cancelled", RESPONSES, response("cancelled"), marks=(ID,), **OVER),
+    case("cancelled", RESPONSES, response("cancelled"), hashes=(ID,), **OVER),
     failed("flat error", RESPONSES, FLAT_ERROR, "rate_limited", "Slow down"),
     failed("nested error", RESPONSES, named({"type": "error", "error": {"type": "t", "code": "c", "message": "x"}}), "c", "x"),
     failed("error without a code", RESPONSES, named({"type": "error", "code": None, "message": "x"}), None, "x"),
@@ -154,8 +154,8 @@ SAID = [
     failed("error of another type", RESPONSES, b'event: error\ndata: {"type":"api_error","message":"x"}', "api_error", "x"),
     failed("error whose code is a list", RESPONSES, named({"type": "error", "code": [], "message": 7}), None, ""),
     failed("error with quota", RESPONSES, named({"type": "error", "code": "c", "copilot_quota_snapshots": QUOTA}), "c", "", quota=QUOTA),
-    failed("failed", RESPONSES, response("failed", error={"code": "c", "message": "x"}), "c", "x", final=True, marks=(ID,)),
-    failed("failed and says nothing", RESPONSES, response("failed"), None, "", final=True, marks=(ID,)),
+    failed("failed", RESPONSES, response("failed", error={"code": "c", "message": "x"}), "c", "x", final=True, hashes=(ID,)),
+    failed("failed and says nothing", RESPONSES, response("failed"), None, "", final=True, hashes=(ID,)),
     # --- messages
     case("start", MESSAGES, START, **ANNOUNCED),
     case("ping", MESSAGES, PING, **ANNOUNCED),
@@ -170,7 +170,7 @@ SAID = [
         MESSAGES,
         block("start", content_block={"type": "redacted_thinking", "data": "sealed"}),
         output=True,
-        marks=(mark("signature", "sealed"),),
+        hashes=(state_hash("signature", "sealed"),),
     ),
     case("only usage", MESSAGES, named({"type": "message_delta", "delta": {"stop_reason": None}})),
     case("an end", MESSAGES, END_TURN, complete=True, used={"output_tokens": 3}),
@@ -193,14 +193,14 @@ def test_what_an_event_says(api, event, expected):
 def test_what_tells_is_looked_at(api, event, expected):
     """An event that may say more than that something came is never taken for one that does not."""
     learns = (
-        expected.error or expected.complete or expected.marks or expected.pieces or expected.closes or expected.quota
+        expected.error or expected.complete or expected.hashes or expected.pieces or expected.closes or expected.quota
     )
 
     assert tells(api, event) or not learns or not expected.opens
 
 
 def test_an_error_means_what_its_code_means():
-    """`StreamError` is what `outcomes.classify_event` takes."""
+    """`StreamError` is what `classify.classify_event` takes."""
     error = read_event(RESPONSES, FLAT_ERROR).error
 
     assert classify_event(error.code, error.message, wall=0.0).reason == Reason.LIMIT
@@ -293,35 +293,38 @@ THINKING = [
 
 
 @pytest.mark.parametrize(
-    ("api", "document", "marks"),
+    ("api", "document", "hashes"),
     [
         pytest.param(
             CHAT,
             {"choices": [{"message": {"content": "Hello", "reasoning_opaque": "o"}, "finish_reason": "stop"}]},
-            [mark("opaque", "o")],
+            [state_hash("opaque", "o")],
             id="chat",
         ),
         pytest.param(
             RESPONSES,
             {"id": "resp_1", "output": [{"id": "rs", "encrypted_content": "e"}, {"id": "rs"}]},
-            [ID, mark("id", "rs"), mark("sealed", "e")],
+            [ID, state_hash("id", "rs"), state_hash("sealed", "e")],
             id="responses",
         ),
         pytest.param(
-            MESSAGES, {"content": THINKING}, [mark("signature", "s1"), mark("signature", "s2")], id="messages"
+            MESSAGES,
+            {"content": THINKING},
+            [state_hash("signature", "s1"), state_hash("signature", "s2")],
+            id="messages",
         ),
         pytest.param(CHAT, {}, [], id="chat, nothing in it"),
         pytest.param(RESPONSES, {}, [], id="responses, nothing in it"),
         pytest.param(MESSAGES, {}, [], id="messages, nothing in it"),
     ],
 )
-def test_a_document_says_the_same(api, document, marks):
-    """An answer that is one JSON document tells its marks, each once, and its quota."""
+def test_a_document_says_the_same(api, document, hashes):
+    """An answer that is one JSON document tells its hashes, each once, and its quota."""
     raw = json.dumps(document).encode()
-    assert (marks, None, {}) == read_document(api, raw)
-    assert may_tell(api, [raw]) or not marks
+    assert (hashes, None, {}) == read_document(api, raw)
+    assert may_tell(api, [raw]) or not hashes
     more = {**document, "copilot_quota_snapshots": QUOTA, "copilot_usage": {"total_nano_aiu": 7}}
-    assert (marks, QUOTA, {"total_nano_aiu": 7}) == read_document(api, json.dumps(more).encode())
+    assert (hashes, QUOTA, {"total_nano_aiu": 7}) == read_document(api, json.dumps(more).encode())
 
 
 @given(
@@ -342,7 +345,7 @@ def test_a_word_is_found_however_it_is_cut(word, cuts, data):
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"<html>", b'{"choices":'])
 def test_a_document_that_cannot_be_read_says_nothing(body):
-    """What is no JSON object has no marks."""
+    """What is no JSON object has no hashes."""
     assert read_document(CHAT, body) == ([], None, {})
 
 
@@ -356,13 +359,13 @@ def test_a_document_that_cannot_be_read_says_nothing(body):
         pytest.param({"type": "response.queued"}, ResponseEvent(opens=False), False, id="queued"),
         pytest.param(
             {"type": "response.created", "response": {"id": "resp_1"}},
-            ResponseEvent(opens=False, marks=(ID,)),
+            ResponseEvent(opens=False, hashes=(ID,)),
             False,
             id="created",
         ),
         pytest.param(
             {"type": "response.completed", "response": {"id": "resp_1", "copilot_quota_snapshots": QUOTA}},
-            ResponseEvent(complete=True, final=True, marks=(ID,), quota=QUOTA),
+            ResponseEvent(complete=True, final=True, hashes=(ID,), quota=QUOTA),
             True,
             id="completed",
         ),
@@ -422,7 +425,7 @@ def test_a_frame_that_cannot_be_read(text, expected):
 
 
 def test_the_marks_of_a_document_are_bounded():
-    """A document tells no more marks than that."""
-    many = [{"id": f"i{number}"} for number in range(MARKS + 10)]
+    """A document tells no more hashes than that."""
+    many = [{"id": f"i{number}"} for number in range(MAX_HASHES + 10)]
 
-    assert len(read_document(RESPONSES, json.dumps({"id": "r", "output": many}).encode())[0]) == MARKS
+    assert len(read_document(RESPONSES, json.dumps({"id": "r", "output": many}).encode())[0]) == MAX_HASHES

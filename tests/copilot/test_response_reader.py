@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings, strategies
 
 from copilot_balancer.copilot import response_reader
-from copilot_balancer.copilot.bound_state import mark
+from copilot_balancer.copilot.bound_state import state_hash
 from copilot_balancer.copilot.protocol import Api
-from copilot_balancer.copilot.response_event import LONGEST, MARKS, StreamError
+from copilot_balancer.copilot.response_event import LONGEST, MAX_HASHES, StreamError
 from copilot_balancer.copilot.response_reader import KEPT, ResponseReader
 from support.stream_events import (
     BLOCK_STOP,
@@ -62,7 +62,7 @@ class State:
     error: StreamError | None = None
     complete: bool = False
     final: bool = False
-    marks: list = field(default_factory=list)
+    hashes: list = field(default_factory=list)
     quota: dict | None = None
     readable: bool = True
 
@@ -78,8 +78,8 @@ def read(api, *pieces):
     return state_of(reader)
 
 
-def case(name, api, *pieces, marks=(), **expected):
-    return pytest.param(api, pieces, State(marks=list(marks), **expected), id=f"{api}: {name}")
+def case(name, api, *pieces, hashes=(), **expected):
+    return pytest.param(api, pieces, State(hashes=list(hashes), **expected), id=f"{api}: {name}")
 
 
 SECOND, SECOND_STOP = (
@@ -121,7 +121,7 @@ STREAMS = [
         TEXT,
         STOP,
         DONE,
-        marks=[mark("opaque", "op1")],
+        hashes=[state_hash("opaque", "op1")],
         **WELL,
     ),
     case(
@@ -131,7 +131,7 @@ STREAMS = [
         chunk({"reasoning_opaque": "a2"}, {"reasoning_opaque": "b2"}),
         chunk({"reasoning_opaque": "a3"}, {}, finish="tool_calls"),
         DONE,
-        marks=[mark("opaque", value) for value in ("a1", "b1", "a2", "b2", "a3", "a1a2a3", "b1b2")],
+        hashes=[state_hash("opaque", value) for value in ("a1", "b1", "a2", "b2", "a3", "a1a2a3", "b1b2")],
         **WELL,
     ),
     case("one of two choices has ended", CHAT, TEXT, SECOND, STOP, opened=True, output=True),
@@ -161,7 +161,7 @@ STREAMS = [
     case("no blank after the colon", CHAT, b"data:[DONE]\n\n", opened=True, complete=True, final=True),
     # --- responses
     case("nothing", RESPONSES),
-    case("announcements", RESPONSES, QUEUED, CREATED, RUNNING, b": ping\n\n", marks=[ID]),
+    case("announcements", RESPONSES, QUEUED, CREATED, RUNNING, b": ping\n\n", hashes=[ID]),
     case(
         "normal",
         RESPONSES,
@@ -171,7 +171,7 @@ STREAMS = [
         DELTA,
         item("done", id="m2", type="message", content=[{"type": "output_text", "text": "Hello"}]),
         response("completed", id="resp_2", output=[{"id": "m3", "type": "message"}, "x"], copilot_quota_snapshots=QUOTA),
-        marks=[ID, *(mark("id", value) for value in ("m1", "m2", "resp_2", "m3"))],
+        hashes=[ID, *(state_hash("id", value) for value in ("m1", "m2", "resp_2", "m3"))],
         quota=QUOTA,
         **WELL,
     ),
@@ -184,18 +184,18 @@ STREAMS = [
         item("added", id="fc1", type="function_call", call_id="c", name="sh", arguments=""),
         named({"type": "response.function_call_arguments.delta", "delta": "{}"}),
         COMPLETED,
-        marks=[ID, mark("id", "rs1"), mark("id", "rs2"), mark("sealed", "gAAA"), mark("id", "fc1")],
+        hashes=[ID, state_hash("id", "rs1"), state_hash("id", "rs2"), state_hash("sealed", "gAAA"), state_hash("id", "fc1")],
         **WELL,
     ),
-    case("begun", RESPONSES, CREATED, DELTA, marks=[ID], opened=True, output=True),
-    case("cut", RESPONSES, CREATED, DELTA, COMPLETED[:-30], marks=[ID], opened=True, output=True),
-    case("incomplete", RESPONSES, CREATED, DELTA, response("incomplete"), marks=[ID], **WELL),
-    case("cancelled", RESPONSES, CREATED, response("cancelled"), marks=[ID], opened=True, complete=True, final=True),
-    case("only an end", RESPONSES, COMPLETED, marks=[ID], opened=True, complete=True, final=True),
-    case("error first", RESPONSES, CREATED, FLAT_ERROR, marks=[ID], error=SLOW_DOWN, **FAILED),
-    case("failed first", RESPONSES, CREATED, response("failed", error={"code": "rate_limited", "message": "Slow down"}), marks=[ID], error=SLOW_DOWN, final=True, **FAILED),
-    case("error after output", RESPONSES, CREATED, DELTA, FLAT_ERROR, marks=[ID], output=True, error=SLOW_DOWN, **FAILED),
-    case("malformed", RESPONSES, CREATED, b"event: error\ndata: oh\n\n", marks=[ID], opened=True),
+    case("begun", RESPONSES, CREATED, DELTA, hashes=[ID], opened=True, output=True),
+    case("cut", RESPONSES, CREATED, DELTA, COMPLETED[:-30], hashes=[ID], opened=True, output=True),
+    case("incomplete", RESPONSES, CREATED, DELTA, response("incomplete"), hashes=[ID], **WELL),
+    case("cancelled", RESPONSES, CREATED, response("cancelled"), hashes=[ID], opened=True, complete=True, final=True),
+    case("only an end", RESPONSES, COMPLETED, hashes=[ID], opened=True, complete=True, final=True),
+    case("error first", RESPONSES, CREATED, FLAT_ERROR, hashes=[ID], error=SLOW_DOWN, **FAILED),
+    case("failed first", RESPONSES, CREATED, response("failed", error={"code": "rate_limited", "message": "Slow down"}), hashes=[ID], error=SLOW_DOWN, final=True, **FAILED),
+    case("error after output", RESPONSES, CREATED, DELTA, FLAT_ERROR, hashes=[ID], output=True, error=SLOW_DOWN, **FAILED),
+    case("malformed", RESPONSES, CREATED, b"event: error\ndata: oh\n\n", hashes=[ID], opened=True),
     case("quota beside an error", RESPONSES, named({"type": "error", "error": {"code": "rate_limited", "message": "Slow down"}, "copilot_quota_snapshots": QUOTA}), error=SLOW_DOWN, quota=QUOTA, **FAILED),
     case("a text about all this", RESPONSES, DELTA, DELTA.replace(b"Hello", b'\\"error\\" response.completed event: error'), opened=True, output=True),
     # --- messages
@@ -232,7 +232,7 @@ STREAMS = [
         block("delta", 1, **signature("")),
         END_TURN,
         MESSAGE_STOP,
-        marks=[mark("signature", value) for value in ("s1", "s2", "s1s2", "s3", "s4", "s3s4")],
+        hashes=[state_hash("signature", value) for value in ("s1", "s2", "s1s2", "s3", "s4", "s3s4")],
         **WELL,
     ),
     case("error first", MESSAGES, START, PING, OVERLOADED, error=StreamError("overloaded_error", "Overloaded"), **FAILED),
@@ -357,7 +357,7 @@ def test_each_long_event_is_judged_alone(small):
     kept = item("done", id="i", content=[{"text": "x" * 100}])
     skipped = named({"type": "response.new_thing", "x": "x" * 500})
 
-    assert State(opened=True, output=True, marks=[mark("id", "i")]) == read(
+    assert State(opened=True, output=True, hashes=[state_hash("id", "i")]) == read(
         RESPONSES, kept[:200], kept[200:], *pieces_of(skipped, 100)
     )
 
@@ -401,13 +401,13 @@ class TestLong:
         """An event longer than a megabyte that says nothing is output; what follows it is read."""
         stream = PICTURE + COMPLETED + b": over\n\n"
 
-        assert State(marks=[ID], **WELL) == read(RESPONSES, *cut(stream))
+        assert State(hashes=[ID], **WELL) == read(RESPONSES, *cut(stream))
 
     def test_a_long_event_of_interest_is_read(self, cut):
         """`response.completed` is read, though it carries the whole output."""
         whole = response("completed", output=[{"id": "m1", "content": [{"text": LONG}]}])
 
-        assert State(marks=[ID, mark("id", "m1")], **WELL) == read(RESPONSES, *cut(DELTA + whole))
+        assert State(hashes=[ID, state_hash("id", "m1")], **WELL) == read(RESPONSES, *cut(DELTA + whole))
 
     def test_a_long_chunk_of_a_chat_is_read(self, cut):
         """The end of a long chat chunk may hold its ``finish_reason``."""
@@ -425,7 +425,7 @@ class TestLong:
         """An event of interest that is longer than eight megabytes makes the answer unreadable, and is not waited for."""
         stream = response("completed", output=[{"content": "x" * LONGEST}])
 
-        assert State(marks=[ID], opened=True, readable=False) == read(RESPONSES, *cut(CREATED + stream + FLAT_ERROR))
+        assert State(hashes=[ID], opened=True, readable=False) == read(RESPONSES, *cut(CREATED + stream + FLAT_ERROR))
 
 
 @pytest.mark.parametrize(
@@ -454,12 +454,12 @@ def test_memory_is_bounded(api, head, limit):
 
 
 def test_marks_are_bounded():
-    """A reader keeps no more marks than that, and still sees the end."""
-    many = [{"id": f"i{number}"} for number in range(MARKS + 10)]
+    """A reader keeps no more hashes than that, and still sees the end."""
+    many = [{"id": f"i{number}"} for number in range(MAX_HASHES + 10)]
     found = read(RESPONSES, response("completed", output=many))
 
-    assert len(found.marks) == MARKS
-    assert mark("id", "i1") in found.marks
+    assert len(found.hashes) == MAX_HASHES
+    assert state_hash("id", "i1") in found.hashes
     assert found.complete
 
 
@@ -468,6 +468,6 @@ def test_waiting_pieces_are_bounded(monkeypatch):
     monkeypatch.setattr(response_reader, "PIECES", 200)
     signed = [block("delta", **signature("a")), block("delta", **signature("b")), BLOCK_STOP]
     long = [block("delta", **signature("c" * 150)), block("delta", **signature("d")), BLOCK_STOP]
-    found = read(MESSAGES, *signed, *long, *signed, block("delta", **signature("e")), block("delta", **signature("f")), MESSAGE_STOP).marks  # fmt: skip
+    found = read(MESSAGES, *signed, *long, *signed, block("delta", **signature("e")), block("delta", **signature("f")), MESSAGE_STOP).hashes  # fmt: skip
 
-    assert [mark("signature", value) for value in ("a", "b", "ab", "c" * 150, "d", "e", "f", "ef")] == found
+    assert [state_hash("signature", value) for value in ("a", "b", "ab", "c" * 150, "d", "e", "f", "ef")] == found

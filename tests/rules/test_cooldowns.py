@@ -238,14 +238,14 @@ def test_the_ladder():
 
 def test_the_ladder_decays():
     """One step down for each quarter of an hour since it was last raised; models have ladders of their own."""
-    state = AccountState(strikes={"": (3, START), "gpt": (2, START)})
+    state = AccountState(backoff={"": (3, START), "gpt": (2, START)})
     assert [backoff_step(state, "", START + minutes * MINUTE) for minutes in (0, 14, 15, 29, 30, 45, 600)] == [
         3, 3, 2, 2, 1, 0, 0
     ]  # fmt: skip
     assert backoff_step(state, "gpt", START) == 2
     assert backoff_step(state, "o9", START) == 0
     taught(LIMIT, state, at=START + 31 * MINUTE)
-    assert state.strikes[""] == (2, START + 31 * MINUTE)
+    assert state.backoff[""] == (2, START + 31 * MINUTE)
 
 
 def test_an_attempt_from_before_the_rest_does_not_raise_the_ladder():
@@ -261,7 +261,7 @@ def test_an_attempt_from_before_the_rest_does_not_raise_the_ladder():
     ]
     taught(hinted(LIMIT, 600), state, at=START + 13, began=START + 9)
     assert ("limit", None, 613, "server") in rests(state)
-    assert state.strikes[""] == (1, START + 10)
+    assert state.backoff[""] == (1, START + 10)
 
 
 def test_a_shorter_rest_never_replaces_a_longer():
@@ -286,7 +286,7 @@ def test_a_success_heals_what_began_before_it():
     taught(SERVED, state, at=START + 9, began=START + 1)
     assert [rest.model for rest in state.cooldowns] == ["o9"]
     taught(SERVED, state, at=START + 9, began=START + 0.5)
-    assert state.healed[""] == START + 1
+    assert state.ended_by_success[""] == START + 1
     assert state.served == 3
 
 
@@ -325,7 +325,7 @@ def test_old_faults_are_forgotten():
 
 def test_health_decays_and_heals():
     """1 / (1 + steps on the ladder + recent faults / 3)."""
-    state = AccountState(strikes={"": (1, START), "gpt": (2, START)}, faults=[START - 200, START, START + 1, START + 2])
+    state = AccountState(backoff={"": (1, START), "gpt": (2, START)}, faults=[START - 200, START, START + 1, START + 2])
     assert health(state, "gpt", START + 60) == 1 / 5
     assert health(state, None, START + 60) == 1 / 3
     assert health(state, "o9", START + 60) == 1 / 3
@@ -483,7 +483,10 @@ def test_an_unknown_refusal_is_held_against_an_account_once_another_has_served()
     state = AccountState()
     distrust(state, attempt(), START)
     assert rests(state) == [("unknown", "gpt", 60, "ladder")]
-    for fresh, one in ((AccountState(), attempt(model=None)), (AccountState(healed={"gpt": START + 1}), attempt())):
+    for fresh, one in (
+        (AccountState(), attempt(model=None)),
+        (AccountState(ended_by_success={"gpt": START + 1}), attempt()),
+    ):
         distrust(fresh, one, START)
         assert fresh.cooldowns == []
 
@@ -552,13 +555,13 @@ def test_a_cooldown_is_taken_back():
     state, mark = taught(OVERLOADED)
     take_back(state, mark, START + 1)
     assert state.cooldowns == []
-    assert mark.cooldown.began < state.healed["gpt"]
+    assert mark.cooldown.began < state.ended_by_success["gpt"]
 
     state = AccountState(cooldowns=[Cooldown(START, START + 900, "model limit", "gpt")])
     _, mark = taught(OVERLOADED, state)
     take_back(state, mark, START + 1)
     assert [rest.reason for rest in state.cooldowns] == ["model limit"]
-    assert state.healed == {}
+    assert state.ended_by_success == {}
     take_back(state, mark, START + 1)
     assert len(state.cooldowns) == 1
 
@@ -607,7 +610,7 @@ def burdened() -> AccountState:
             Cooldown(START, START + 600, "model limit", "o9"),
             Cooldown(START + 50, START + 600, "agent limit"),
         ],
-        strikes={"": (2, START), "gpt": (3, START), "o9": (1, START + 50)},
+        backoff={"": (2, START), "gpt": (3, START), "o9": (1, START + 50)},
         faults=[START, START + 50],
         models={
             "gpt": ModelFact(False, START + 600, START),
@@ -623,11 +626,11 @@ def test_clearing_an_account():
     state = burdened()
     clear(state, "", START + 10)
     assert [rest.reason for rest in state.cooldowns] == ["agent limit"]
-    assert state.strikes == {"": (0, START + 10), "gpt": (0, START + 10), "o9": (1, START + 50)}
+    assert state.backoff == {"": (0, START + 10), "gpt": (0, START + 10), "o9": (1, START + 50)}
     assert state.faults == [START + 50]
     assert [state.models[model].times for model in ("gpt", "o9", "has")] == [0, 1, 1]
     assert not rejected(state)
-    assert sorted(state.healed) == ["", "gpt", "o9"]
+    assert sorted(state.ended_by_success) == ["", "gpt", "o9"]
 
 
 def test_clearing_a_model():
@@ -635,7 +638,7 @@ def test_clearing_a_model():
     state = burdened()
     clear(state, "gpt", START + 10)
     assert [rest.model for rest in state.cooldowns] == [None, "o9", None]
-    assert state.strikes == {"": (2, START), "gpt": (0, START + 10), "o9": (1, START + 50)}
+    assert state.backoff == {"": (2, START), "gpt": (0, START + 10), "o9": (1, START + 50)}
     assert len(state.faults) == 2
     assert [state.models[model].times for model in ("gpt", "o9", "has")] == [0, 1, 1]
     assert rejected(state)
@@ -653,7 +656,7 @@ def test_what_is_over_is_forgotten():
     assert state.cooldowns == [long]
     assert is_long(long)
     assert not is_long(short)
-    state.healed = {"": START + 1}
+    state.ended_by_success = {"": START + 1}
     prune(state, START + 900)
     assert state.cooldowns == []
     prune(state, START)

@@ -66,7 +66,11 @@ def member(of: Account | None = None, state: AccountState | None = None, **chang
         ),
         pytest.param(member(state=AccountState(rejected_at=START)), REQUEST, None, Exclusion.LOGIN, id="needs login"),
         pytest.param(
-            member(state=AccountState(rejected_at=START, healed={"": START + 1})), REQUEST, None, None, id="logged in"
+            member(state=AccountState(rejected_at=START, ended_by_success={"": START + 1})),
+            REQUEST,
+            None,
+            None,
+            id="logged in",
         ),
         pytest.param(member(account("a", allow=("claude*",))), REQUEST, None, Exclusion.PATTERN, id="not allowed"),
         pytest.param(member(account("a", block=("GPT*",))), REQUEST, None, Exclusion.PATTERN, id="model blocked"),
@@ -119,8 +123,8 @@ REST = Cooldown(START, START + MINUTE, "limit")
         pytest.param(AccountState(cooldowns=[replace(REST, model="o9")]), "gpt", None, id="another model"),
         pytest.param(AccountState(cooldowns=[replace(REST, model="o9")]), None, None, id="a model, none asked for"),
         pytest.param(AccountState(cooldowns=[replace(REST, until=START)]), "gpt", None, id="run out this moment"),
-        pytest.param(AccountState(cooldowns=[REST], healed={"": START + 1}), "gpt", None, id="healed"),
-        pytest.param(AccountState(cooldowns=[REST], healed={"gpt": START + 1}), "gpt", 60, id="another key healed"),
+        pytest.param(AccountState(cooldowns=[REST], ended_by_success={"": START + 1}), "gpt", None, id="healed"),
+        pytest.param(AccountState(cooldowns=[REST], ended_by_success={"gpt": START + 1}), "gpt", 60, id="another key healed"),
         pytest.param(
             AccountState(cooldowns=[REST, replace(REST, until=START + 99, model="gpt"), REST]), "gpt", 99, id="the longest"
         ),
@@ -137,7 +141,7 @@ REST = Cooldown(START, START + MINUTE, "limit")
             "gpt", None, id="quota, an included model",
         ),
         pytest.param(
-            AccountState(cooldowns=[replace(REST, reason="quota")], healed={PAID: START + 1}), "gpt", None, id="quota again"
+            AccountState(cooldowns=[replace(REST, reason="quota")], ended_by_success={PAID: START + 1}), "gpt", None, id="quota again"
         ),
     ],
 )  # fmt: skip
@@ -181,7 +185,7 @@ LONG = Cooldown(START - HOUR, START, "session limit")
         ),
         pytest.param(AccountState(cooldowns=[replace(LONG, until=START + 1)]), [], id="it still runs"),
         pytest.param(AccountState(cooldowns=[replace(LONG, began=START - 899)]), [], id="it was short"),
-        pytest.param(AccountState(cooldowns=[LONG], healed={"": START}), [], id="healed"),
+        pytest.param(AccountState(cooldowns=[LONG], ended_by_success={"": START}), [], id="healed"),
         pytest.param(AccountState(cooldowns=[replace(LONG, model="gpt")]), ["gpt"], id="of the model"),
         pytest.param(AccountState(cooldowns=[replace(LONG, model="o9")]), [], id="of another model"),
         pytest.param(

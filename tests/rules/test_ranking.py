@@ -30,7 +30,7 @@ def seen(
     """An account and a moment at which all this is so: `steps` up the ladder; the session window half over."""
     of, state = account("a", **decided), AccountState(turn=turn, last_used=last_used)
     if steps:
-        state.strikes[""] = (steps, START)
+        state.backoff[""] = (steps, START)
     if pace is not None:
         state.quota["session"] = QuotaWindow(50.0 * pace, START + 2.5 * HOUR)
     if quota is not None:

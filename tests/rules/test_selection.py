@@ -84,7 +84,7 @@ STATES = strategies.builds(
     AccountState,
     last_used=strategies.sampled_from([0.0, 5.0, 6.0]),
     turn=strategies.sampled_from([0.0, 1.0, 1.5]),
-    strikes=strategies.sampled_from([{}, {"": (2, START)}]),
+    backoff=strategies.sampled_from([{}, {"": (2, START)}]),
     quota=strategies.sampled_from([{}, {"session": QuotaWindow(50.0, START + HOUR)}, {"premium": QuotaWindow(5.0)}]),
     models=strategies.sampled_from([{}, {"gpt": ModelFact(False, START - 1)}]),
 )
@@ -208,7 +208,7 @@ def test_a_reserve_is_kept_for_when_no_other_can():
 
 def test_what_a_strategy_is_told():
     """Load, health, quota, scarcity and turns reach the strategy."""
-    weak = AccountState(strikes={"": (1, START)})
+    weak = AccountState(backoff={"": (1, START)})
     on = board(
         member("a", 0, weak), member("b", 1, AccountState(quota={"session": QuotaWindow(50.0, START + 2.5 * HOUR)})), member("c", 2),
         member("d", 3), member("e", 4, AccountState(turn=3.0)), member("f", 5),

@@ -61,8 +61,8 @@ STATES = strategies.builds(
     blocked_at=strategies.none() | TIMES,
     blocked_why=strategies.sampled_from(["", "spam"]),
     cooldowns=strategies.lists(COOLDOWNS, max_size=4).map(undominated),
-    healed=strategies.dictionaries(strategies.sampled_from(["", "gpt", PAID]), TIMES, max_size=2),
-    strikes=strategies.dictionaries(
+    ended_by_success=strategies.dictionaries(strategies.sampled_from(["", "gpt", PAID]), TIMES, max_size=2),
+    backoff=strategies.dictionaries(
         strategies.sampled_from(["", "gpt"]), strategies.tuples(strategies.integers(0, 5), TIMES), max_size=2
     ),
     faults=strategies.lists(TIMES, max_size=4).map(sorted),
@@ -115,7 +115,7 @@ def test_the_longest_deadline_survives_a_merge(one, two):
         for key, state in side.accounts.items():
             merged = both.accounts[key]
             for rest in live(state):
-                over = rest.began < merged.healed.get(rest.key, 0.0)
+                over = rest.began < merged.ended_by_success.get(rest.key, 0.0)
                 kept = [one.until for one in merged.cooldowns if (one.model, one.reason) == (rest.model, rest.reason)]
                 assert over or max(kept) >= rest.until
 
@@ -127,11 +127,11 @@ def test_a_merge_changes_neither_copy(one, two):
     both = merge(one, two)
     for state in both.accounts.values():
         state.cooldowns.append(Cooldown(NOW, NOW, "x"))
-        state.healed["x"] = state.turn = 1.0
+        state.ended_by_success["x"] = state.turn = 1.0
         state.models.clear()
         state.quota.clear()
         state.faults.clear()
-        state.strikes.clear()
+        state.backoff.clear()
 
     assert repr((one, two)) == before
 
@@ -144,7 +144,7 @@ def test_what_wins_in_a_merge():
         blocked_why="spam",
         models={"gpt": ModelFact(True, 90.0, 10.0), "o9": ModelFact(False, 50.0, 10.0)},
         quota={"premium": QuotaWindow(80.0, seen_at=3.0)},
-        strikes={"": (2, 7.0)},
+        backoff={"": (2, 7.0)},
         faults=[1.0, 2.0, 2.0],
         served=3,
         refused=9,
@@ -154,7 +154,7 @@ def test_what_wins_in_a_merge():
         rejected_at=4.0,
         models={"gpt": ModelFact(False, 40.0, 20.0)},
         quota={"premium": QuotaWindow(70.0, seen_at=4.0)},
-        strikes={"": (1, 8.0)},
+        backoff={"": (1, 8.0)},
         faults=[2.0, 3.0],
         last_used=6.0,
         turn=2.0,
@@ -174,7 +174,7 @@ def test_what_wins_in_a_merge():
                 blocked_why="spam",
                 models={"gpt": ModelFact(False, 40.0, 20.0), "o9": ModelFact(False, 50.0, 10.0)},
                 quota={"premium": QuotaWindow(70.0, seen_at=4.0)},
-                strikes={"": (1, 8.0)},
+                backoff={"": (1, 8.0)},
                 faults=[1.0, 2.0, 2.0, 3.0],
                 last_used=6.0,
                 turn=2.0,
@@ -219,7 +219,7 @@ def test_facts_about_two_credentials_are_not_mixed():
 def test_a_success_ends_the_other_copys_cooldown():
     """What one process saw heal does not come back from the other's file."""
     rest = Cooldown(10.0, 900.0, "limit")
-    healed = AccountState(healed={"": 20.0})
+    healed = AccountState(ended_by_success={"": 20.0})
     both = merge(Memory({"a": AccountState(cooldowns=[rest])}), Memory({"a": healed}))
 
     assert both.accounts["a"].cooldowns == []
@@ -266,8 +266,8 @@ def test_memories_are_bounded():
 def test_what_ends_a_cooldown(rest, key):
     """A success ends the rests of its account and of its model; a quota only with a model that costs."""
     assert rest.key == key
-    assert live(AccountState(cooldowns=[rest], healed={key: 0.5})) == []
-    assert live(AccountState(cooldowns=[rest], healed={key: 0.0, "else": 0.5})) == [rest]
+    assert live(AccountState(cooldowns=[rest], ended_by_success={key: 0.5})) == []
+    assert live(AccountState(cooldowns=[rest], ended_by_success={key: 0.0, "else": 0.5})) == [rest]
 
 
 def full_state() -> AccountState:
@@ -278,8 +278,8 @@ def full_state() -> AccountState:
         blocked_at=NOW - 2,
         blocked_why="spam",
         cooldowns=[Cooldown(NOW - 3, NOW + 60, "limit", "gpt", "server", NOW + 90)],
-        healed={"": NOW - 4},
-        strikes={"": (2, NOW - 5)},
+        ended_by_success={"": NOW - 4},
+        backoff={"": (2, NOW - 5)},
         faults=[NOW - 6],
         models={"gpt": ModelFact(True, NOW + 70, NOW - 7)},
         listed_at=NOW - 8,
@@ -304,8 +304,8 @@ def test_every_time_is_shifted():
         blocked_at=NOW + 998,
         blocked_why="spam",
         cooldowns=[Cooldown(NOW + 997, NOW + 1060, "limit", "gpt", "server", NOW + 1090)],
-        healed={"": NOW + 996},
-        strikes={"": (2, NOW + 995)},
+        ended_by_success={"": NOW + 996},
+        backoff={"": (2, NOW + 995)},
         faults=[NOW + 994],
         models={"gpt": ModelFact(True, NOW + 1070, NOW + 993)},
         listed_at=NOW + 992,
@@ -327,11 +327,11 @@ def test_every_time_is_shifted():
 
 def test_what_happened_stays_known_when_the_clock_goes_back_to_1970():
     """A block that would lie before the epoch is still newer than none at all."""
-    blocked = AccountState(blocked_at=NOW, blocked_why="spam", rejected_at=NOW, healed={"": NOW - 10})
+    blocked = AccountState(blocked_at=NOW, blocked_why="spam", rejected_at=NOW, ended_by_success={"": NOW - 10})
     written = shifted(Memory({"a": blocked}), 1000.0 - (NOW + 5000))
     read = merge(written, Memory({"a": AccountState()})).accounts["a"]
     assert read.blocked_at is not None and read.blocked_at > 0.0
-    assert read.rejected_at is not None and read.rejected_at >= read.healed[""] > 0.0
+    assert read.rejected_at is not None and read.rejected_at >= read.ended_by_success[""] > 0.0
 
 
 def test_an_honest_memory_is_restored_as_it_is():
@@ -357,7 +357,7 @@ def test_a_clock_jump_never_makes_a_rest_longer(state, jump):
         assert rest.until - wall <= min(before.until - before.began, LONGEST_COOLDOWN)
         assert rest.until <= before.until
     past = [
-        *after.healed.values(), *(at for _, at in after.strikes.values()), *after.faults, after.last_used,
+        *after.ended_by_success.values(), *(at for _, at in after.backoff.values()), *after.faults, after.last_used,
         after.rejected_at or 0.0, after.blocked_at or 0.0, after.listed_at or 0.0, memory.conversations["x"].used_at,
         memory.sightings["s"].first_seen,
         *(window.seen_at for window in after.quota.values()), *(fact.began for fact in after.models.values()),
@@ -390,7 +390,9 @@ def test_a_copy_is_independent():
     state = full_state()
     other = copied(state)
     assert other == state
-    assert not any(getattr(other, name) is getattr(state, name) for name in ("cooldowns", "models", "quota", "healed"))
+    assert not any(
+        getattr(other, name) is getattr(state, name) for name in ("cooldowns", "models", "quota", "ended_by_success")
+    )
     assert replace(other, served=2) != state
 
 

@@ -27,11 +27,11 @@ from copilot_balancer.rules import edits
 from copilot_balancer.rules import state as memory_module
 from copilot_balancer.rules.accounts import Account, Decisions
 from copilot_balancer.rules.catalogue import Catalogue, Shelf
-from copilot_balancer.rules.ownership import MAX_MARKS, Owned, Ownership
+from copilot_balancer.rules.ownership import MAX_HASHES, Owned, Ownership
 from copilot_balancer.rules.state import AccountState, Affinity, Cooldown, Memory, ModelFact
 from copilot_balancer.store import store as store_module
 from copilot_balancer.store.folder import MAX_BYTES, Refusal
-from copilot_balancer.store.store import ACCOUNTS, STATE, Format, Store, paths
+from copilot_balancer.store.store import ACCOUNTS, OWNERS, STATE, Format, Store, paths
 from support.faults import Faults
 
 TOKEN = "gho_CanaryCanaryCanaryCanaryCanary123456"
@@ -51,8 +51,8 @@ LEARNT = Memory(
             credential="0123456789ab",
             rejected_at=5.0,
             cooldowns=[Cooldown(1.0, 2.5, "limit", model="gpt-5", told_until=9.0)],
-            healed={"": 3.0},
-            strikes={"": (2, 4.0)},
+            ended_by_success={"": 3.0},
+            backoff={"": (2, 4.0)},
             faults=[1.0, 2.0],
             models={"gpt-5": ModelFact(has=False, until=7.0, began=1.0, times=2)},
             quota={"premium": QuotaWindow(12.5, resets_at=99.0)},
@@ -928,8 +928,8 @@ states = strategies.builds(
         ),
         max_size=2,
     ),
-    healed=strategies.dictionaries(texts, numbers, max_size=2),
-    strikes=strategies.dictionaries(texts, strategies.tuples(strategies.integers(0, 20), numbers), max_size=2),
+    ended_by_success=strategies.dictionaries(texts, numbers, max_size=2),
+    backoff=strategies.dictionaries(texts, strategies.tuples(strategies.integers(0, 20), numbers), max_size=2),
     faults=strategies.lists(numbers, max_size=3),
     models=strategies.dictionaries(
         texts, strategies.builds(ModelFact, has=strategies.booleans(), until=numbers, began=numbers), max_size=2
@@ -1039,11 +1039,11 @@ def test_owners(tmp_path):
     store = Store(tmp_path / "state")
     assert store.read_owners() == Ownership()
     one, two = Ownership(), Ownership()
-    one.learn((f"{number:016x}" for number in range(MAX_MARKS)), "github.com:1", 1.0)
+    one.learn((f"{number:016x}" for number in range(MAX_HASHES)), "github.com:1", 1.0)
     two.learn(["f" * 16], "github.com:2", 2.0)
     assert store.merge_owners(one) == one
     merged = store.merge_owners(two)
-    assert len(merged.marks) == MAX_MARKS
+    assert len(merged.hashes) == MAX_HASHES
     assert Store(tmp_path / "state").read_owners() == merged
     path = tmp_path / "state" / "owners.json"
     before = path.stat().st_mtime_ns
@@ -1054,6 +1054,29 @@ def test_owners(tmp_path):
     with pytest.raises(StoreError, match=r"owners\.json"):
         store.merge_owners(one)
     assert "7" in path.read_text()
+
+
+def test_keys_in_files():
+    """Fields that code calls by newer names keep their keys in state.json and owners.json: older programs read them."""
+    state = {"credential": "0123456789ab", "healed": {"": 3.0, "gpt-5": 4.0}, "strikes": {"": [2, 4.0]}}
+    owners = {"ffffffffffffffff": {"account_id": "github.com:1", "seen_at": 1.0, "expires_at": None}}
+    memory = STATE.load(json.dumps({"version": 1, "accounts": {"github.com:1": state}}).encode())
+    owned = OWNERS.load(json.dumps({"version": 1, "marks": owners}).encode())
+    assert memory == Memory(
+        {
+            "github.com:1": AccountState(
+                credential="0123456789ab", ended_by_success={"": 3.0, "gpt-5": 4.0}, backoff={"": (2, 4.0)}
+            )
+        }
+    )
+    assert owned == Ownership({"ffffffffffffffff": Owned("github.com:1", 1.0)})
+    written = json.loads(STATE.dump(memory))["accounts"]["github.com:1"]
+    assert {key: written[key] for key in state} == state
+    assert not {"ended_by_success", "backoff"} & set(written)
+    written = json.loads(OWNERS.dump(owned))
+    assert (written["marks"], "hashes" in written) == (owners, False)
+    wrong = STATE.load(b'{"version": 1, "accounts": {"github.com:1": {"strikes": 7}}}')
+    assert isinstance(wrong, Refusal) and "strikes" in wrong.why
 
 
 def test_catalogue(tmp_path):

@@ -2,7 +2,7 @@
 
 import json
 
-from copilot_balancer.copilot.bound_state import mark
+from copilot_balancer.copilot.bound_state import state_hash
 from copilot_balancer.copilot.protocol import Api
 from copilot_balancer.copilot.response_event import StreamError
 
@@ -67,7 +67,7 @@ OVERLOADED = named({"type": "error", "error": {"type": "overloaded_error", "mess
 
 SLOW_DOWN = StreamError("rate_limited", "Slow down")
 
-ID = mark("id", "resp_1")
+ID = state_hash("id", "resp_1")
 
 EVENTS = {
     CHAT: [FILTER, ROLE, STOP, DONE, CHAT_ERROR, chunk({"reasoning_opaque": "o"}, finish="stop"), chunk({}, copilot_quota_snapshots=QUOTA)],

@@ -1,18 +1,19 @@
-"""What a request carries that only the account that made it can read, and how that is left out.
+"""Finds and removes bound state in a request: values that the service accepts only from the account that made them.
 
 Source: docs/copilot-protocol.md#state-bound-to-an-account.
 
 Laws of this file:
 
-1. A mark is a short hash: no id, no signature and no sealed text is kept, and nothing here is ever logged.
+1. A piece of bound state is known by a short hash: no id, no signature and no sealed text is kept, and nothing here is
+   ever logged.
 2. Stripping edits the client's own bytes: what is left out is cut, with one comma each; every other byte stays.
-3. What one answer carries stands or falls together: a reasoning item and the ids that follow it, the thinking blocks of
-   one message. Half of a pair is refused ("provided without its required reasoning item", vercel/ai#10829), while ids
-   that are left out everywhere are accepted (openclaw#72613).
-4. What carries the history itself stays, whoever owns it: a compaction item, another item's sealed content, and a
-   ``previous_response_id`` whose history is not in the request. A refusal that the client can act on is better than a
-   model that has silently forgotten everything.
-5. Nothing here raises, whatever the bytes are; what cannot be read is left alone.
+3. The bound state of one response is removed as a whole or not at all: a reasoning item and the ids that follow it, the
+   thinking blocks of one message. Half of a pair is refused ("provided without its required reasoning item",
+   vercel/ai#10829), while ids that are left out everywhere are accepted (openclaw#72613).
+4. State that carries the conversation's history stays, whichever account made it: a compaction item, another item's
+   sealed content, and a ``previous_response_id`` whose history is not in the request. A refusal that the client can act
+   on is better than a model that has silently forgotten everything.
+5. Nothing here raises, whatever the bytes are; a body that cannot be parsed is left unchanged.
 """
 
 import hashlib
@@ -41,14 +42,14 @@ _BINDING = {
     Api.MESSAGES: (b"thinking",),
     Api.RESPONSES: (b'"id"', b"previous_response_id", b"encrypted_content"),
 }
-"""What stands in every request that carries something; most chats carry nothing."""
+"""One of these words stands in every request with bound state; most chats have none."""
 _HIDING = (b"\\u00", b"\0")
-"""Where one of these stands, those words may be written otherwise: in escapes, or in UTF-16."""
+"""In a body with one of these, the words of `_BINDING` may be written with escapes or in UTF-16."""
 _SLICE = 256
 """Turns that are read between two places to pause."""
 
 
-def mark(kind: str, value: str) -> str:
+def state_hash(kind: str, value: str) -> str:
     """Sixteen hex digits that stand for a piece of bound state.
 
     Args:
@@ -64,34 +65,34 @@ def mark(kind: str, value: str) -> str:
 class BoundState:
     """The bound state of one request; false when there is none."""
 
-    marks: tuple[str, ...] = ()
+    hashes: tuple[str, ...] = ()
     """Each once, oldest first: the last one is the newest state."""
     needed: frozenset[str] = frozenset()
-    """Marks without which the request would say something else, or be refused: those of the running tool loop
+    """Hashes without which the request would say something else, or be refused: those of the running tool loop
     (Anthropic requires the thinking blocks there), and whatever carries the history itself."""
 
     def __bool__(self) -> bool:
-        return bool(self.marks)
+        return bool(self.hashes)
 
 
 @dataclass(frozen=True, slots=True)
 class Stripped:
-    """A request's body without the state that another account owns."""
+    """A request's body without the bound state of other accounts."""
 
     body: bytes = field(repr=False)
     left_out: int
-    """How many things."""
+    """How many pieces of state were removed."""
     what: str
     """For people, like "3 reasoning items, 5 ids"."""
 
 
 def may_carry(api: Api, raw: bytes) -> bool:
-    """Whether anything bound can stand in these bytes of a request; in long ones it spares a look at each turn."""
+    """Whether these bytes of a request can contain bound state; a quick test that spares reading each turn."""
     return any(raw.find(word) >= 0 for word in (*_BINDING[api], *_HIDING))
 
 
 def read_bound(api: Api, body: dict[str, object]) -> BoundState:
-    """What a request carries that is bound to an account; `body` is the parsed request.
+    """The bound state in a request; `body` is the parsed request.
 
     Of more than `MOST_PARTS` turns nothing: they could not be stripped either, and are no conversation.
     """
@@ -104,13 +105,13 @@ def reading_bound(api: Api, body: dict[str, object]) -> Steps[BoundState]:
     if len(turns) > MOST_PARTS:
         return BoundState()
     begins = _loop_begins(api, turns)
-    marks: dict[str, None] = {}
+    hashes: dict[str, None] = {}
     needed: set[str] = set()
 
     def carry(found: Collection[str], *, needs: bool) -> None:
         for one in found:
-            marks.pop(one, None)  # seen again: it belongs where it is nearest to the end
-            marks[one] = None
+            hashes.pop(one, None)  # seen again: it belongs where it is nearest to the end
+            hashes[one] = None
         if needs:
             needed.update(found)
 
@@ -129,13 +130,13 @@ def reading_bound(api: Api, body: dict[str, object]) -> Steps[BoundState]:
             yield
     if previous is not None and newest:
         carry([previous], needs=True)
-    return BoundState(tuple(marks), frozenset(needed))
+    return BoundState(tuple(hashes), frozenset(needed))
 
 
 def stripped(api: Api, raw: bytes, keep: Callable[[str], bool]) -> Stripped | None:
     """The body without what `keep` refuses; None when nothing is to be left out, or the body cannot be read.
 
-    A needed mark that is refused goes as well, where law 4 does not hold it: whether the request may be stripped at all
+    A needed hash that is refused goes as well, where law 4 does not hold it: whether the request may be stripped at all
     is the caller's question. What goes:
 
     - chat: ``reasoning_opaque``, with the ``reasoning_text`` that belongs to it;
@@ -146,7 +147,7 @@ def stripped(api: Api, raw: bytes, keep: Callable[[str], bool]) -> Stripped | No
     Args:
         api: the request's form.
         raw: the body as the client sent it, uncompressed UTF-8.
-        keep: whether the state with this mark may stay.
+        keep: whether the state with this hash may stay.
 
     """
     if len(raw) > PARSE_LIMIT:
@@ -172,8 +173,8 @@ def stripped(api: Api, raw: bytes, keep: Callable[[str], bool]) -> Stripped | No
 # --- what is bound ----------------------------------------------------------------------------------------------------
 
 
-def _marks(kind: str, value: object) -> list[str]:
-    return [mark(kind, value)] if isinstance(value, str) and value else []
+def _hashes(kind: str, value: object) -> list[str]:
+    return [state_hash(kind, value)] if isinstance(value, str) and value else []
 
 
 def _turns(api: Api, body: dict[str, object]) -> list[object]:
@@ -182,32 +183,32 @@ def _turns(api: Api, body: dict[str, object]) -> list[object]:
 
 
 def _previous(api: Api, body: dict[str, object]) -> str | None:
-    found = _marks("id", body.get("previous_response_id")) if api is Api.RESPONSES else []
+    found = _hashes("id", body.get("previous_response_id")) if api is Api.RESPONSES else []
     return found[0] if found else None
 
 
 def _opaque(turn: dict[str, object]) -> list[str]:
-    """Of a chat message: at most one mark."""
-    return _marks("opaque", turn.get("reasoning_opaque")) if turn.get("role") == "assistant" else []
+    """Of a chat message: at most one hash."""
+    return _hashes("opaque", turn.get("reasoning_opaque")) if turn.get("role") == "assistant" else []
 
 
 def _thinking(turn: dict[str, object]) -> dict[int, str]:
-    """Place in the content -> mark, of one message of the messages API."""
+    """Place in the content -> hash, of one message of the messages API."""
     content = turn.get("content")
     found: dict[int, str] = {}
     if turn.get("role") == "assistant" and isinstance(content, list):
         for place, block in enumerate(content):
             if isinstance(block, dict) and block.get("type") in ("thinking", "redacted_thinking"):
                 value = block.get("signature" if block["type"] == "thinking" else "data")
-                found.update((place, one) for one in _marks("signature", value))
+                found.update((place, one) for one in _hashes("signature", value))
     return found
 
 
 def _loose(turn: dict[str, object]) -> list[str]:
     """Of a responses item: what can be left out."""
-    found = _marks("id", turn["id"]) if "id" in turn else []
+    found = _hashes("id", turn["id"]) if "id" in turn else []
     if turn.get("type") == "reasoning":
-        found += _marks("sealed", turn.get("encrypted_content"))
+        found += _hashes("sealed", turn.get("encrypted_content"))
     return found
 
 
@@ -219,12 +220,12 @@ def _held(turn: dict[str, object]) -> list[str]:
     """
     if turn.get("type") == "reasoning":
         return []
-    found = _marks("sealed", turn["encrypted_content"]) if "encrypted_content" in turn else []
+    found = _hashes("sealed", turn["encrypted_content"]) if "encrypted_content" in turn else []
     for key in ("content", "output"):
         if isinstance(parts := turn.get(key), list):
             for part in parts:
                 if isinstance(part, dict) and "encrypted_content" in part:
-                    found += _marks("sealed", part["encrypted_content"])
+                    found += _hashes("sealed", part["encrypted_content"])
     return found
 
 
@@ -235,7 +236,7 @@ _LOOSE: dict[Api, Callable[[dict[str, object]], Collection[str]]] = {
 }
 
 
-# --- whose turn it is, and what the request tells by itself -----------------------------------------------------------
+# --- turns, and whether a request contains its whole history ----------------------------------------------------------
 
 
 def _loop_begins(api: Api, turns: list[object]) -> int:
@@ -296,11 +297,11 @@ def _tells_all(turns: list[object]) -> bool:
     return False
 
 
-# --- what is to be left out -------------------------------------------------------------------------------------------
+# --- what is removed --------------------------------------------------------------------------------------------------
 
 
 class _Plan:
-    """What is to be left out, by the places of the turns; `counted` says it in words, in the order of the words."""
+    """What is to be removed, by index of the turn; `counted` holds the numbers by kind, for `what`."""
 
     def __init__(self) -> None:
         self.gone: set[int] = set()
@@ -357,7 +358,7 @@ def _plan_responses(body: dict[str, object], turns: list[object], keep: Callable
     if references and (previous is None or plan.previous) and not _refers(turns, references):
         orphans = set(_orphans(turns))  # their calls stood behind the references
     plan.gone = reasonings | references | orphans
-    plan.bare = {place: ("id",) for place, turn in refused if place not in plan.gone and _marks("id", turn.get("id"))}
+    plan.bare = {place: ("id",) for place, turn in refused if place not in plan.gone and _hashes("id", turn.get("id"))}
     plan.count("reasoning item", len(reasonings))
     plan.count("id", len(plan.bare))
     plan.count("item reference", len(references))

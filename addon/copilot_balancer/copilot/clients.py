@@ -1,4 +1,4 @@
-"""Which wait a client is told when all accounts wait: a table from what a client calls itself to a policy.
+"""Chooses the ``Retry-After`` that a client gets while all accounts are limited, by the client's name.
 
 Laws of this file:
 

@@ -1,10 +1,10 @@
-"""Which conversation a request belongs to, read from what its client sends anyway.
+"""Identifies the conversation of a request by a hash of fields that clients send.
 
 Laws of this file:
 
 1. Whatever a client says is hashed at once: no id and no word of a conversation is kept.
 2. The most specific name wins; a sub-agent belongs to its parent, so that both stay with one account.
-3. Who names nothing is told apart by how the conversation began: system prompt and first user message.
+3. A request without such a field is identified by how the conversation began: system prompt and first user message.
 """
 
 import hashlib

@@ -1,11 +1,11 @@
-"""The body of a refusal: from the bytes of an answer to the words that say why.
+"""Parses the body of an error response into code, type and message.
 
 Laws of this file:
 
 1. A foreign body is read with a bound: at most 64 KB as received, at most 64 KB inflated
    (docs/security.md#foreign-bodies).
 2. Nothing here raises, whatever the bytes are; what cannot be read is empty.
-3. It says what stands in the body. What that means is the table in ``outcomes``.
+3. It says what stands in the body. What that means is the table in ``rules.outcome_table``.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""hosts: split from its former room."""
+"""The login hosts and API hosts of GitHub Copilot, github.com's and those of GitHub Enterprise (``NAME.ghe.com``)."""
 
 import re
 from collections.abc import Iterable

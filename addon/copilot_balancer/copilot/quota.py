@@ -1,4 +1,4 @@
-"""What an answer says about what is left of an account's quota: headers and bodies -> ``QuotaWindow``.
+"""Parses the quota that a response reports, from headers and bodies, into ``QuotaWindow``.
 
 Laws of this file:
 

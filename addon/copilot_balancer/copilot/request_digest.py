@@ -1,8 +1,8 @@
-"""A long request body without what nobody looks at: what ``copilot``, ``conversation`` and ``bound`` read, and no more.
+"""Parses a large request body incrementally; keeps only what ``protocol``, ``conversation``, ``bound_state`` read.
 
 Laws of this file:
 
-1. Whoever reads an abridged body gets the answer that the whole one gives; a test compares the two.
+1. Each reader gets the same result from the digest as from the whole body; a test compares the two.
 2. A turn keeps what kind it is of, and what marks it. How the conversation began is kept as canonical text: that names
    the conversation, and may be anything, of any size.
 3. Of more turns than `MOST_PARTS`, which are no conversation, only the beginning is kept.

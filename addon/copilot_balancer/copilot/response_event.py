@@ -1,11 +1,12 @@
-"""What one event of a model's answer says, in each of the three forms: is it output, an error, an end; what is bound.
+"""Parses one event of a model's response in each of the three API forms: output, error, end, bound state, quota, usage.
 
 Laws of this file:
 
-1. An event is judged by itself: what the events of one answer say together is ``answer_stream``'s.
-2. No text of an answer is kept. Of what is bound to an account only the mark stays (``bound.mark``); a signature that
-   may come in several events is handed on as it is, to be joined.
-3. Nothing here raises. What cannot be read opens the answer, so that nobody waits for it, and says nothing else.
+1. Each event is parsed alone; ``response_reader`` combines the events of one response.
+2. No text of a response is kept. State bound to an account is kept as a hash only (``bound_state.state_hash``); the
+   pieces of a signature that comes in several events are returned as they are, for the reader to join.
+3. Nothing here raises. An event that cannot be parsed counts as the start of the response, so that nothing waits for
+   it, and as nothing else.
 
 Sources: docs/copilot-protocol.md#streams and the headings about WebSocket, bound state and errors there.
 """
@@ -15,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from copilot_balancer.copilot.bound_state import mark
+from copilot_balancer.copilot.bound_state import state_hash
 from copilot_balancer.copilot.encoding import LIMIT as MESSAGE_LENGTH
 from copilot_balancer.copilot.jsontext.lenient import Json, as_number, as_object, as_text, objects, parsed
 from copilot_balancer.copilot.protocol import Api, read_body
@@ -25,13 +26,13 @@ LONGEST = 8 * 1024 * 1024
 """Bytes of the longest event that is read: ``response.completed`` carries the whole output once more."""
 CHOICES = 128
 """Choices of one chat answer that are told apart; OpenAI's limit for ``n``."""
-MARKS = 4096
-"""Marks of one answer that are kept; a long one has some dozens."""
+MAX_HASHES = 4096
+"""Hashes of one answer that are kept; a long one has some dozens."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamError:
-    """An error inside a 200, as `outcomes.classify_event` takes it."""
+    """An error inside a 200, as `classify.classify_event` takes it."""
 
     code: object
     """The error's ``code``, else its ``type``: text, a number, or None."""
@@ -51,10 +52,10 @@ class ResponseEvent:
     """It is a sign that the answer came to an end of its own."""
     final: bool = False
     """Nothing of this answer follows."""
-    marks: tuple[str, ...] = ()
+    hashes: tuple[str, ...] = ()
     """Of what is bound to the account, in order."""
     pieces: tuple[tuple[int, str, str], ...] = ()
-    """Bound values that may come in several events: place (choice or block), kind of mark, value."""
+    """Bound values that may come in several events: place (choice or block), kind of hash, value."""
     closes: tuple[int, ...] = ()
     """The places whose last piece has come."""
     choices: tuple[int, ...] = ()
@@ -209,7 +210,7 @@ def lone_error(body: bytes) -> StreamError | None:
 
 
 def read_document(api: Api, body: bytes) -> tuple[list[str], Json | None, dict[str, int]]:
-    """The marks, the quota snapshots and the usage counts of an answer that is one JSON document.
+    """The hashes, the quota snapshots and the usage counts of an answer that is one JSON document.
 
     Args:
         api: the form that the answer has.
@@ -219,13 +220,15 @@ def read_document(api: Api, body: bytes) -> tuple[list[str], Json | None, dict[s
     document = read_body(body) or {}
     if api is Api.CHAT:
         pieces = _chat(document, "").pieces
-        marks: Iterable[str] = (mark(kind, value) for _, kind, value in pieces)
+        hashes: Iterable[str] = (state_hash(kind, value) for _, kind, value in pieces)
     elif api is Api.RESPONSES:
-        marks = _response_marks(document)
+        hashes = _response_hashes(document)
     else:
         blocks = [_block(0, block) for block in objects(document.get("content"))]
-        marks = (found for block in blocks for found in (*block.marks, *(mark(k, v) for _, k, v in block.pieces)))
-    return list(dict.fromkeys(marks))[:MARKS], _quota(document), counts(document)
+        hashes = (
+            found for block in blocks for found in (*block.hashes, *(state_hash(k, v) for _, k, v in block.pieces))
+        )
+    return list(dict.fromkeys(hashes))[:MAX_HASHES], _quota(document), counts(document)
 
 
 # --- the three forms: one event as an object, and the name that its ``event:`` line gave it ---------------------------
@@ -274,12 +277,12 @@ def _responses(event: Json, name: str) -> ResponseEvent:
     if _is_error(event, kind, name):
         return ResponseEvent(error=_error(event), complete=True, quota=quota)
     if kind in _ANNOUNCED:
-        return ResponseEvent(opens=False, marks=_response_marks(response), quota=quota)
+        return ResponseEvent(opens=False, hashes=_response_hashes(response), quota=quota)
     if kind in _ENDS:
         error = _error(response) if kind == "response.failed" else None
-        return ResponseEvent(error=error, complete=True, final=True, marks=_response_marks(response), quota=quota)
+        return ResponseEvent(error=error, complete=True, final=True, hashes=_response_hashes(response), quota=quota)
     item = as_object(event.get("item")) if kind.startswith("response.output_item.") else {}
-    return ResponseEvent(output=True, marks=tuple(_item_marks(item)), quota=quota)
+    return ResponseEvent(output=True, hashes=tuple(_item_hashes(item)), quota=quota)
 
 
 def _messages(event: Json, name: str) -> ResponseEvent:
@@ -313,23 +316,23 @@ def _block(place: int, block: Json) -> ResponseEvent:
     sealed = as_text(block.get("data")) if block.get("type") == "redacted_thinking" else ""
     return ResponseEvent(
         output=True,
-        marks=(mark("signature", sealed),) if sealed else (),
+        hashes=(state_hash("signature", sealed),) if sealed else (),
         pieces=((place, "signature", signature),) if signature else (),
     )
 
 
-def _response_marks(response: Json) -> tuple[str, ...]:
+def _response_hashes(response: Json) -> tuple[str, ...]:
     own = as_text(response.get("id"))
-    items = (found for item in objects(response.get("output"))[:MARKS] for found in _item_marks(item))
-    return (*((mark("id", own),) if own else ()), *items)
+    items = (found for item in objects(response.get("output"))[:MAX_HASHES] for found in _item_hashes(item))
+    return (*((state_hash("id", own),) if own else ()), *items)
 
 
-def _item_marks(item: Json) -> list[str]:
+def _item_hashes(item: Json) -> list[str]:
     """Of an output item; sealed content may also stand in the parts of it (an encrypted tool output)."""
     parts = (*objects(item.get("content")), *objects(item.get("output")))
-    sealed = (as_text(part.get("encrypted_content")) for part in (item, *parts[:MARKS]))
+    sealed = (as_text(part.get("encrypted_content")) for part in (item, *parts[:MAX_HASHES]))
     told = (("id", as_text(item.get("id"))), *(("sealed", value) for value in sealed))
-    return [mark(kind, value) for kind, value in told if value]
+    return [state_hash(kind, value) for kind, value in told if value]
 
 
 def _is_error(event: Json, kind: str, name: str) -> bool:

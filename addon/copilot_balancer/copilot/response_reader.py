@@ -1,25 +1,25 @@
-"""What a model's answer says while it streams by: has it begun, has it failed, is it complete, what in it is bound.
+"""Follows a model's response while it is streamed: whether it has begun, failed or ended, and its bound state.
 
 Laws of this file:
 
-1. It only reads: nothing is changed, and no text of an answer is kept. Of what is bound to an account only the mark
-   stays (``bound.mark``); the pieces of a signature wait, bounded, until its last one has come.
+1. It only reads: nothing is changed, and no text of a response is kept. Of bound state only the hash is kept
+   (``bound_state.state_hash``); the pieces of a signature are buffered, bounded, until the last one has come.
 2. The state is a function of the bytes: however they are cut into chunks, it is the same. Nothing here raises.
 3. An event counts when the empty line after it has come, as it does for the clients (WHATWG HTML 9.2.6).
-4. Speed: an event is parsed only until the answer has begun and where the bytes say that there is something to learn.
-   A word of ``answer_event.TELLING`` may also stand in a model's text; that costs a parse and changes nothing.
-5. What cannot be told opens the answer, so that nobody waits for it; and where something that matters may have been
-   missed, `AnswerReader.readable` is False and nobody may judge by the rest.
+4. Speed: an event is parsed only until the answer has begun and where the bytes say that there is something to learn. A
+   word in ``response_event.TELLING`` may also stand in a model's text; that costs a parse and changes nothing.
+5. An event that cannot be parsed counts as the start of the response, so that nothing waits for it. Where something
+   that matters may have been missed, `AnswerReader.readable` is False, and nothing is concluded from the rest.
 
-What one event says is the business of ``answer_event``.
+``response_event`` parses the single events.
 """
 
-from copilot_balancer.copilot.bound_state import mark
+from copilot_balancer.copilot.bound_state import state_hash
 from copilot_balancer.copilot.jsontext.lenient import Json
 from copilot_balancer.copilot.protocol import Api
 from copilot_balancer.copilot.response_event import (
     LONGEST,
-    MARKS,
+    MAX_HASHES,
     OUTPUT,
     TELLING,
     ResponseEvent,
@@ -64,7 +64,7 @@ class ResponseReader:
         "complete",
         "error",
         "final",
-        "marks",
+        "hashes",
         "opened",
         "output",
         "quota",
@@ -84,7 +84,7 @@ class ResponseReader:
         `readable`."""
         self.final = False
         """Nothing can follow."""
-        self.marks: list[str] = []
+        self.hashes: list[str] = []
         """Of what is bound to the account, in order, each once."""
         self.quota: Json | None = None
         """The last ``copilot_quota_snapshots``, for `quota.read_snapshots`."""
@@ -204,10 +204,10 @@ class ResponseReader:
             self.complete = self.complete or event.complete
         self.quota = event.quota or self.quota
         self.used.update(event.used)
-        for found in event.marks:
-            self._mark(found)
+        for found in event.hashes:
+            self._keep(found)
         for place, kind, value in event.pieces:
-            self._mark(mark(kind, value))
+            self._keep(state_hash(kind, value))
             if (size := len(value) + _OVERLAP) <= self._room:
                 self._room -= size
                 self._pieces.setdefault(place, []).append((kind, value))
@@ -215,9 +215,9 @@ class ResponseReader:
             pieces = self._pieces.pop(place, [])
             self._room += sum(len(value) + _OVERLAP for _, value in pieces)
             if len(pieces) > 1:
-                self._mark(mark(pieces[0][0], "".join(value for _, value in pieces)))
+                self._keep(state_hash(pieces[0][0], "".join(value for _, value in pieces)))
 
-    def _mark(self, found: str) -> None:
-        if found not in self._seen and len(self.marks) < MARKS:
+    def _keep(self, found: str) -> None:
+        if found not in self._seen and len(self.hashes) < MAX_HASHES:
             self._seen.add(found)
-            self.marks.append(found)
+            self.hashes.append(found)

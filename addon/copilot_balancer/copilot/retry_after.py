@@ -1,4 +1,4 @@
-"""Every way a server says "not before": seconds, or None.
+"""Parses the wait that a response asks for, in each form that servers use: seconds, or None.
 
 Laws of this file:
 

@@ -1,4 +1,4 @@
-"""What the fake answers, and the accounts that answer.
+"""Values for the fake's responses and accounts.
 
 Laws of this file:
 

@@ -1,4 +1,4 @@
-"""What the service's documents look like, for the fake; a model's answers are in ``chat``, ``responses``, ``messages``.
+"""The service's JSON documents, for the fake; a model's responses are in ``chat``, ``responses``, ``messages``.
 
 Laws of this file:
 

@@ -1,4 +1,4 @@
-"""One connection of the fake: requests in, answers out, as a script wants them.
+"""One connection of the fake: parses requests and sends the scripted responses.
 
 Laws of this file:
 

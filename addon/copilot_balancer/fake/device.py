@@ -1,4 +1,4 @@
-"""A person who logs in by a code, as GitHub's side of the device flow sees it.
+"""GitHub's side of the OAuth device flow, with a scripted person who types the code.
 
 Laws of this file:
 

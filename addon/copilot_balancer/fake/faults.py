@@ -1,4 +1,4 @@
-"""Streams that go wrong, in the form of each API: which events go out, and how the stream ends then.
+"""Faulty event streams in the form of each API: which events are sent, and how the stream ends.
 
 Laws of this file:
 

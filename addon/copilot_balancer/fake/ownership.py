@@ -1,4 +1,4 @@
-"""Who may send back what: the service accepts what an account made from that account alone.
+"""Checks bound state as the service does: it is accepted only from the account that made it.
 
 Laws of this file:
 

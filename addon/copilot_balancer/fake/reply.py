@@ -1,4 +1,4 @@
-"""What an account answers, before it takes the form of an API, and the parts of an event stream.
+"""The content of a model's response before it is written in the form of an API, and the parts of an event stream.
 
 Laws of this file:
 

@@ -1,4 +1,4 @@
-"""The fake's server: accepts, records, chooses who answers what.
+"""The fake's server: accepts connections, records requests, chooses the response.
 
 Laws of this file:
 

@@ -1,4 +1,4 @@
-"""How a credential becomes an account: the same person again, a new one, or nobody who may come in.
+"""Decides whether a credential becomes a new account, renews a known one, or is refused.
 
 Laws of this file:
 

@@ -1,9 +1,9 @@
-"""GitHub's own word about a token: whose it is, which Copilot plan and quota it has, what it can be exchanged for.
+"""Asks GitHub's API about a token: its user, Copilot plan and quota, and the short-lived token it is exchanged for.
 
 Laws of this file:
 
 1. A GitHub token goes to ``api.github.com`` or ``api.NAME.ghe.com``, and to the Copilot API host of its account; a
-   token that was exchanged for it to that API host alone. How it travels stands in ``asking``.
+   token that was exchanged for it to that API host alone. How it travels stands in ``https``.
 2. What GitHub says is checked before it is believed: the API host above all (docs/security.md#what-the-network-says).
 3. Nothing here asks on its own: each method is one wish of the user's, or of a request that needs a credential.
 """
@@ -29,7 +29,7 @@ from copilot_balancer.rules.classify import classify_exchange
 from copilot_balancer.rules.types import Reason
 from copilot_balancer.text import printable
 
-if TYPE_CHECKING:  # ``asking`` imports it where something is asked
+if TYPE_CHECKING:  # ``https`` imports it where something is asked
     import httpx
 
 REST_VERSION = "2022-11-28"
@@ -56,7 +56,7 @@ _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose token it is, in GitHub's words."""
+    """The user and the plan of a token, as GitHub reports them."""
 
     id: str
     """``host:numeric-user-id``, as in ``Account.id``."""
@@ -102,7 +102,7 @@ def read_api_host(url: object, login_host: str) -> str:
 
 @dataclass(frozen=True)
 class Usage:
-    """What is left of an account's quota, in GitHub's words of this moment."""
+    """What is left of an account's quota, as GitHub reports it now."""
 
     plan: str | None
     sku: str | None

@@ -1,14 +1,14 @@
-"""One question to GitHub or to the Copilot API over HTTPS: where to, within which bounds, and what comes back.
+"""Sends one HTTPS request to GitHub or the Copilot API, bounded in time and size, and returns its response.
 
 Laws of this file:
 
-1. A question goes by verified TLS to the host that it names, and nowhere else: no redirect is followed, no TLS key log
+1. A request goes by verified TLS to the host that it names, and nowhere else: no redirect is followed, no TLS key log
    is written. A parent proxy (``parent_proxy``) only carries it: by CONNECT, with TLS checked end to end.
 2. No exception that leaves here holds a token, has one in a local variable of its frames, or is chained to an exception
    that holds a request.
-3. One question takes 30 seconds at most, name resolution and a trickling server included; an answer that is larger
-   than its cap is not read.
-4. httpx is imported by the first question: a proxy whose accounts need no exchange never asks one, and would pay 4 MB
+3. One request takes 30 seconds at most, name resolution and a trickling server included; an answer that is larger than
+   its cap is not read.
+4. httpx is imported by the first request: a proxy whose accounts need no exchange never sends one, and would pay 4 MB
    and a tenth of a second of its start for it.
 """
 
@@ -45,7 +45,7 @@ _READ_ERROR_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked."""
+    """An HTTPS request."""
 
     url: str
     """``https://HOST/PATH``; the host was checked by whoever asks."""
@@ -71,7 +71,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """What came back, whatever its status."""
+    """The response, whatever its status."""
 
     host: str
     status: int

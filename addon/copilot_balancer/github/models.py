@@ -2,7 +2,7 @@
 
 Laws of this file:
 
-1. A refusal is judged by the same table as one of a client's request (``outcomes``).
+1. A refusal is judged by the same table as one of a client's request (``rules.outcome_table``).
 2. The token goes to the given host alone; that it may go there was checked before.
 """
 

@@ -2,12 +2,12 @@
 
 Laws of this file:
 
-1. One exchange at a time per credential: whoever comes meanwhile waits for it and takes what came of it, be it a
-   token or a failure.
+1. One exchange at a time per credential: whoever comes meanwhile waits for it and takes what came of it, be it a token
+   or a failure.
 2. A token is replaced five minutes before it ends, or when GitHub asked for it, whichever is sooner; not before.
 3. A token that was refused is replaced once: whoever reports the one before gets the new one without another exchange.
 4. GitHub is asked in a thread, off the event loop. Minted tokens live in memory alone.
-5. Who asks GitHub is made in that thread: a proxy whose accounts need no exchange never loads what that takes.
+5. The GitHub client is made in that thread: a proxy whose accounts need no exchange never loads it.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Exchanged:
 
 
 class ExchangeRefused(UpstreamError):  # noqa: N818 - reads as what it says
-    """GitHub does not exchange this token; `outcome` is what that means for its account."""
+    """GitHub refuses to exchange this token; `outcome` is the refusal's meaning for the account."""
 
     def __init__(self, message: str, outcome: Outcome) -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class ExchangeRefused(UpstreamError):  # noqa: N818 - reads as what it says
 
 
 class Located(Protocol):
-    """The part of ``github.Identity`` that is needed here."""
+    """The part of ``api.Identity`` that is needed here."""
 
     @property
     def api_host(self) -> str:
@@ -61,7 +61,7 @@ class Located(Protocol):
 
 
 class Asks(Protocol):
-    """The part of ``github.GitHub`` that is needed here."""
+    """The part of ``api.GitHub`` that is needed here."""
 
     def exchange(self, token: SecretStr, host: str) -> Exchanged:
         """A short-lived token for a GitHub token."""
@@ -74,7 +74,7 @@ class Asks(Protocol):
 
 @dataclass(frozen=True)
 class Bearer:
-    """What is sent for an account, and where."""
+    """The token that is sent for an account, and the host it is sent to."""
 
     token: SecretStr
     host: str
@@ -87,7 +87,7 @@ class _Minted:
 
 
 class TokenCache:
-    """The bearers of all accounts. `github` makes who asks GitHub (law 5)."""
+    """The bearer tokens of all accounts. `github` makes the client that asks GitHub (law 5)."""
 
     def __init__(self, github: Callable[[], Asks]) -> None:
         self._github = github
@@ -110,7 +110,7 @@ class TokenCache:
         return found.bearer
 
     async def bearer(self, account: Account, *, wall: float, refused: SecretStr | None = None) -> Bearer:
-        """The same, and GitHub is asked for it if need be.
+        """As `known`; asks GitHub for a token if there is none.
 
         Raises:
             ExchangeRefused: GitHub does not exchange the account's token.
@@ -145,5 +145,5 @@ class TokenCache:
         return who.api_host
 
     def secrets(self) -> list[SecretStr]:
-        """The tokens that are in use: to be looked for where none may be."""
+        """The exchanged tokens in use, for redaction."""
         return [minted.bearer.token for minted in self._minted.values()]

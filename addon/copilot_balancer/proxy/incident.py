@@ -1,4 +1,4 @@
-"""incident: split from its former room."""
+"""Logs an exception in our own code under an id, and makes the 502 response that names it."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ def own_request_id() -> str:
 
 
 def fault_answer(message: str) -> http.Response:
-    """The 502 that says that we are to blame."""
+    """A 502 response in the service's shape that names this proxy as the cause."""
     body = {"error": {"message": f"copilot-balancer: {message}", "code": "proxy_fault", "type": "proxy_error"}}
     headers = {"content-type": "application/json", "x-github-request-id": own_request_id()}
     return http.Response.make(502, json.dumps(body), headers)

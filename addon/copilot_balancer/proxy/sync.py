@@ -199,7 +199,7 @@ class Sync:
             lasts.append(self._recording.close)
         if self._version() != self._saved_version:
             lasts.append(partial(self.store.merge_memory, self._learnt(self.live.now(), time.time())))
-        if (news := self.live.ownership.since(self._owners_saved)).marks:
+        if (news := self.live.ownership.since(self._owners_saved)).hashes:
             lasts.append(partial(self.store.merge_owners, news))
         if self._to_count or self._points:
             today = date.today()  # noqa: DTZ011 - the user's own day
@@ -366,7 +366,7 @@ class Sync:
         """Write down whose is what, and take in what another proxy has learnt."""
         wall, news = time.time(), self.live.ownership.since(self._owners_saved)
         foreign = self._is_new("owners", self.store.owners_stamp)
-        if news.marks:
+        if news.hashes:
             found = await self._do("owners", partial(self._merge_owners, news))
             self._owners_saved = wall if found is not None else self._owners_saved
         elif foreign:

@@ -78,7 +78,7 @@ Name = Annotated[str, AfterValidator(normalise_label)]
 """A label as a person writes it."""
 ModelPattern = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,200}$")]
 Strategy = Literal["hybrid", "sticky", "round-robin", "priority", "quota"]
-"""The names of ``strategies.STRATEGIES``."""
+"""The names of ``ranking.STRATEGIES``."""
 
 
 class Account(BaseModel):

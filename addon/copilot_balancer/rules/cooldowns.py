@@ -1,21 +1,21 @@
-"""What one answer teaches about one account: how long it rests, which models it has, and how both end.
+"""Begins, extends and ends cooldowns, and records which models an account has, from the outcomes of attempts.
 
 Laws of this file:
 
 1. A wait that the server named is kept whole; our ladder and our fixed times only where it said nothing. Only the user
    ends it earlier, or quota that GitHub shows as back.
-2. Only an attempt that began after a cooldown began may raise or end it (as a congestion window in TCP: twenty
-   refusals at once are one event, and a late success of an old request proves nothing).
+2. Only an attempt that began after a cooldown began may raise or end it (as a congestion window in TCP: twenty refusals
+   at once are one event, and a late success of an old request proves nothing).
 3. A shorter rest never replaces a longer one: the latest deadline holds.
-4. What an attempt marked can be taken back as long as nothing newer was learnt; a time that the server named stays.
+4. The changes of an attempt can be undone as long as nothing newer was learnt; a time that the server named stays.
 
 Theory of operation. A refusal says three things: for how long (``Outcome.retry_after``, else ``Outcome.rest``), who is
 concerned (``Outcome.scope``: the account, one model of it, one client program), and when its attempt began. `learn`
 turns it into a `Cooldown` from now until then, or into a `ModelFact` that says that the model is not there. Nothing is
 ever counted down: who reads compares ``until`` with now. A cooldown ends by time, by the user (`clear`), or by a
 success of an attempt that began after it did; of such a success only the time is kept, by key
-(``AccountState.healed``), so that a copy of the cooldown that another proxy writes later is over as well. Refusals of
-attempts that were under way together count once, as a congestion window does in TCP.
+(``AccountState.ended_by_success``), so that a copy of the cooldown that another proxy writes later is over as well.
+Refusals of attempts that were under way together count once, as a congestion window does in TCP.
 
 The ladder: 60 s, 2, 4, 8, 15 min. It goes down one step for each 15 min since it was last raised; nothing else lowers
 it but the user. A hint leaves it alone.
@@ -94,7 +94,7 @@ class Mark:
 
 def backoff_step(state: AccountState, key: str, now: float) -> int:
     """The step of the ladder on which an account (``""``) or a model of it stands; 0 is the ground."""
-    steps, raised = state.strikes.get(key, (0, 0.0))
+    steps, raised = state.backoff.get(key, (0, 0.0))
     return max(0, steps - int(max(0.0, now - raised) // LADDER_DECAY))
 
 
@@ -106,7 +106,7 @@ def health(state: AccountState, model: str | None, now: float) -> float:
 
 def rejected(state: AccountState) -> bool:
     """Whether the credential was refused and neither a success nor the user came after."""
-    return state.rejected_at is not None and state.rejected_at >= state.healed.get("", 0.0)
+    return state.rejected_at is not None and state.rejected_at >= state.ended_by_success.get("", 0.0)
 
 
 def blocked(state: AccountState, enabled_at: float) -> bool:
@@ -151,7 +151,7 @@ def learn(
         state.blocked_at, state.blocked_why, state.blocked_under = now, outcome.text or outcome.code, enabled_at
         return None
     if kind is CooldownKind.UNTIL_LOGIN and (direct or not outcome.sent):
-        if attempt.began >= state.healed.get("", 0.0):
+        if attempt.began >= state.ended_by_success.get("", 0.0):
             state.rejected_at = now
         return None
     if outcome.reason is Reason.MODEL_MISSING:
@@ -177,7 +177,7 @@ def _forbidden(state: AccountState, attempt: Attempt, outcome: Outcome, now: flo
 
     The second model that is refused so, with nothing served in between, means that the account itself was stopped.
     """
-    served = state.healed.get("", 0.0)
+    served = state.ended_by_success.get("", 0.0)
     models = {rest.model for rest in live(state) if rest.reason == Reason.FORBIDDEN and rest.began >= served}
     if outcome.retry_after is None and attempt.model is not None and models - {attempt.model, None}:
         state.blocked_at, state.blocked_why, state.blocked_under = now, outcome.text, enabled_at
@@ -192,7 +192,9 @@ def take_back(state: AccountState, mark: Mark, now: float) -> None:
         key = mark.cooldown.key
         if mark.cooldown.began < now and not any(rest.key == key for rest in live(state)):
             # another program's copy of it, merged in later, is over as well
-            state.healed[key] = max(state.healed.get(key, 0.0), math.nextafter(mark.cooldown.began, math.inf))
+            state.ended_by_success[key] = max(
+                state.ended_by_success.get(key, 0.0), math.nextafter(mark.cooldown.began, math.inf)
+            )
     if mark.fault is not None and mark.fault in state.faults:
         state.faults.remove(mark.fault)
     if mark.model is not None and state.models.get(mark.model) == mark.after:
@@ -228,10 +230,10 @@ def clear(state: AccountState, model: str, at: float) -> None:
     ended = [rest for rest in state.cooldowns if rest.began < at and model in ("", rest.model)]
     state.cooldowns = [rest for rest in state.cooldowns if rest not in ended]
     for key in [rest.key for rest in ended] + ([] if model else [""]):
-        state.healed[key] = max(state.healed.get(key, 0.0), at)
-    for key, (_, raised) in list(state.strikes.items()):
+        state.ended_by_success[key] = max(state.ended_by_success.get(key, 0.0), at)
+    for key, (_, raised) in list(state.backoff.items()):
         if raised < at and (key == model or not model):
-            state.strikes[key] = (0, at)
+            state.backoff[key] = (0, at)
     for name, fact in list(state.models.items()):
         if not fact.has and fact.began < at and model in ("", name):
             state.models[name] = ModelFact(False, at, at, times=0)
@@ -243,7 +245,9 @@ def forget_clients(state: AccountState) -> None:
     """The credential is another one: what some client programs were refused with the old one is over."""
     for rest in [rest for rest in state.cooldowns if rest.client is not None]:
         state.cooldowns.remove(rest)
-        state.healed[rest.key] = max(state.healed.get(rest.key, 0.0), math.nextafter(rest.began, math.inf))
+        state.ended_by_success[rest.key] = max(
+            state.ended_by_success.get(rest.key, 0.0), math.nextafter(rest.began, math.inf)
+        )
 
 
 def is_long(rest: Cooldown | ModelFact) -> bool:
@@ -270,8 +274,8 @@ def _served(state: AccountState, attempt: Attempt, now: float, model_ttl: float)
     for key in keys:
         if key.startswith(CLIENT_KEY) and not any(rest.key == key for rest in state.cooldowns):
             continue  # what clients are called is their choice: only what ends something is kept
-        if attempt.began > state.healed.get(key, 0.0):
-            state.healed[key] = attempt.began
+        if attempt.began > state.ended_by_success.get(key, 0.0):
+            state.ended_by_success[key] = attempt.began
     if attempt.model and (known is None or known.has or attempt.began > known.began):
         times, included = (known.times, known.included) if known and known.has else (0, False)
         state.models[attempt.model] = ModelFact(True, now + model_ttl, attempt.began, times + 1, included)
@@ -306,7 +310,7 @@ def _measure(state: AccountState, attempt: Attempt, now: float, wait: float) -> 
 
 def distrust(state: AccountState, attempt: Attempt, now: float) -> None:
     """Another account has served what this one refused for a reason that nobody knows: its model rests a moment."""
-    if attempt.model is not None and attempt.began >= state.healed.get(attempt.model, 0.0):
+    if attempt.model is not None and attempt.began >= state.ended_by_success.get(attempt.model, 0.0):
         new = Cooldown(now, now + DISTRUST_COOLDOWN, str(Reason.UNKNOWN), attempt.model)
         state.cooldowns = undominated([*state.cooldowns, new])
 
@@ -320,11 +324,11 @@ def _rest(state: AccountState, attempt: Attempt, outcome: Outcome, model: str | 
     seconds, source = _told(state, outcome, now)
     if seconds is None:
         key = model or ""
-        steps, raised = state.strikes.get(key, (0, -math.inf))
+        steps, raised = state.backoff.get(key, (0, -math.inf))
         if attempt.began <= raised:
             return None
         steps = min(backoff_step(state, key, now) + 1, LADDER_STEPS)
-        state.strikes[key] = (steps, now)
+        state.backoff[key] = (steps, now)
         seconds = min(LADDER_BASE * 2 ** (steps - 1), LADDER_TOP)
     elif source == "ladder" and any(
         (rest.model, rest.client, rest.reason) == (model, client, outcome.reason) and rest.began >= attempt.began

@@ -1,4 +1,4 @@
-"""Who serves a request, or why nobody does: the one function behind ``Pool.assign`` and ``Pool.explain``.
+"""Chooses the account that serves a request, or the reason why none does, for ``Pool.assign`` and ``Pool.explain``.
 
 Laws of this file:
 
@@ -216,7 +216,7 @@ def _again(board: PoolState, request: PoolRequest, now: float, route: Route | No
 def _to_owner(
     board: PoolState, request: PoolRequest, now: float, route: Route | None, spent: str | None
 ) -> Attempt | Nobody:
-    """What only its maker takes back was refused: ask the maker, else once more without it."""
+    """Bound state was refused: retry with the account that made it, else once more without it."""
     last = request.tried[-1]
     same, owner = replace(request, model=last.attempt.model), _owner(board, request)
     if spent is None:
@@ -254,7 +254,7 @@ def _more(selection: Selection, policy: Policy, request: PoolRequest) -> str:
 
 
 def _may_be_anothers(board: PoolState, request: PoolRequest, now: float, route: Route | None) -> bool:
-    """Whether a tool loop that was refused, and whose maker nobody knows any more, may be an unasked account's."""
+    """Whether a refused tool loop, whose owner is not known any more, may belong to an account not yet tried."""
     if not request.bound or request.owner is not None or not board.balancing:
         return False
     unasked = (member for key, member in board.members.items() if not was_tried(request, key))

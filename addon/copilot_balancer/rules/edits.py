@@ -1,9 +1,9 @@
-"""What the user can decide: decisions in, decisions out.
+"""The user's edits of accounts and routes, as functions from ``Decisions`` to ``Decisions``.
 
 Laws of this file:
 
-1. Pure: whoever changes something hands one of these to ``Store.edit_decisions``, so that two programs that change
-   at once lose nothing.
+1. Pure: whoever changes something hands one of these to ``Store.edit_decisions``, so that two programs that change at
+   once lose nothing.
 2. An account goes by its id, which outlives a rename; a row of the matrix by what stands in it, since rows have no name
    and another program may have moved it meanwhile.
 3. What cannot be done raises InvalidInput with one sentence, and nothing is changed.

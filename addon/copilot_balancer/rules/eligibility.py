@@ -1,11 +1,11 @@
-"""May this account serve this request? The reason why not, or None.
+"""Whether an account may serve a request: the reason why not, or None.
 
 Laws of this file:
 
 1. Everything is computed from facts and ``now``; nothing is changed here.
 2. What the user decided comes first, what the proxy learnt after, so that the reason given is the one to act on.
-3. A choice looks at every account and needs the bar alone; what it comes to in words is made (``why``) when somebody
-   is to read it.
+3. A choice looks at every account and needs the bar alone; what it comes to in words is made (``why``) when somebody is
+   to read it.
 4. After a long rest one attempt goes first (``probes``); until its answer is known the others see a reason.
 """
 
@@ -162,7 +162,7 @@ def _concerns(rest: Cooldown, state: AccountState, request: Asked) -> bool:
         return False
     if (rest.model is not None and rest.model != model) or (rest.client is not None and rest.client != request.client):
         return False
-    if state.healed and rest.began < state.healed.get(rest.key, 0.0):
+    if state.ended_by_success and rest.began < state.ended_by_success.get(rest.key, 0.0):
         return False
     if rest.model is None and rest.reason == QUOTA_REASON and model is not None:
         known = state.models.get(model)

@@ -1,4 +1,4 @@
-"""What a request comes to that nobody serves: the kind of it, how long to wait, and which refusal the client is given.
+"""Chooses the response to a request that no account serves: its kind, the wait it names, the refusal it repeats.
 
 Laws of this file:
 

@@ -1,108 +1,112 @@
-"""Whose is what a request carries: which account made an item id, encrypted reasoning, a signature, a session token.
+"""Records which account made which bound state: item ids, encrypted reasoning, signatures, session tokens.
 
 Laws of this file:
 
-1. What is owned goes by its mark (``bound.mark``), a hash: no id and no word of a conversation stands here.
-2. The newest word counts: who made it, or that even its maker refused it (``NOBODY``); from then on it is left out.
-3. Bounded: the marks that were seen least recently are forgotten first. Losing all of it costs one refusal a
-   conversation, which is then asked once more without what is bound.
+1. Only hashes of bound state are kept (``bound_state.state_hash``): no id and no text of a conversation.
+2. The newest record of a hash counts: the account that made the state, or ``NOBODY`` when that account itself refused
+   it; such state is left out of later requests.
+3. Bounded: the least recently seen hashes are forgotten first. Losing all of them costs one refusal per conversation,
+   after which the request is sent again without its bound state.
 """
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Annotated
 
-MAX_MARKS = 20_000
+from pydantic import Field
+
+MAX_HASHES = 20_000
 """An agent that works all day makes some thousands."""
 
 NOBODY = ""
-"""The owner of what its own maker refused."""
+"""The owner of state that was refused by the account that made it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """Who made something, and when that was last seen."""
+    """The account that made a piece of bound state, and when that state was last seen."""
 
     account_id: str
-    """``NOBODY``: its maker refused it."""
+    """``NOBODY``: the account that made it refused it."""
     seen_at: float
     """Seconds since the epoch, on the wall clock."""
     expires_at: float | None = None
-    """A session token: when it ends by itself; seconds since the epoch, on the service's clock."""
+    """A session token: when it expires; seconds since the epoch, on the service's clock."""
 
 
 @dataclass(slots=True)
 class Ownership:
-    """owners.json: mark -> its owner; the one that was seen last is last."""
+    """owners.json: hash of bound state -> its owner, the most recently seen last."""
 
-    marks: dict[str, Owned] = field(default_factory=dict)
+    hashes: Annotated[dict[str, Owned], Field(alias="marks")] = field(default_factory=dict)
 
-    def learn(self, marks: Iterable[str], account_id: str, wall: float, expires_at: float | None = None) -> None:
-        """These were made by this account (or are ``NOBODY``'s).
+    def learn(self, hashes: Iterable[str], account_id: str, wall: float, expires_at: float | None = None) -> None:
+        """Record that this account made this state, or ``NOBODY``.
 
         Args:
-            marks: of what was made.
-            account_id: its maker.
+            hashes: of the state.
+            account_id: of the account that made it.
             wall: seconds since the epoch now, on the wall clock.
-            expires_at: when it ends by itself (a session token); seconds since the epoch.
+            expires_at: when it expires (a session token); seconds since the epoch.
 
         """
-        for mark in marks:
-            self.marks.pop(mark, None)
-            self.marks[mark] = Owned(account_id, wall, expires_at)
-        for mark in list(islice(self.marks, max(0, len(self.marks) - MAX_MARKS))):
-            del self.marks[mark]
+        for state_hash in hashes:
+            self.hashes.pop(state_hash, None)
+            self.hashes[state_hash] = Owned(account_id, wall, expires_at)
+        for state_hash in list(islice(self.hashes, max(0, len(self.hashes) - MAX_HASHES))):
+            del self.hashes[state_hash]
 
     def since(self, wall: float) -> "Ownership":
-        """What was learnt from then on."""
+        """The hashes that were recorded at `wall` or later, oldest first."""
         news: dict[str, Owned] = {}
-        for mark, owned in reversed(self.marks.items()):
+        for state_hash, owned in reversed(self.hashes.items()):
             if owned.seen_at < wall:
                 break
-            news[mark] = owned
+            news[state_hash] = owned
         return Ownership(dict(reversed(news.items())))
 
-    def of(self, mark: str) -> str | None:
-        """Id of the account that made it; ``NOBODY``; None: it is not known."""
-        owned = self.marks.get(mark)
+    def of(self, state_hash: str) -> str | None:
+        """The id of the account that made this state; ``NOBODY``; None: not known."""
+        owned = self.hashes.get(state_hash)
         return None if owned is None else owned.account_id
 
-    def newest(self, marks: Sequence[str]) -> str | None:
-        """Who made the last of these that somebody is known to have made; None: nobody is known."""
-        return next((owner for mark in reversed(marks) if (owner := self.of(mark))), None)
+    def newest(self, hashes: Sequence[str]) -> str | None:
+        """The account that made the last of these whose account is known; None: none is known."""
+        return next((owner for state_hash in reversed(hashes) if (owner := self.of(state_hash))), None)
 
-    def keeps(self, mark: str, account_id: str, owner: str | None) -> bool:
-        """Whether a request that goes to this account keeps this.
+    def keeps(self, state_hash: str, account_id: str, owner: str | None) -> bool:
+        """Whether a request that is sent to this account keeps this state.
 
-        What is not known goes along with its `owner` (who made the newest), and to whoever serves when that is not
-        known either: it may well be theirs.
+        State of an unknown account is kept for `owner` (the account that made the request's newest state), and for any
+        account when that is unknown as well: it may be the one that made it.
         """
-        known = self.of(mark)
+        known = self.of(state_hash)
         return known == account_id if known is not None else owner in (None, account_id)
 
 
 def newest(disk: Ownership, mine: Ownership) -> Ownership:
-    """Both as one: the newest word about each mark, bounded."""
-    found = dict(disk.marks)
-    for mark, owned in mine.marks.items():
-        known = found.get(mark)
+    """Merge two records: the newest owner of each hash, bounded to `MAX_HASHES`."""
+    found = dict(disk.hashes)
+    for state_hash, owned in mine.hashes.items():
+        known = found.get(state_hash)
         if known is None or (known.seen_at, known.account_id) < (owned.seen_at, owned.account_id):
-            found[mark] = owned
+            found[state_hash] = owned
     ordered = sorted(found.items(), key=lambda item: (item[1].seen_at, item[0]))
-    return Ownership(dict(ordered[-MAX_MARKS:]))
+    return Ownership(dict(ordered[-MAX_HASHES:]))
 
 
-def owner_of(owners: Ownership, marks: Sequence[str], needed: Collection[str]) -> tuple[str | None, bool]:
-    """Who is to be asked first for a request that carries these, and whether nobody else can go on with it.
+def owner_of(owners: Ownership, hashes: Sequence[str], needed: Collection[str]) -> tuple[str | None, bool]:
+    """The account to try first for a request with this bound state, and whether no other account can serve it.
 
-    None and True: somebody's, whom nobody knows any more.
+    None and True: the account that made it is required, and is not known any more.
 
     Args:
-        owners: what is known.
-        marks: all that the request carries, the newest last.
-        needed: of these, what cannot be left out.
+        owners: which account made which state.
+        hashes: of all bound state in the request, the newest last.
+        needed: of these, the ones that cannot be left out.
 
     """
-    holder = owners.newest([mark for mark in marks if mark in needed])
-    owner = holder or owners.newest(marks)
-    return owner, holder is not None or (owner is None and any(owners.of(mark) is None for mark in needed))
+    holder = owners.newest([state_hash for state_hash in hashes if state_hash in needed])
+    owner = holder or owners.newest(hashes)
+    return owner, holder is not None or (owner is None and any(owners.of(state_hash) is None for state_hash in needed))

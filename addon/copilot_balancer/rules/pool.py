@@ -1,4 +1,4 @@
-"""The pool: assign a request to an account, record what came of it.
+"""The pool: assigns each request to an account and records the outcome of each attempt.
 
 Laws of this file:
 
@@ -7,17 +7,19 @@ Laws of this file:
 2. State is keyed by account id; it outlives every edit of the account, and the removal of another one.
 3. Only an attempt that began after a cooldown began can raise or end it (``cooldowns``); evidence about an older
    credential is ignored.
-4. When every account is refused for the same reason within moments, nobody is to blame.
-5. A request asks each account at most once, plus one repair in all: minted again, waited, owner, another model.
+4. When every account refuses a request for the same reason within moments, no account gets a cooldown for it, except
+   for a time that the server named.
+5. A request asks each account at most once, plus one repair in all: a new token, a wait, the owner of the bound state,
+   or another model.
 
 Theory of operation. A client request is assigned again and again until it is served or given up: `assign` returns an
-`Attempt` (send it with this account), a `Hold` (ask again at a time) or `Nobody`. After each attempt `record` notes
-what came of it, and the caller adds the attempt to ``PoolRequest.tried`` and asks again; `finish` ends the request. So
-all that a decision needs stands in the request, in the facts about the accounts (``state``) and in ``now``. `decide`
-reads these and changes nothing; this file alone changes them. Each refusal is judged by itself (``cooldowns.learn``);
-what only the whole request can tell is added here: that every account refused alike (the cooldowns of this request are
-taken back, unless the server named the time), and that another account served what one refused for an unknown reason
-(that one's model rests a minute).
+`Attempt` (send it with this account), a `Hold` (ask again at a time) or `Nobody`. After each attempt `record` stores
+its outcome, and the caller adds the attempt to ``PoolRequest.tried`` and asks again; `finish` ends the request. So
+everything that a decision needs is in the request, in the facts about the accounts (``state``) and in ``now``. `decide`
+reads these and changes nothing; this file alone changes them. Each refusal is judged alone (``cooldowns.learn``); this
+file adds what only the whole request shows: that every account refused alike (the cooldowns of this request are undone,
+unless the server named the time), and that another account served what one refused for an unknown reason (the model
+gets a cooldown of a minute on the account that refused).
 """
 
 import math
@@ -105,17 +107,17 @@ class Flight:
 
     attempt: Attempt
     serving: bool = True
-    """The account is busy with it: sent and not refused."""
+    """The request was sent to the account and not refused."""
     resent: bool = False
     """It was sent again and has no answer yet."""
     marks: list[Mark] = field(default_factory=list)
-    """What its attempts changed, to be taken back when nobody is to blame."""
+    """What its attempts changed, to be undone when every account refused alike."""
     unknown: list[Attempt] = field(default_factory=list)
     """Its attempts that were refused for a reason that no rule knows."""
 
 
 class Pool:
-    """All accounts, what was learnt about them, and who serves whom.
+    """All accounts, the facts learnt about them, and the requests in flight.
 
     Args:
         policy: what the user set.
@@ -145,7 +147,7 @@ class Pool:
     # --- a request --------------------------------------------------------------------------------------------------
 
     def assign(self, request: PoolRequest, now: float) -> Attempt | Hold | Nobody:
-        """Who serves `request`; asked again after each refusal and each hold, with ``request.tried`` grown."""
+        """The next step for `request`; called again after each refusal and each hold, with ``request.tried`` grown."""
         if request.tried and is_nobodys_fault(self._board, request, now):
             self._forgive(request.id, now)
         decision, turn = decide(self._board, request, now)

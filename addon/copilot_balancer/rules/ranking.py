@@ -1,4 +1,4 @@
-"""In which order the accounts that can serve are preferred.
+"""Orders the accounts that can serve a request, by the user's strategy.
 
 Laws of this file:
 
@@ -92,9 +92,9 @@ def hybrid(one: PoolAccount, at: Moment) -> SortKey:
 
     The best score first; among equals the one whose last new conversation (divided by weight) lies furthest back, then
     the least recently used. What is left at a reset is lost, and what is used up too early is missed: so not who has
-    most left is asked, but who has most left for its time. Health weighs least: a rest that has run out is over, so a
-    healed account only waits until the others are busy. Each scarce model weighs up to half an even pace: an account is
-    spared for what few can do until the others are in trouble.
+    most left is asked, but who has most left for its time. Health weighs least: a rest that has run out is over, so an
+    account whose cooldown is over only waits until the others are busy. Each scarce model weighs up to half an even
+    pace: an account is spared for what few can do until the others are in trouble.
     """
     well, paced, idle, scarcity, doubt = _weighed(one, at)
     return -(well + paced + idle + scarcity + doubt), at.turn(one), one.state.last_used
@@ -104,7 +104,7 @@ def _weighed(one: PoolAccount, at: Moment) -> tuple[float, float, float, float, 
     """What the score of ``hybrid`` is the sum of, with weight and sign: health, pace, idle, scarcity, doubt."""
     state, told = one.state, pace(one.state, at.now)
     return (
-        health(state, at.model, at.now) if state.strikes or state.faults else 1.0,
+        health(state, at.model, at.now) if state.backoff or state.faults else 1.0,
         2.0 * (UNTOLD_PACE if told is None else min(told, PACE_TOP)),
         2.0 / (1.0 + at.load(one)),
         0.0 - at.scarcity(one) if at.scarce else 0.0,

@@ -7,7 +7,7 @@ Laws of this file:
 
 1. Nothing here is logged, written to disk or part of a repr: not a prompt, not a token.
 2. Bounded: at most `MAX_KEPT` sessions, the oldest forgotten first; a selection of more than `MAX_BYTES` is not kept.
-3. A session is found by the mark (a hash) of the client's token.
+3. A session is found by the hash of the client's token.
 """
 
 from collections import OrderedDict
@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from pydantic import SecretStr
 
 from copilot_balancer.copilot.auto_mode import IDENTITY, Selection
-from copilot_balancer.copilot.bound_state import mark
+from copilot_balancer.copilot.bound_state import state_hash
 
 MAX_KEPT = 200
 MAX_BYTES = 64 * 1024
 
 
-def session_mark(token: str) -> str:
+def session_hash(token: str) -> str:
     """What a ``Copilot-Session-Token`` is remembered by."""
-    return mark("session", token)
+    return state_hash("session", token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,12 @@ class Selections:
         size = len(path) + len(body) + sum(len(name) + len(value) for name, value in identity.items())
         if size > MAX_BYTES:
             return
-        self._kept[session_mark(selection.token)] = Kept(path, body, identity, expires_at)
+        self._kept[session_hash(selection.token)] = Kept(path, body, identity, expires_at)
         if len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
 
     def of(self, session: str, wall: float) -> Kept | None:
-        """What is kept of the session with this mark; None: nothing, or its token has ended by `wall`."""
+        """What is kept of the session with this hash; None: nothing, or its token has ended by `wall`."""
         kept = self._kept.get(session)
         return kept if kept is not None and wall < kept.expires_at else None
 

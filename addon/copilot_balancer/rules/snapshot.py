@@ -1,9 +1,9 @@
-"""What people are shown of the pool: a frozen snapshot, and who would serve a request and why not the others.
+"""Frozen views of the pool for display: its accounts, and which account would serve a request and why not the others.
 
 Laws of this file:
 
 1. Views are frozen and plain: a program paints or prints them, nothing leads back into the pool.
-2. An explanation comes from the same function as the decision (``choosing``), and changes nothing.
+2. An explanation comes from the same function as the decision (``decide``), and changes nothing.
 3. No token stands in a view.
 """
 
@@ -25,7 +25,7 @@ class CooldownView:
     """A rest that still runs."""
 
     reason: str
-    """A word of ``outcomes.Reason``."""
+    """A value of ``types.Reason``."""
     model: str | None
     """None: the whole account."""
     seconds: float
@@ -91,7 +91,7 @@ class CandidateView:
     account_id: str
     label: str
     terms: Mapping[str, float]
-    """Name -> value in the order of comparison; lower is preferred (``strategies``)."""
+    """Name -> value in the order of comparison; lower is preferred (``ranking``)."""
     parts: Mapping[str, float]
     """What the score among the terms is the sum of; empty when the strategy has no score."""
     stays: bool

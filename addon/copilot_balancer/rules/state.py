@@ -1,11 +1,11 @@
-"""The nouns of what the proxy learnt: state.json, and how several writers' copies become one.
+"""The schema of state.json: the facts that the proxy learnt about accounts, and the merge of several writers' copies.
 
 Laws of this file:
 
 1. No secret stands here; losing all of it loses memory only. State is keyed by account id.
-2. Every time is a float of seconds since the epoch. In memory it is read on the *steady* clock (the epoch time at
-   start plus monotonic time since, so that it never jumps); on disk on the wall clock. ``shifted`` and ``restored``
-   turn one into the other.
+2. Every time is a float of seconds since the epoch. In memory it is read on the *steady* clock (the epoch time at start
+   plus monotonic time since, so that it never jumps); on disk on the wall clock. ``shifted`` and ``restored`` turn one
+   into the other.
 3. A limited account is computed from these facts and ``now``; there is no flag.
 """
 
@@ -13,6 +13,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+from pydantic import Field
 
 from copilot_balancer.copilot.quota import QuotaWindow
 from copilot_balancer.copilot.retry_after import LONGEST
@@ -35,13 +38,13 @@ LONGEST_WAIT = LONGEST
 LONGEST_DATE = 35 * 24 * 3600.0
 """A date further away than a month and some days is no quota reset."""
 PAID = "$paid"
-"""The key of ``healed`` for a quota cooldown: a success with a model that costs nothing does not end it."""
+"""The key of ``ended_by_success`` for a quota cooldown: a success with a model that costs nothing does not end it."""
 CLIENT_KEY = "$client "
 """The beginning of the key for a cooldown that holds for one client program."""
 MAX_CLIENT_COOLDOWNS = 8
 """How many cooldowns that hold for one client program are remembered: what it is called is the client's choice."""
 QUOTA_REASON = "quota"
-"""``outcomes.Reason.QUOTA``: such a cooldown of a whole account leaves the models that cost nothing alone."""
+"""``types.Reason.QUOTA``: such a cooldown of a whole account leaves the models that cost nothing alone."""
 WINDOW_REASONS = {"premium": QUOTA_REASON, "session": "session limit", "weekly": "weekly limit"}
 """Quota window -> ``types.Reason`` of the cooldowns that end when GitHub shows that it has something left again."""
 NEAR_ZERO = 5.0
@@ -54,12 +57,15 @@ LONG_COOLDOWN = 15 * 60.0
 
 @dataclass(frozen=True, slots=True)
 class Cooldown:
-    """A rest that somebody asked for. Only an attempt that began after ``began`` may raise or end it."""
+    """A time in which an account, or a model on it, is not asked.
+
+    Only an attempt that began after ``began`` may raise or end it.
+    """
 
     began: float
     until: float
     reason: str
-    """A word of ``outcomes.Reason``."""
+    """A value of ``types.Reason``."""
     model: str | None = None
     """None: the whole account rests; else only for this model."""
     source: str = "ladder"
@@ -73,7 +79,7 @@ class Cooldown:
 
     @property
     def key(self) -> str:
-        """Where ``AccountState.healed`` says when a success last ended such a cooldown."""
+        """Where ``AccountState.ended_by_success`` says when a success last ended such a cooldown."""
         if self.client is not None:
             return f"{CLIENT_KEY}{self.client}"
         return self.model or (PAID if self.reason == QUOTA_REASON else "")
@@ -121,10 +127,10 @@ class AccountState:
     blocked_under: float = 0.0
     """The account's ``enabled_at`` of that moment: it is blocked as long as that is the same, whatever clocks do."""
     cooldowns: list[Cooldown] = field(default_factory=list)
-    healed: dict[str, float] = field(default_factory=dict)
+    ended_by_success: Annotated[dict[str, float], Field(alias="healed")] = field(default_factory=dict)
     """``Cooldown.key`` -> began of the newest success: cooldowns that began before are over."""
-    strikes: dict[str, tuple[int, float]] = field(default_factory=dict)
-    """Model (``""`` = account) -> (height on the cooldown ladder, when it was last raised)."""
+    backoff: Annotated[dict[str, tuple[int, float]], Field(alias="strikes")] = field(default_factory=dict)
+    """Model (``""`` = account) -> (step of the backoff ladder, when it was last raised)."""
     faults: list[float] = field(default_factory=list)
     """When the last transient faults happened (three in two minutes begin a cooldown)."""
     models: dict[str, ModelFact] = field(default_factory=dict)
@@ -169,7 +175,7 @@ class Memory:
 
 def live(state: AccountState) -> list[Cooldown]:
     """The cooldowns that no success has ended; some may have run out."""
-    return [rest for rest in state.cooldowns if rest.began >= state.healed.get(rest.key, 0.0)]
+    return [rest for rest in state.cooldowns if rest.began >= state.ended_by_success.get(rest.key, 0.0)]
 
 
 def undominated(cooldowns: Iterable[Cooldown]) -> list[Cooldown]:
@@ -208,7 +214,9 @@ def _end(state: AccountState, rest: Cooldown) -> None:
     """One cooldown is over; where no other shares its key, another program's copy of it, merged in later, is too."""
     state.cooldowns.remove(rest)
     if not any(other.key == rest.key and other.began <= rest.began for other in live(state)):
-        state.healed[rest.key] = max(state.healed.get(rest.key, 0.0), math.nextafter(rest.began, math.inf))
+        state.ended_by_success[rest.key] = max(
+            state.ended_by_success.get(rest.key, 0.0), math.nextafter(rest.began, math.inf)
+        )
 
 
 def newest_conversations(conversations: dict[str, Affinity]) -> dict[str, Affinity]:
@@ -255,7 +263,7 @@ def _merged(one: AccountState | None, two: AccountState | None) -> AccountState:
         older = replace(older, credential=newer.credential, rejected_at=None, models={}, listed_at=None)
         one, two = older, newer
     one, two = _seen_by(one, two), _seen_by(two, one)
-    healed = _highest(one.healed, two.healed)
+    ended = _highest(one.ended_by_success, two.ended_by_success)
     blocked = max(one, two, key=lambda state: (state.blocked_at or 0.0, state.blocked_why, state.blocked_under))
     state = AccountState(
         credential=one.credential,
@@ -263,8 +271,8 @@ def _merged(one: AccountState | None, two: AccountState | None) -> AccountState:
         blocked_at=blocked.blocked_at,
         blocked_why=blocked.blocked_why,
         blocked_under=blocked.blocked_under,
-        healed=healed,
-        strikes=_newest(one.strikes, two.strikes, lambda strike: (strike[1], strike[0])),
+        ended_by_success=ended,
+        backoff=_newest(one.backoff, two.backoff, lambda step: (step[1], step[0])),
         faults=sorted((Counter(one.faults) | Counter(two.faults)).elements())[-MAX_FAULTS:],
         models=newest_models(_newest(one.models, two.models, _age)),
         listed_at=_latest(one.listed_at, two.listed_at),
@@ -333,8 +341,8 @@ def copied(state: AccountState) -> AccountState:
     return replace(
         state,
         cooldowns=list(state.cooldowns),
-        healed=dict(state.healed),
-        strikes=dict(state.strikes),
+        ended_by_success=dict(state.ended_by_success),
+        backoff=dict(state.backoff),
         faults=list(state.faults),
         models=dict(state.models),
         quota=dict(state.quota),
@@ -403,8 +411,8 @@ def _timed(
             rejected_at=maybe(past, state.rejected_at),
             blocked_at=maybe(past, state.blocked_at),
             cooldowns=[rest(cooldown) for cooldown in state.cooldowns],
-            healed={model: past(time) for model, time in state.healed.items()},
-            strikes={model: (step, past(time)) for model, (step, time) in state.strikes.items()},
+            ended_by_success={model: past(time) for model, time in state.ended_by_success.items()},
+            backoff={model: (step, past(time)) for model, (step, time) in state.backoff.items()},
             faults=[past(time) for time in state.faults],
             models={model: fact(known) for model, known in state.models.items()},
             listed_at=maybe(past, state.listed_at),

@@ -1,9 +1,9 @@
-"""The nouns of a choice: what is asked of the pool, what it answers, and the policy that it follows.
+"""Types of the pool's interface: its requests, its decisions, outcomes of attempts, and the policy.
 
 Laws of this file:
 
 1. Plain frozen values: each can be written to a decision log and read back, and holds no token.
-2. Every time is in seconds on the steady clock (``memory``); every length of time is in seconds.
+2. Every time is in seconds on the steady clock (``state``); every length of time is in seconds.
 3. Clients decide by a pattern over the text whether to ask again (docs/clients.md#after-a-refusal). So "limit" and
    "overloaded" stand only where waiting helps, status numbers never, and nothing here reads as a context that is too
    long.
@@ -216,8 +216,8 @@ class PoolRequest:
     only: str | None = None
     """The id of the one account that may serve it."""
     owner: str | None = None
-    """The id of the account that made the newest of what the request carries and only its maker takes back (item ids,
-    encrypted reasoning, signatures); it is asked first. None: it carries no such thing, or nobody knows whose it is."""
+    """The id of the account that made the newest bound state in the request (item ids, encrypted reasoning,
+    signatures); it is tried first. None: there is no bound state, or its account is not known."""
     bound: bool = False
     """It is in the middle of a tool loop of its owner's, or the history stands with the owner alone: no other may go
     on with it, as long as the owner will be able to. Without an owner: of somebody's whom nobody knows any more."""
@@ -226,7 +226,7 @@ class PoolRequest:
     host: str | None = None
     """The login host whose accounts alone may serve it; None: any."""
     carries: bool = False
-    """What only its maker takes back can be left out: worth one more try with an account that has refused it."""
+    """Its bound state can be removed: worth one more attempt with an account that has refused it."""
     client: str = ""
     """Which program asks (`protocol.client_identity`): one credential may be refused for one program alone."""
     tried: "tuple[Tried, ...]" = ()
@@ -253,7 +253,7 @@ class Attempt:
     repair: bool = False
     """The one further attempt with an account that was already asked (minted again, waited, another model)."""
     bare: bool = False
-    """Everything that only its maker takes back is to be left out: this account has just refused it."""
+    """All bound state is to be removed: this account has just refused it."""
     auto: bool = False
     """Of a request of Auto mode."""
     renew: bool = False

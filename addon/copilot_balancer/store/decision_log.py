@@ -143,7 +143,9 @@ _DECISIONS: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in 
 
 def plain(kind: TypeAdapter[Any], value: object) -> Any:
     """`value` as JSON gives it back, without what has its default; a set becomes a sorted list."""
-    return json.loads(json.dumps(kind.dump_python(value, exclude_defaults=True, warnings="none"), default=sorted))
+    return json.loads(
+        json.dumps(kind.dump_python(value, by_alias=True, exclude_defaults=True, warnings="none"), default=sorted)
+    )
 
 
 def answered(call: str, result: object) -> object:

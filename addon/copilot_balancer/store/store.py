@@ -70,7 +70,7 @@ def paths(environ: Mapping[str, str]) -> Paths:
     return Paths(state, config)
 
 
-_FIELDS = {*Decisions.model_fields, *Account.model_fields}
+_FIELDS = {*Decisions.model_fields, *Account.model_fields, "healed", "strikes", "marks"}
 """The words of a location that are ours to tell; a key that stands in a file may be anything, even a token."""
 
 for _noun in (*vars(memory).values(), *vars(ownership).values()):  # they say nothing about how strictly they are read
@@ -127,7 +127,9 @@ class Format[T]:
             ValueError: a number in it is not finite, or something in it is not of its type.
 
         """
-        content = self.content.dump_python(value, mode="json", context={"reveal": True}, warnings="error")
+        content = self.content.dump_python(
+            value, mode="json", by_alias=True, context={"reveal": True}, warnings="error"
+        )
         older = self.older(content)
         version = self.version if older is None else self.version - 1
         document = {"_": self.note, "version": version, **(content if older is None else older)}
@@ -316,7 +318,7 @@ class Store:
             return merged
 
     def read_owners(self) -> Ownership:
-        """Whose is what requests carry; nothing yet when there is no file, or when it cannot be used."""
+        """The owners of bound state; nothing yet when there is no file, or when it cannot be used."""
         try:
             return self.read(OWNERS)
         except StoreError:

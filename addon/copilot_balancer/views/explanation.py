@@ -2,9 +2,9 @@
 
 Laws of this file:
 
-1. What is told comes from ``Pool.explain``; nothing is decided here.
-2. Lines have at most as many columns as are asked for, else 80. Names that come from requests are printed without
-   what could break a terminal.
+1. The explanation comes from ``Pool.explain``; nothing is decided here.
+2. Lines have at most as many columns as are asked for, else 80. Names that come from requests are printed without what
+   could break a terminal.
 """
 
 import math
@@ -48,7 +48,7 @@ PARTS: Mapping[str, str] = {
     "scarcity": "SCARCE",
     "doubt": "DOUBT",
 }
-"""What a score is the sum of (``strategies.parts``): head of the column."""
+"""What a score is the sum of (``ranking.parts``): head of the column."""
 
 TERMS: Mapping[str, tuple[str, str, Cell]] = {
     "-score": ("SCORE", "the highest score", lambda value, _: f"{-value:.3f}"),

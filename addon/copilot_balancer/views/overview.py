@@ -3,8 +3,8 @@
 Laws of this file:
 
 1. Reading changes nothing, except that files of killed proxies are removed (``running_proxies``).
-2. Who may serve, and what rests, is the pool's word: the accounts are seen as a proxy that started now would see them,
-   and what runs at this moment is added from the files of the running ones.
+2. The pool computes which accounts may serve and which have a cooldown, as in a proxy that starts now; requests in
+   flight are added from the files of the running proxies.
 3. Times are on the wall clock. Everything here blocks.
 """
 
@@ -99,14 +99,14 @@ def overview(
 
 
 def running(pool: PoolSnapshot, *, pid: int, began: float, listening: Iterable[str], off: str | None) -> RunningProxy:
-    """What a running proxy tells the others about itself (``live_file``).
+    """The record of a running proxy for its file (``running_proxies``).
 
     Args:
         pool: its own pool, at this moment.
         pid: its process id.
         began: when it began, in seconds since the epoch on the wall clock.
         listening: ``host:port`` of each address that it listens on.
-        off: why it uses no account at all; None in normal times.
+        off: why it uses no account at all; None: it does.
 
     """
     return RunningProxy(

@@ -12,7 +12,7 @@ from copilot_balancer.copilot.auto_mode import read_selection
 from copilot_balancer.copilot.protocol import PLACEHOLDER
 from copilot_balancer.errors import UpstreamError
 from copilot_balancer.github.https import Response
-from copilot_balancer.rules.sessions import MAX_BYTES, MAX_KEPT, Selections, session_mark
+from copilot_balancer.rules.sessions import MAX_BYTES, MAX_KEPT, Selections, session_hash
 from support.exchanges import Rig, runtime
 from support.pools import account
 
@@ -123,12 +123,12 @@ def test_nothing_of_a_prompt_is_on_disk_or_in_a_repr():
     async def run():
         client = Client()
         await client.selection(selected("token-of-work"))
-        kept = client.live.ownership.marks
-        assert list(kept) == [session_mark("token-of-work")]
-        owned = kept[session_mark("token-of-work")]
+        kept = client.live.ownership.hashes
+        assert list(kept) == [session_hash("token-of-work")]
+        owned = kept[session_hash("token-of-work")]
         assert owned.account_id == "github.com:work"
         assert owned.expires_at == pytest.approx(time.time() + DAY, abs=60)
-        assert PROMPT not in repr(client.live.selections.of(session_mark("token-of-work"), time.time()))
+        assert PROMPT not in repr(client.live.selections.of(session_hash("token-of-work"), time.time()))
 
     play(run)
 
@@ -173,7 +173,7 @@ def test_the_account_rests_already():
         client = Client()
         await client.selection(selected("token-of-work"))
         await client.chat("token-of-work", LIMITED)
-        client.live.selections.of(session_mark("token-of-work"), time.time()).stand_in = None
+        client.live.selections.of(session_hash("token-of-work"), time.time()).stand_in = None
         assert (await client.chat("token-of-work")).whose == ["home"]
         assert len(client.others.asked) == 2
 
@@ -386,6 +386,6 @@ def test_bounds():
             replace(chosen, token=f"t{number}"), path="/auto", body=b"x", headers={}, expires_at=chosen.expires_at
         )
     kept.keep(replace(chosen, token="big"), path="/auto", body=b"x" * MAX_BYTES, headers={}, expires_at=1e12)
-    known = [number for number in range(MAX_KEPT + 5) if kept.of(session_mark(f"t{number}"), 0.0)]
+    known = [number for number in range(MAX_KEPT + 5) if kept.of(session_hash(f"t{number}"), 0.0)]
     assert known == list(range(5, MAX_KEPT + 5))
-    assert kept.of(session_mark("big"), 0.0) is None
+    assert kept.of(session_hash("big"), 0.0) is None

@@ -6,14 +6,14 @@ import json
 import pytest
 from mitmproxy import http
 
-from copilot_balancer.copilot.bound_state import mark
+from copilot_balancer.copilot.bound_state import state_hash
 from copilot_balancer.copilot.conversation import conversation_of
 from copilot_balancer.copilot.jsontext import incremental
 from copilot_balancer.proxy.request import request_body
 from copilot_balancer.proxy.request.request_body import RequestBody
 
 RAW = b'{ "model": "gpt-5", "stream": true,\n  "input": [{"type":"reasoning","id":"rs_1","encrypted_content":"x"}, {"role":"user","content":"hi"}]}'
-SEALED = mark("sealed", "x")
+SEALED = state_hash("sealed", "x")
 
 
 def asked(raw: bytes = RAW, path: str = "/responses"):
@@ -34,7 +34,7 @@ def test_what_is_read():
     """Model, stream flag, and what is bound."""
     _, body = asked()
     assert (body.model, body.streams, body.other_model) == ("gpt-5", True, "")
-    assert SEALED in body.bound.marks
+    assert SEALED in body.bound.hashes
     assert asyncio.run(body.can_go_bare())
     assert body.conversation == conversation_of({}, json.loads(RAW))
 
@@ -44,7 +44,7 @@ def test_what_is_read():
 def test_what_cannot_be_read(raw):
     """Goes on as it is, under no model, and nothing of it can be left out."""
     request, body = asked(raw)
-    assert (body.model, body.streams, body.bound.marks, body.conversation) == (None, False, (), None)
+    assert (body.model, body.streams, body.bound.hashes, body.conversation) == (None, False, (), None)
     assert not asyncio.run(body.can_go_bare())
     asyncio.run(body.dress("gpt-4.1", lambda _: False))
     assert request.raw_content == raw
@@ -75,7 +75,7 @@ def test_each_account_starts_from_the_clients_own_bytes():
 def test_embeddings_carry_nothing():
     """What is no conversation has nothing bound."""
     _, body = asked(b'{"model":"m","input":[{"id":"rs_1"}]}', "/embeddings")
-    assert (body.api, body.bound.marks, asyncio.run(body.can_go_bare())) == (None, (), False)
+    assert (body.api, body.bound.hashes, asyncio.run(body.can_go_bare())) == (None, (), False)
 
 
 def test_a_compressed_body():
@@ -141,7 +141,7 @@ def test_a_long_body_that_cannot_be_read(raw):
     """It goes on as it is, under no model."""
     assert len(raw) > request_body.AT_ONCE
     request, body = asked(raw, "/chat/completions")
-    assert (body.model, body.streams, body.bound.marks, body.conversation) == (None, False, (), None)
+    assert (body.model, body.streams, body.bound.hashes, body.conversation) == (None, False, (), None)
     assert not asyncio.run(body.can_go_bare())
     assert request.raw_content == raw
 

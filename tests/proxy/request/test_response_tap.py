@@ -8,7 +8,7 @@ import brotli
 import pytest
 from mitmproxy import http
 
-from copilot_balancer.copilot.bound_state import mark
+from copilot_balancer.copilot.bound_state import state_hash
 from copilot_balancer.copilot.encoding import zstd
 from copilot_balancer.copilot.protocol import Api
 from copilot_balancer.proxy.request import response_tap
@@ -109,7 +109,7 @@ def test_a_document_teaches(monkeypatch):
     """An answer in one piece binds as a streamed one does; one that is too long is not looked at."""
     document = json.dumps({"choices": [{"message": {"reasoning_opaque": "sealed"}}]}).encode()
     told, _ = taken_up(document[:20], document[20:], kind="application/json")
-    assert told.learnt()[0] == [mark("opaque", "sealed")]
+    assert told.learnt()[0] == [state_hash("opaque", "sealed")]
     monkeypatch.setattr(response_tap, "DOCUMENT_LIMIT", 30)
     told, _ = taken_up(document, kind="application/json")
     assert told.learnt() == ([], None, {})
@@ -170,7 +170,7 @@ def test_a_compressed_document_teaches(name):
     held, _ = taken_up(kind="application/json", content_encoding=name)
     held.completed(answer("application/json", body, content_encoding=name))
     streamed, _ = taken_up(body[:9], body[9:], kind="application/json", content_encoding=name)
-    assert held.learnt() == streamed.learnt() == ([mark("opaque", "sealed")], None, {})
+    assert held.learnt() == streamed.learnt() == ([state_hash("opaque", "sealed")], None, {})
     long, _ = taken_up(kind="application/json", content_encoding=name)
     long.completed(answer("application/json", ENCODED[name](document + b" " * 2_000_000), content_encoding=name))
     assert long.learnt() == ([], None, {})

@@ -6,7 +6,7 @@ import pytest
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
 
-from copilot_balancer.copilot.bound_state import mark
+from copilot_balancer.copilot.bound_state import state_hash
 from copilot_balancer.fake.answers import Ok, Refuse, StreamError, limited
 from copilot_balancer.fake.bodies import Quota
 from end_to_end.test_failover import tunnel
@@ -104,7 +104,7 @@ def test_frames_teach(start, fake):
         output = Socket(tls).ask(input="hi")[-1]["response"]["output"]
     proxy.stop()
     owners = proxy.store.read_owners()
-    assert [owners.of(mark("id", item["id"])) for item in output] == ["github.com:1"] * len(output)
+    assert [owners.of(state_hash("id", item["id"])) for item in output] == ["github.com:1"] * len(output)
     assert proxy.memory().accounts["github.com:1"].quota["premium"].percent_left == 37.5
 
 

@@ -1,9 +1,9 @@
-"""A long JSON text, read slice by slice, so that others can have their turn in between.
+"""Parses a long JSON text slice by slice, so that other tasks can run in between.
 
 Laws of this file:
 
 1. It knows JSON and nothing else: what becomes of a value is the caller's.
-2. Every byte is read by json's own scanner: what that refuses is refused, with one of `json_spans.UNREADABLE`. So are
+2. Every byte is read by json's own scanner: what that refuses is refused, with one of `spans.UNREADABLE`. So are
    arrays and objects longer than a window that stand more than `MOST_WITHIN` deep in each other.
 3. Readers are generators. Each ``yield`` is a place to pause: what is done between two is a window's worth, or one
    string that is longer. What a reader returns is the value of its ``StopIteration``.

@@ -1,4 +1,4 @@
-"""Where the parts of a JSON text stand in it, so that some can be cut out and every other byte stays.
+"""Finds the ranges of the parts of a JSON text, so that parts can be cut and every other byte stays.
 
 Laws of this file:
 

@@ -1,4 +1,4 @@
-"""What a client brings that must not stand in a flow, and the copy of its request that goes upstream.
+"""Hides the client's credential headers from the flow, and makes the copy of the request that goes upstream.
 
 Laws of this file:
 

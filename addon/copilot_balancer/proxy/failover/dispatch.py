@@ -1,4 +1,4 @@
-"""mitmproxy's hooks of a Copilot request, told to its addons on the spot.
+"""Calls mitmproxy's hooks of a Copilot request on its addons directly, without a task for each.
 
 Laws of this file:
 

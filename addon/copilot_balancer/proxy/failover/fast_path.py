@@ -55,7 +55,7 @@ class Answering(Protocol):
 
 
 class Hearing(Protocol):
-    """What a stream needs of the layer that it belongs to."""
+    """The interface of the layer that a stream uses."""
 
     answering: Callable[[], Answering | None]
     """Who answers at this moment; None: mitmproxy's hooks are asked."""
@@ -68,7 +68,7 @@ class Hearing(Protocol):
 
 
 class FastPathStream(HttpStream):
-    """One request and its answer."""
+    """mitmproxy's stream of one request and its response, with contained exceptions and direct hooks."""
 
     above: Hearing
     _committed = False

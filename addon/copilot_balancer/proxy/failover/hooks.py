@@ -1,6 +1,6 @@
-"""What our layer asks the addon: with what? and again? Values and hooks; ``stream`` asks, ``exchange`` answers.
+"""Hooks between the failover stream and the addon: which credential a request gets, and whether it is sent again.
 
-A third hook asks nothing: it waits for what was begun on the spot.
+``stream`` triggers them, ``exchange`` answers them. A third hook only waits for addons that were called directly.
 
 Laws of this file:
 
@@ -116,14 +116,14 @@ class Wait:
 
 @dataclass
 class FailoverChooseHook(commands.StartHook):
-    """A request is complete and about to be sent. With what? See ``Send``."""
+    """A request is complete and about to be sent; the addon chooses its credential. See ``Send``."""
 
     data: Send
 
 
 @dataclass
 class FailoverJudgeHook(commands.StartHook):
-    """The answer is no success, and the client has seen nothing of it. Again? See ``Refusal``."""
+    """The response is no success and no byte of it was sent; the addon decides on a retry. See ``Refusal``."""
 
     data: Refusal
 

@@ -51,7 +51,7 @@ LINGER = 2.0
 
 
 class Above(Hearing, Protocol):
-    """What a stream needs of the layer that it belongs to."""
+    """The interface of the layer that a stream uses."""
 
     connections: dict[Connection, layer.Layer]
 
@@ -79,7 +79,7 @@ class Overdue(HttpEvent):
 
 
 class ResponseStream(FastPathStream):
-    """One request, and the answer of the upstream that it was sent to."""
+    """The stream of one request that buffers, times and passes on the response of one upstream."""
 
     above: Above
 

@@ -90,7 +90,7 @@ def _is_local(error: str, *, parent: bool) -> bool:
 
 
 class FailoverStream(ResponseStream):
-    """One request and its answer, over as many upstream attempts as the addon says."""
+    """The stream of one client request: sends it upstream, and again while the addon asks for a retry."""
 
     hidden: HiddenCredentials
     _reused = False

@@ -1,4 +1,4 @@
-"""Who may use the proxy: a client of this machine and of this user, or one that knows a password.
+"""Admits clients to the proxy: those of this machine and this user, or with a password.
 
 Laws of this file:
 

@@ -1,4 +1,4 @@
-"""Whose credential a request goes out with: the client's own, or that of an account which the user may have named.
+"""Chooses between the client's own credential and an account's, which the user may have named.
 
 Laws of this file:
 

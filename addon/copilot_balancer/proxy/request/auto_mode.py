@@ -1,4 +1,4 @@
-"""Auto mode: whose a request with a session token is, and another account's session while that one is limited.
+"""Auto mode: routes a request to the account of its session token, or to another account's session while it is limited.
 
 The client asks for a selection and gets a session token that is valid with the account that served it
 (docs/copilot-protocol.md#auto-mode). When that account is limited before the chat's first byte, the kept selection is
@@ -33,7 +33,7 @@ from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.rules.accounts import Account
 from copilot_balancer.rules.classify import classify, classify_error
 from copilot_balancer.rules.give_up import LIMITS
-from copilot_balancer.rules.sessions import Kept, StandIn, session_mark
+from copilot_balancer.rules.sessions import Kept, StandIn, session_hash
 from copilot_balancer.rules.types import SERVED, Attempt, Nobody, NobodyKind, Outcome, PoolRequest, Reason
 from copilot_balancer.text import printable
 
@@ -72,7 +72,7 @@ class AutoSession:
         self._kind = kind
         self._request = request
         self._token: str | None = None
-        self._mark = ""
+        self._session_hash = ""
         self._owner = ""
         """Id of the account that fetched the token; empty: nobody known did."""
         self._stand_in: StandIn | None = None
@@ -91,13 +91,13 @@ class AutoSession:
         if not values:
             return replace(request, auto=self._kind is Kind.SELECTION)
         self._token = values[0].decode("latin-1")
-        self._mark = session_mark(self._token)
-        self._owner = self._live.ownership.of(self._mark) or ""
+        self._session_hash = session_hash(self._token)
+        self._owner = self._live.ownership.of(self._session_hash) or ""
         request = replace(request, auto=True)
         path = self._request.path.partition("?")[0]
         if self._kind is Kind.SELECTION and path != auto_mode.INTENT:
             return replace(request, owner=self._owner or None)  # it asks for a new token: any account has one
-        self._stand_in = self._live.selections.stand_in(self._mark, request.model, time.time())
+        self._stand_in = self._live.selections.stand_in(self._session_hash, request.model, time.time())
         self.foreign = not self._owner
         return replace(request, only=self._stand_in.account_id if self._stand_in else self._owner or None)
 
@@ -127,8 +127,8 @@ class AutoSession:
         selection = read_selection(document)
         if selection is None:
             return
-        mark, wall, expires_at = session_mark(selection.token), time.time(), selection.expires_at
-        self._live.ownership.learn([mark], account.id, wall, expires_at)
+        key, wall, expires_at = session_hash(selection.token), time.time(), selection.expires_at
+        self._live.ownership.learn([key], account.id, wall, expires_at)
         if expires_at is not None and self._request.method == "POST":
             self._live.selections.keep(
                 selection, path=self._request.path, body=body, headers=headers, expires_at=expires_at
@@ -184,10 +184,10 @@ class AutoSession:
         limited = nobody.kind is NobodyKind.LIMITED and (last is None or last in LIMITS)
         # the selection is a send as well
         may_send = len(request.tried) + 2 <= self._live.settings.max_attempts and self._live.decisions.balancing
-        is_chat = self._kind is Kind.BALANCED and self._mark and request.model
+        is_chat = self._kind is Kind.BALANCED and self._session_hash and request.model
         if not (is_chat and limited and may_send) or self._asked or self.pinned:
             return None
-        return self._live.selections.of(self._mark, time.time())
+        return self._live.selections.of(self._session_hash, time.time())
 
     def _take(self, kept: Kept, model: str | None, account: Account, response: Response) -> str:
         """Let the token of another account's selection stand in for the client's; why it cannot, or "" when it does."""

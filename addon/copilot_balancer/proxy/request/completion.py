@@ -1,9 +1,9 @@
-"""The end of a request: what its answer taught, and its record.
+"""Ends a request: records what its response taught (quota, bound state, a late error) and makes its record.
 
 Laws of this file:
 
-1. The client has its answer, or has left: nothing here can change that.
-2. What an answer said late (an error in it, a quota, what it binds) is told to the pool as anything else is.
+1. The client has its response, or has disconnected: nothing here changes that.
+2. Facts that come late in a response (an error, a quota, bound state) are recorded in the pool as any other.
 """
 
 import time
@@ -114,9 +114,9 @@ def _learn(exchange: Exchange, upstream: Upstream, passing: ResponseTap) -> tupl
     """What the answer says beyond its head, and how it ended: the error that came inside it, for people; its usage."""
     live, flow, now, wall = exchange.live, exchange.flow, exchange.live.now(), time.time()
     account, attempt = upstream.account, upstream.attempt
-    marks, snapshots, used = passing.learnt()
+    hashes, snapshots, used = passing.learnt()
     usage = usage_of(used)
-    live.ownership.learn(marks, account.id, wall)
+    live.ownership.learn(hashes, account.id, wall)
     if snapshots is not None:
         told = {"copilot_quota_snapshots": snapshots}
         live.pool.learn_quota(account.id, quota.read_snapshots(told, wall=wall, now=now))

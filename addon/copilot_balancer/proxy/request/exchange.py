@@ -158,7 +158,7 @@ class Exchange:
         if self.kind not in (Kind.BALANCED, Kind.SELECTION):
             return
         await self.body.read(self.headers)
-        owner, held = owner_of(self.live.ownership, self.body.bound.marks, self.body.bound.needed)
+        owner, held = owner_of(self.live.ownership, self.body.bound.hashes, self.body.bound.needed)
         self.request = self.auto.read(
             PoolRequest(
                 id=self.flow.id,
@@ -309,7 +309,7 @@ class Exchange:
     def _keeps(self, attempt: Attempt) -> Callable[[str], bool]:
         """Which of what is bound goes along with this attempt."""
         owners = self.live.ownership
-        return lambda mark: not attempt.bare and owners.keeps(mark, attempt.account_id, self.request.owner)
+        return lambda state_hash: not attempt.bare and owners.keeps(state_hash, attempt.account_id, self.request.owner)
 
     async def _hold(self, until: float) -> bool:
         """Wait until then, or until the script goes; False when the client has left meanwhile."""
@@ -372,9 +372,9 @@ class Exchange:
         told = quota.read_headers(by_name(response.headers), wall=wall, now=now)
         self.live.pool.record(attempt, SERVED, now, told)
         if attempt.bare:
-            self.live.ownership.learn(self.body.bound.marks, NOBODY, wall)
+            self.live.ownership.learn(self.body.bound.hashes, NOBODY, wall)
         elif self.body.bound:
-            kept = filter(self._keeps(attempt), self.body.bound.marks)
+            kept = filter(self._keeps(attempt), self.body.bound.hashes)
             self.live.ownership.learn(list(kept), account.id, wall)
 
     def _selected(self, upstream: Upstream, document: object) -> None:

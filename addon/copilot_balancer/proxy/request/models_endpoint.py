@@ -1,4 +1,4 @@
-"""The list of models (``GET /models``): what it teaches about its account, and what other accounts add to it.
+"""``GET /models``: records the models of the account that answered, and adds those of other accounts to the response.
 
 The law of this file: a list is only ever completed, with whole entries as the service wrote them.
 """

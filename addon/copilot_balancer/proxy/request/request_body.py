@@ -1,11 +1,12 @@
-"""The body of a client's request: what is read of it, and what of it goes upstream.
+"""The body of a client's request: parses the fields that routing needs, and makes the body that is sent upstream.
 
 Laws of this file:
 
-1. The client's own bytes go out. Another body does only for another model that the user wrote down, or
-   without what only another account takes back; and the next account starts from the client's own bytes again.
-2. A body that cannot be read goes on as it is.
-3. A long one is read on the event loop too, a slice at a turn: json holds Python's lock, so a thread would help nobody.
+1. The client's own bytes are sent. They are edited only to replace the model by one that the user configured, or to
+   remove bound state of another account; each attempt starts from the client's own bytes again.
+2. A body that cannot be parsed is sent unchanged.
+3. A long body is parsed on the event loop too, a slice at a turn: json holds Python's lock, so a thread would help
+   nobody.
 """
 
 import asyncio
@@ -58,7 +59,7 @@ class RequestBody:
         self.conversation: str | None = None
         """Which conversation it belongs to."""
         self.bound = BoundState()
-        """What it carries that only its maker takes back."""
+        """The bound state in this body."""
         self.left_out = ""
         """What of that the present account is not sent, for people."""
 
@@ -85,7 +86,7 @@ class RequestBody:
         return body
 
     async def dress(self, model: str | None, keeps: Callable[[str], bool]) -> None:
-        """Let it ask for `model`, without what `keeps` refuses (told by its mark)."""
+        """Let it ask for `model`, without what `keeps` refuses (told by its hash)."""
         request = self._request
         if self._original is not None:
             request.raw_content, self._original = self._original, None
@@ -95,7 +96,7 @@ class RequestBody:
         self.asked_model, self.left_out = model or self.model, ""
         if self.model is not None and self.asked_model not in (None, self.model):
             request.content = await self._made(partial(with_model, old=self.model, new=self.asked_model or ""))
-        if self.api is not None and not all(map(keeps, self.bound.marks)):
+        if self.api is not None and not all(map(keeps, self.bound.hashes)):
             found = await self._made(partial(stripped, self.api, keep=keeps))
             if found is not None:
                 request.content, self.left_out = found.body, found.what
@@ -111,7 +112,7 @@ class RequestBody:
         """Whether there is something in what was sent last that could be left out."""
         if self.api is None:
             return False
-        return await self._made(partial(stripped, self.api, keep=lambda _mark: False)) is not None
+        return await self._made(partial(stripped, self.api, keep=lambda _: False)) is not None
 
     async def _made[Made](self, make: Callable[[bytes], Made]) -> Made:
         """What is made of the body as it stands now; of a long one in a thread."""

@@ -1,10 +1,10 @@
-"""Reads one response on its way to the client: is it an answer, an error, complete; and what of it is kept for people.
+"""Reads one response on its way to the client: whether it is a success, an error, complete; keeps a bounded copy.
 
 Laws of this file:
 
 1. It only reads; holding a response back is the failover stream's.
-2. A response that cannot be read (an unknown encoding, no event stream, too long an event) is judged by nothing but
-   its head. One that is no success (a redirect) is passed on, whatever it holds.
+2. A response that cannot be parsed (an unknown encoding, no event stream, too long an event) is judged by its status
+   and headers alone. One that is no success (a redirect) is passed on, whatever it holds.
 3. A compressed response is inflated on the side, within bounds; its bytes pass as they are.
 """
 
@@ -218,9 +218,9 @@ class ResponseTap:
         return lone_error(b"".join(self._document)) if self._document and self.held else None
 
     def learnt(self) -> tuple[list[str], dict[str, Any] | None, dict[str, int]]:
-        """The marks of what it binds to its account, the quota snapshots and the usage counts that it told."""
+        """The hashes of the response's bound state, its quota snapshots and its usage counts."""
         if self._reader is not None:
-            return self._reader.marks, self._reader.quota, self._reader.used
+            return self._reader.hashes, self._reader.quota, self._reader.used
         if self._inflater is not None and self._inflater.behind:
             return [], None, {}
         if self._document and self._api is not None and may_tell(self._api, self._document):

@@ -1,7 +1,6 @@
 """What an `Exchange` decides to do with its request: frozen values, so that each decision is a return value.
 
-`Outgoing` and `Answer` answer the hook that asks with what a request is sent; `Again`, `Answer` and `PassOn` the one
-that asks whether a refused request is sent once more.
+`Outgoing` and `Answer` answer ``FailoverChooseHook``; `Again`, `Answer` and `PassOn` answer ``FailoverJudgeHook``.
 """
 
 from collections.abc import Callable

@@ -1,11 +1,11 @@
-"""A Responses WebSocket after its handshake: what is learnt of its frames, and when it is closed.
+"""Reads the frames of one Responses WebSocket after its handshake, and closes it when an account reports a limit.
 
 Laws of this file:
 
 1. Its state lives on this one connection, so no turn of it can move to another account
    (docs/copilot-protocol.md#websocket).
-2. A limit told in a frame is noted as any other. The socket is closed then, and the frame is not handed on while
-   the turn has shown nothing: the client says the same turn again over HTTP, where another account can serve it
+2. A limit reported in a frame is recorded as any other, and the socket is closed. The frame is dropped while the turn
+   has no output yet: the client sends the same turn again over HTTP, where another account can serve it
    (docs/clients.md#copilot-cli).
 3. A flow keeps the last frames only, and none when nobody looks at bodies. A token that the upstream echoes is taken
    out of what is kept, and so out of what the client gets.
@@ -56,7 +56,7 @@ def declines(live: Runtime, request: PoolRequest) -> bool:
 
 
 class WebSocketFrames:
-    """One open WebSocket."""
+    """The frames of one open WebSocket: parsed, recorded, and dropped after a limit."""
 
     def __init__(self, live: Runtime, upstream: Upstream) -> None:
         self._live = live
@@ -88,7 +88,7 @@ class WebSocketFrames:
     def _told(self, message: WebSocketMessage) -> None:
         live, now, wall = self._live, self._live.now(), time.time()
         event = read_frame(message.text)
-        live.ownership.learn(event.marks, self._account.id, wall)
+        live.ownership.learn(event.hashes, self._account.id, wall)
         if event.quota is not None:
             told = {"copilot_quota_snapshots": event.quota}
             live.pool.learn_quota(self._account.id, quota.read_snapshots(told, wall=wall, now=now))
