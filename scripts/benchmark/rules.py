@@ -70,7 +70,7 @@ def failed_over(pool: Pool, requests: int, start: float) -> None:
         pool.finish(request.id, now)
 
 
-def resting(pool: Pool, models: int) -> None:
+def cooling(pool: Pool, models: int) -> None:
     """Let one account rest for each of so many models, other than the one that is asked for."""
     for number in range(models):
         request = PoolRequest(f"m{number}", f"model-{number}", 0.0)
@@ -154,7 +154,7 @@ def rules(*, quick: bool) -> None:
         rows.append([f"10 accounts, {conversations:,} conversations", at_once(pool, conversations, 2000), ""])
     for models in (10, 600) if quick else (10, 100, 600):  # an account keeps 64 rests at most
         pool = a_pool(10)
-        resting(pool, models)
+        cooling(pool, models)
         rows.append([f"10 accounts, {models:,} rests of other models", at_once(pool, 8, 500), ""])
     table(
         f"rules: microseconds a request in the pool, median of {rounds} rounds [fastest]",

@@ -45,7 +45,9 @@ def head(status: str, kind: str, *more: str) -> bytes:
 
 
 STREAM = head("200 OK", "text/event-stream", "transfer-encoding: chunked")
-DONE = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+_STOP = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+DONE = b"%x\r\n%s\r\ne\r\ndata: [DONE]\n\n\r\n0\r\n\r\n" % (len(_STOP), _STOP)
+"""The choice is closed, then the stream: what lacks either is cut off."""
 
 
 @cache
