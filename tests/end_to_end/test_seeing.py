@@ -79,13 +79,14 @@ def test_killed(start):
 
 
 def test_an_error_in_the_answer(start, fake):
-    """An answer that ends with an error is told as failed, with what the upstream said."""
+    """An answer that ends with an error is told as failed, with the upstream's code and never its text."""
     fake.accounts[WORK].default = StreamError("rate_limited", "slow down", after=3)
     proxy = start(accounts=three_accounts()[:1])
     assert "Hello" in proxy.post().text
     until(proxy.lines, "the line")
-    assert "an error came in the answer: limit (rests 60 s): slow down" in proxy.lines()[0]
+    assert "an error came in the answer: limit (rests 60 s): rate_limited" in proxy.lines()[0]
+    assert "slow down" not in proxy.log
     until(lambda: newest_events(proxy.store.folder, 5), "the event")
     (event,) = newest_events(proxy.store.folder, 5)
     assert (event.verdict, event.status, event.account) == ("failed", 200, "work")
-    assert event.error == "limit (rests 60 s): slow down"
+    assert event.error == "limit (rests 60 s): rate_limited"
