@@ -1,7 +1,7 @@
 """Every fault of an upstream over real sockets, through mitmdump and mitmweb, to HTTP/1.1 and HTTP/2 clients.
 
 Of each request it is counted whether it was lost (not the answer that it should have got), doubled (a second answer, or
-sent more often than it may), misattributed (``x-copilot-account`` is not who answered) or late; all must be 0. In the end no connection is left open.
+sent more often than it may), misattributed (``x-copilot-account`` or ``x-copilot-refused-by`` is not who answered) or late; all must be 0. In the end no connection is left open.
 A few requests a fault here; ``FAULT_REQUESTS=200`` is the long form, and ``FAULT_TABLE=FILE`` writes the counts there.
 
 A client that offers HTTP/2 gets it only with ``connection_strategy=lazy``, and only when it prefers HTTP/2: by default
@@ -75,6 +75,8 @@ class Got:
 
     fault: Fault
     word: str
+    turn: int
+    """How many requests were sent before it over the client's connection."""
     status: int = 0
     version: str = ""
     text: str = ""
@@ -108,8 +110,9 @@ def accounts_of(fake: FakeCopilot) -> list:
     for number, fault in enumerate(FAULTS):
         for position, (name, behaviour) in enumerate((("first", fault.answer), ("second", answer))):
             label, token = f"{fence(number)}-{name}", f"gho_{fence(number)}-{name}-canary"
-            fake.accounts[token] = FakeAccount(label, default=behaviour)
             host = fault.host if name == "first" else "api.githubcopilot.com"
+            # a refusal makes the proxy ask GitHub for the account's host again: it is told the same
+            fake.accounts[token] = FakeAccount(label, default=behaviour, api_host=host)
             stored.append(
                 an_account(
                     *(label, token, 10 * number + position + 1),
@@ -145,7 +148,7 @@ def asked_by(proxy: Proxy, number: int, turns: range, version: str) -> list[Got]
         headers={"authorization": f"Bearer {CLIENT}"},
     ) as client:
         for turn in turns:
-            got = Got(fault, f"{fence(number)}r{turn:04}")
+            got = Got(fault, f"{fence(number)}r{turn:04}", turn - turns.start)
             body = {"model": "gpt-4.1", "stream": True, "messages": [{"role": "user", "content": got.word}]}
             began = time.monotonic()
             try:
@@ -195,6 +198,16 @@ def expected_accounts(number: int, fault: Fault) -> list[str]:
     return before if fault.expected in (CUT, PASSED, STAYED) else [*before, second]
 
 
+def named(got: Got) -> tuple[str | None, str | None]:
+    """Who served, and whose refusal it is, as the headers say."""
+    return got.headers.get("x-copilot-account"), got.headers.get("x-copilot-refused-by")
+
+
+def attributed(fault: Fault, last: str) -> tuple[str | None, str | None]:
+    """The same as it must be: nobody serves a refusal that is passed on; a redirect is none."""
+    return (None, last) if fault.expected == PASSED and fault.status >= 400 else (last, None)
+
+
 def counted(seen: list[Seen], answers: dict[int, list[Got]]) -> tuple[dict[str, Count], list[str]]:
     """Count; and a line about each request that is counted as wrong."""
     asked: dict[str, list[str]] = defaultdict(list)
@@ -205,8 +218,10 @@ def counted(seen: list[Seen], answers: dict[int, list[Got]]) -> tuple[dict[str, 
         count = counts[fault.name] = Count()
         for got in answers[number]:
             who = asked[got.word]
+            if fault.looks_dead and got.turn and who[:1] == who[1:2]:
+                del who[0]  # over a kept connection, then over a new one
             lost, doubled = is_lost(got), is_doubled(got, who)
-            misattributed = who != expected_accounts(number, fault) or got.headers.get("x-copilot-account") != who[-1]
+            misattributed = who != expected_accounts(number, fault) or named(got) != attributed(fault, who[-1])
             late = got.seconds > DEADLINE + 1
             count.requests += 1
             count.lost += lost

@@ -67,6 +67,8 @@ class Fault:
     """What the body holds of a refusal that is passed on."""
     waits: bool = False
     """Whether a time-out ends it."""
+    looks_dead: bool = False
+    """Whether a kept connection looks as if it had been dead before: the first account is then sent it once more."""
 
 
 def _always(given: Answer) -> Callable[[Seen], Answer]:
@@ -139,8 +141,8 @@ FAULTS = (
     Fault("connect refused", MOVED, answer, host=REFUSES, asked=False),
     Fault("connect never answered", MOVED, answer, host=SWALLOWS, asked=False, waits=True),
     Fault("TLS never answered", MOVED, answer, host=MUTE, asked=False, waits=True),
-    Fault("reset before the head", MOVED, _always(Drop("rst"))),
-    Fault("closed before the head", MOVED, _always(Drop("fin"))),
+    Fault("reset before the head", MOVED, _always(Drop("rst")), looks_dead=True),
+    Fault("closed before the head", MOVED, _always(Drop("fin")), looks_dead=True),
     Fault("half a head, then closed", MOVED, _always(RawBytes(b"HTTP/1.1 200 OK\r\ncontent-ty"))),
     Fault(
         "half a head, then silence", MOVED, _always(RawBytes(b"HTTP/1.1 200 OK\r\ncontent-ty", close=False)), waits=True

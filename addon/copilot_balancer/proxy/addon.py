@@ -224,6 +224,8 @@ class CopilotBalancer:
 
     def done(self) -> None:
         """Write down what was learnt; the hooks go on without us, and serve nothing until a script is back."""
+        if ctx.master.should_exit.is_set():
+            hooks().stopped()
         hooks().detach(self)
         if self.live is not None:
             self.live.ended = True

@@ -25,6 +25,7 @@ from mitmproxy import ctx, http
 from mitmproxy.addons.proxyauth import parse_http_basic_auth
 from mitmproxy.connection import Client, Server
 from mitmproxy.exceptions import AddonHalt
+from mitmproxy.flow import Error
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy.commands import StartHook
 from mitmproxy.proxy.layer import NextLayer
@@ -121,6 +122,22 @@ class CopilotHooks:
         """The script is removed, unless another object of it has taken over."""
         if self.script is script:
             self.script = None
+
+    def stopped(self) -> None:
+        """Record what is under way as this proxy ends: mitmproxy breaks it off only when nobody can write it down."""
+        for flow, exchange in list(self.exchanges.items()):
+            flow.error = flow.error or Error("the proxy was stopped")
+            stream = flow.response.stream if flow.response else False
+            try:
+                record = ended(exchange)
+            except Exception as error:  # noqa: BLE001 - the others are recorded
+                log_incident("the record of a request", error)
+                continue
+            finally:
+                if flow.response:
+                    flow.response.stream = stream  # what still comes is looked at as before
+            if self.script is not None:
+                self.script.sync.journal.tell(record, exchange.live.now())
 
     def done(self) -> None:
         """Mitmproxy ends: that the script goes now is no news."""
