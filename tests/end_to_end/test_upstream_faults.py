@@ -12,7 +12,7 @@ import json
 import os
 import ssl
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -214,12 +214,15 @@ def counted(seen: list[Seen], answers: dict[int, list[Got]]) -> tuple[dict[str, 
     for one in seen:
         asked[word_of(one)].append(str(one.account))
     counts, wrong = {}, []
+    repairs: Counter[int] = Counter()
     for number, fault in enumerate(FAULTS):
         count = counts[fault.name] = Count()
         for got in answers[number]:
             who = asked[got.word]
-            if fault.looks_dead and got.turn and who[:1] == who[1:2]:
-                del who[0]  # over a kept connection, then over a new one
+            again = who[:1] == who[1:2]
+            if again and (fault.repaired or (fault.looks_dead and got.turn)) and repairs[number] < fault.most_repairs:
+                repairs[number] += 1
+                del who[0]  # sent once over a kept connection, then over a new one; or once before the host was learnt
             lost, doubled = is_lost(got), is_doubled(got, who)
             misattributed = who != expected_accounts(number, fault) or named(got) != attributed(fault, who[-1])
             late = got.seconds > DEADLINE + 1

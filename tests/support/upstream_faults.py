@@ -69,6 +69,10 @@ class Fault:
     """Whether a time-out ends it."""
     looks_dead: bool = False
     """Whether a kept connection looks as if it had been dead before: the first account is then sent it once more."""
+    most_repairs: int = 1_000_000
+    """How many of its requests may be sent to the first account twice."""
+    repaired: bool = False
+    """Whether the account's host may be wrong: it is learnt, once an hour, and the first account asked once more."""
 
 
 def _always(given: Answer) -> Callable[[Seen], Answer]:
@@ -165,7 +169,7 @@ FAULTS = (
     Fault("429, Retry-After NaN", MOVED, _hint("NaN")),
     Fault("402", MOVED, _always(Refuse(402, "quota_exceeded", "You have no quota"))),
     Fault("401", MOVED, _always(BAD_CREDENTIALS)),
-    Fault("403", MOVED, _always(_NO_ACCESS)),
+    Fault("403", MOVED, _always(_NO_ACCESS), repaired=True, most_repairs=1),
     Fault("400, no such model", MOVED, _always(MODEL_NOT_SUPPORTED)),
     Fault("400, the request's own", PASSED, _always(_TOO_LONG), status=400, text="The prompt is too long."),
     Fault("500", MOVED, _refuse(500)),
