@@ -217,7 +217,14 @@ class PoolMachine(RuleBasedStateMachine):
         self.count += 1
         owner = maker and account(maker).id
         request = PoolRequest(
-            f"r{self.count}", model, self.now, conversation, fence, None, owner, bound and owner is not None, bound
+            f"r{self.count}",
+            model,
+            self.now,
+            conversation=conversation,
+            fence=fence,
+            owner=owner,
+            bound=bound and owner is not None,
+            carries=bound,
         )
         explained = self.pool.explain(model, conversation, self.now, fence)
         candidates = [one.label for one in explained.candidates]
