@@ -75,7 +75,11 @@ def test_no_price():
     assert Usage(nano_aiu=1_500_000_000).credits == 1.5
 
 
-@pytest.mark.parametrize("wrong", [True, "7", -1, math.nan, math.inf, LARGEST * 10, None, [], {}], ids=repr)
+@pytest.mark.parametrize(
+    "wrong",
+    [True, "7", -1, math.nan, math.inf, LARGEST * 10, 10**4000, None, [], {}],
+    ids=lambda one: repr(one) if one != 10**4000 else "a number of 4,001 digits",
+)
 def test_wrong_values(wrong):
     """What is no count is not counted."""
     assert counts({"usage": {"prompt_tokens": wrong}, "copilot_usage": {"total_nano_aiu": wrong}}) == {}

@@ -11,7 +11,6 @@ Laws of this file:
    by public tools, use this factor.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -95,6 +94,6 @@ def credits_text(nano_aiu: int) -> str:
 
 
 def _count(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return round(value) if 0 <= value <= LARGEST else None
+    return round(value) if 0 <= value <= LARGEST else None  # no comparison holds for NaN
