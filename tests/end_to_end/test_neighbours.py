@@ -10,7 +10,7 @@ from copilot_balancer.fake.answers import FakeAccount, limited
 from copilot_balancer.fake.server import running
 from support.proxies import PERSONAL, SPARE, SUPPORT, WORK, proxies, until
 
-SCRIPT = str(SUPPORT / "neighbours.py")
+SCRIPT = SUPPORT / "neighbours.py"
 NAMES = ("stream", "upper", "header", "edit", "slow", "write", "hold")
 
 
@@ -22,9 +22,8 @@ def served(request, tmp_path_factory):
         account.models = (*NAMES, "kill", "kill-head", "raise", "reply")
     accounts[WORK].default = limited(0.001)
     with running(accounts) as fake, proxies(fake, tmp_path_factory.mktemp("neighbours")) as start:
-        more = ("-s", SCRIPT)
         last = request.param == "named after ours"
-        yield start(*(more if last else ()), before=() if last else more)
+        yield start(*(("-s", str(SCRIPT)) if last else ()), scripts_before=() if last else (SCRIPT,))
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["event stream", "document"])

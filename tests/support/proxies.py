@@ -127,7 +127,6 @@ def proxies(fake: FakeCopilot, where_to: Path) -> Iterator[Callable[..., Proxy]]
         script: Path = ROOT / "addon" / "balancer.py",
         scripts_before: tuple[Path, ...] = (),
         config_yaml: str = "",
-        before: tuple[str, ...] = (),
         **decided: object,
     ) -> Proxy:
         folder = where_to / f"proxy{len(begun)}"
@@ -157,8 +156,8 @@ def proxies(fake: FakeCopilot, where_to: Path) -> Iterator[Callable[..., Proxy]]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-c", code, "-s", str(SUPPORT / "dial_fake.py"), *before),
-                    *(word for script_before in scripts_before for word in ("-s", str(script_before))),
+                    *(sys.executable, "-c", code, "-s", str(SUPPORT / "dial_fake.py")),
+                    *(word for before in scripts_before for word in ("-s", str(before))),
                     *("-s", str(script), "-p", str(port)),
                     *("--set", f"confdir={folder / 'ca'}"),
                     *("--set", f"ssl_verify_upstream_trusted_ca={fake.ca_file}", *arguments),

@@ -128,16 +128,9 @@ class CopilotHooks:
         for flow, exchange in list(self.exchanges.items()):
             flow.error = flow.error or Error("the proxy was stopped")
             stream = flow.response.stream if flow.response else False
-            try:
-                record = ended(exchange)
-            except Exception as error:  # noqa: BLE001 - the others are recorded
-                log_incident("the record of a request", error)
-                continue
-            finally:
-                if flow.response:
-                    flow.response.stream = stream  # what still comes is looked at as before
-            if self.script is not None:
-                self.script.sync.journal.tell(record, exchange.live.now())
+            self._record(flow, exchange, over=False)
+            if flow.response:
+                flow.response.stream = stream  # what still comes is looked at as before
 
     def done(self) -> None:
         """Mitmproxy ends: that the script goes now is no news."""
@@ -420,17 +413,23 @@ class CopilotHooks:
         exchange = self.exchanges.pop(flow, None)
         if exchange is None:
             return
+        if self._record(flow, exchange, over=True):
+            self.trim_view(exchange.live)
+
+    def _record(self, flow: http.HTTPFlow, exchange: Exchange, *, over: bool) -> bool:
+        """Write down a request, and let go of it when it is over; whether that worked."""
         try:
             record = ended(exchange)
-            if (frames := frames_after(exchange)) is not None:
-                self.sockets[flow] = frames
-            exchange.let_go()
-        except Exception as error:  # noqa: BLE001 - the client has its answer
+            if over:
+                if (frames := frames_after(exchange)) is not None:
+                    self.sockets[flow] = frames
+                exchange.let_go()
+        except Exception as error:  # noqa: BLE001 - the client has its answer, and other requests are recorded
             log_incident("the record of a request", error)
-            return
+            return False
         if self.script is not None:
             self.script.sync.journal.tell(record, exchange.live.now())
-        self.trim_view(exchange.live)
+        return True
 
     def trim_view(self, live: Runtime) -> None:
         """Let mitmweb and the console forget the oldest finished flows: by themselves they keep every one."""

@@ -52,7 +52,7 @@ from copilot_balancer.rules.eligibility import (
     unproved,
 )
 from copilot_balancer.rules.ranking import PoolState, affinity_keys, bar, strategy
-from copilot_balancer.rules.snapshot import AccountView, Explanation, PoolSnapshot, explain, snapshot
+from copilot_balancer.rules.snapshot import Explanation, PoolSnapshot, explain, snapshot
 from copilot_balancer.rules.state import (
     MAX_CONVERSATIONS,
     AccountState,
@@ -66,39 +66,13 @@ from copilot_balancer.rules.state import (
 )
 from copilot_balancer.rules.types import (
     Attempt,
-    Exclusion,
     Hold,
     Nobody,
-    NobodyKind,
     Outcome,
     Policy,
     PoolRequest,
     Reason,
-    Route,
-    Tried,
-    WhyNot,
-    sentences,
 )
-from copilot_balancer.text import duration
-
-__all__ = [
-    "AccountView",
-    "Attempt",
-    "Exclusion",
-    "Explanation",
-    "Hold",
-    "Nobody",
-    "NobodyKind",
-    "Policy",
-    "Pool",
-    "PoolRequest",
-    "PoolSnapshot",
-    "Route",
-    "Tried",
-    "WhyNot",
-    "duration",
-    "sentences",
-]
 
 
 @dataclass(slots=True)

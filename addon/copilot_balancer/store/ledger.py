@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from copilot_balancer.copilot.usage import Usage
 from copilot_balancer.errors import StoreError
@@ -202,12 +202,7 @@ class Ledger:
             StoreError: the file cannot be read. A missing file is an empty ledger.
 
         """
-        with self._open(write=False) as db:
-            rows = db.execute(
-                f"SELECT day, account, model, {_SUMS} FROM spent WHERE day BETWEEN ? AND ?"  # noqa: S608 - constants
-                " GROUP BY day, account, model ORDER BY day, account, model",
-                (since, until),
-            ).fetchall()
+        rows = self._sums("day, account, model", "day BETWEEN ? AND ?", (since, until))
         return [(day, Spent(*rest)) for day, *rest in rows]
 
     def period(self, account_id: str, period: str) -> list[Spent]:
@@ -217,13 +212,14 @@ class Ledger:
             StoreError: the file cannot be read. A missing file is an empty ledger.
 
         """
-        with self._open(write=False) as db:
-            rows = db.execute(
-                f"SELECT account, model, {_SUMS} FROM spent WHERE account = ? AND period = ?"  # noqa: S608 - constants
-                " GROUP BY account, model ORDER BY model",
-                (account_id, period),
-            ).fetchall()
+        rows = self._sums("account, model", "account = ? AND period = ?", (account_id, period))
         return [Spent(*row) for row in rows]
+
+    def _sums(self, keys: str, where: str, given: tuple[str, str]) -> list[tuple[Any, ...]]:
+        """`keys` and the sums of each group, in their order; both texts are constants of this file."""
+        with self._open(write=False) as db:
+            query = f"SELECT {keys}, {_SUMS} FROM spent WHERE {where} GROUP BY {keys} ORDER BY {keys}"  # noqa: S608
+            return db.execute(query, given).fetchall()
 
     @contextmanager
     def _open(self, *, write: bool) -> Iterator["sqlite3.Connection"]:

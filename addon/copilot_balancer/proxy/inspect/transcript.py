@@ -23,6 +23,7 @@ from copilot_balancer.copilot.jsontext.lenient import (
     parsed,
 )
 from copilot_balancer.copilot.response_event import event_fields
+from copilot_balancer.copilot.usage import NANO_PER_CREDIT, counts
 from copilot_balancer.text import printable
 
 READ_LIMIT = 2 * 1024 * 1024
@@ -264,14 +265,10 @@ def _call(name: object, call: object) -> str:
 
 def usage(told: Json) -> str:
     """How much was read and written, in the words of any of the three forms."""
-    amounts = dict(told)
-    for name in ("prompt_tokens_details", "input_tokens_details", "completion_tokens_details", "output_tokens_details"):
-        amounts.update(as_object(told.get(name)))
-    counted = ((amounts.get(name), unit) for name, unit in _AMOUNTS.items())
-    words = [f"{amount:,} {unit}" for amount, unit in counted if isinstance(amount, int) and amount]
-    units = amounts.get("total_nano_aiu")
-    if isinstance(units, int | float) and 0 < units < 1e18:
-        words.append(f"{units / 1e9:g} AI units")
+    amounts = counts({"usage": told, "copilot_usage": told})
+    words = [f"{amounts[name]:,} {unit}" for name, unit in _AMOUNTS.items() if amounts.get(name)]
+    if units := amounts.get("total_nano_aiu"):
+        words.append(f"{units / NANO_PER_CREDIT:g} AI units")
     return ", ".join(words)
 
 

@@ -20,7 +20,6 @@ from pydantic import SecretStr
 
 from copilot_balancer.copilot import quota
 from copilot_balancer.copilot.clients import told_wait, wait_rule
-from copilot_balancer.copilot.encoding import inflated
 from copilot_balancer.copilot.hosts import plain_host
 from copilot_balancer.copilot.protocol import PLACEHOLDER, Kind, client_identity, kind_of
 from copilot_balancer.errors import InvalidInput, UpstreamError
@@ -34,7 +33,16 @@ from copilot_balancer.proxy.request.local_responses import QUOTA_STATUS, own_ans
 from copilot_balancer.proxy.request.models_endpoint import home_attempt
 from copilot_balancer.proxy.request.request_body import RequestBody, by_name
 from copilot_balancer.proxy.request.response_tap import ResponseTap, beginning, goes_in_chunks, is_stream
-from copilot_balancer.proxy.request.steps import Again, Answer, Authorize, Outgoing, PassOn, Upstream, attempted
+from copilot_balancer.proxy.request.steps import (
+    Again,
+    Answer,
+    Authorize,
+    Outgoing,
+    PassOn,
+    Upstream,
+    attempted,
+    seen_refusal,
+)
 from copilot_balancer.proxy.request.websocket import declines
 from copilot_balancer.proxy.runtime import Runtime
 from copilot_balancer.rules.accounts import Account
@@ -53,7 +61,6 @@ from copilot_balancer.rules.types import (
     sentences,
 )
 from copilot_balancer.store.request_record import AttemptRecord
-from copilot_balancer.store.unknown_refusals import SeenRefusal
 from copilot_balancer.text import printable
 from copilot_balancer.views import requests
 
@@ -187,9 +194,7 @@ class Exchange:
             reason = credential_guard.hand_on(request, server, hidden=send.hidden, options=self.live.options)
             if reason is None:
                 return None
-            step = self._own(403, "credential_refused", f"the client's credential is not sent: {reason}")
-            self._answer(step)
-            return step.response
+            return self._answer(self._own(403, "credential_refused", f"the client's credential is not sent: {reason}"))
 
         self.note = f"the client's own credential ({why})"
         return Outgoing(host, authorize)
@@ -277,9 +282,7 @@ class Exchange:
         if not self.live.ended:
             return authorize(request, server)
         self.upstream = None
-        step = self._script_gone()
-        self._answer(step)
-        return step.response
+        return self._answer(self._script_gone())
 
     def _script_gone(self) -> Answer:
         return self._own(503, "not_loaded", "its script went away while this request waited: nothing was sent")
@@ -303,8 +306,7 @@ class Exchange:
             return None
         self.upstream = None
         step = self._own(403, "credential_refused", f"no account's credential is put on this request: {reason}")
-        self._answer(replace(step, note=f"refused by the guard: {reason}"))
-        return step.response
+        return self._answer(replace(step, note=f"refused by the guard: {reason}"))
 
     def _keeps(self, attempt: Attempt) -> Callable[[str], bool]:
         """Which of what is bound goes along with this attempt."""
@@ -463,29 +465,11 @@ class Exchange:
             self.live.prefixes[key] = "token" if self.live.prefixes.get(key, "Bearer") == "Bearer" else "Bearer"
         rest = pool.cooldown_left(attempt.account_id, attempt.model, now, self.request.client)
         self.tries.append(attempted(account, attempt, outcome, host=host, status=status, body=body, rest=rest))
-        if outcome.reason is Reason.UNKNOWN and outcome.sent:
-            self._keep_unknown(outcome, status)
+        if outcome.reason is Reason.UNKNOWN and outcome.sent and self.live.unknown is not None:
+            response = self.flow.response if status is not None else None
+            accounts = self.live.decisions.accounts
+            self.live.unknown.put(seen_refusal(self.flow.request, response, outcome, self.body.sent(), accounts))
         return pool.assign(self.request, self.live.now())
-
-    def _keep_unknown(self, outcome: Outcome, status: int | None) -> None:
-        """Let a refusal that no rule knew be written down, for a report of the user's."""
-        if self.live.unknown is None:
-            return
-        response = self.flow.response if status is not None else None
-        raw = outcome.text.encode() if response is None else (response.raw_content or b"")
-        encoding = response.headers.get("content-encoding", "") if response is not None else ""
-        accounts = self.live.decisions.accounts
-        self.live.unknown.put(
-            SeenRefusal(
-                at=time.time(),
-                status=status,
-                path=self.flow.request.path.partition("?")[0],
-                code=outcome.code,
-                body=inflated(raw, encoding) if encoding else raw,
-                request=self.body.sent(),
-                names=tuple(name for one in accounts for name in (one.login, one.label) if name),
-            )
-        )
 
     def _outcome(self, refusal: Refusal, response: http.Response | None) -> Outcome:
         bound, own = bool(self.body.bound), self.live.settings.outcomes
@@ -519,11 +503,12 @@ class Exchange:
     def _no_answer(self, error: str) -> Answer:
         return self._own(502, "bad_gateway", f"no answer from upstream: {printable(error)}")
 
-    def _answer(self, step: Answer) -> None:
-        """Do what an `Answer` says."""
+    def _answer(self, step: Answer) -> http.Response:
+        """Do what an `Answer` says; its response."""
         self.local, self.note = True, step.note
         self.flow.response = step.response
         requests.put_headers(step.response, None, len(self.tries), refused_by=step.account)
+        return step.response
 
     def fault(self, where: str, error: Exception) -> None:
         """An exception of ours: the client gets a 502 with its id, and nothing else is done with this request."""

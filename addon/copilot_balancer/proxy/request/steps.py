@@ -3,19 +3,22 @@
 `Outgoing` and `Answer` answer ``FailoverChooseHook``; `Again`, `Answer` and `PassOn` answer ``FailoverJudgeHook``.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mitmproxy import http
 from mitmproxy.connection import Server
 from pydantic import SecretStr
 
+from copilot_balancer.copilot.encoding import inflated
 from copilot_balancer.github.tokens import Bearer
 from copilot_balancer.proxy.failover.hooks import Send
 from copilot_balancer.rules.accounts import Account
 from copilot_balancer.rules.classify import written_of
 from copilot_balancer.rules.types import Attempt, Hold, Outcome
 from copilot_balancer.store.request_record import AttemptRecord
+from copilot_balancer.store.unknown_refusals import SeenRefusal
 
 type Authorize = Callable[[http.Request, Server], http.Response | None]
 """Puts a credential on the outgoing copy; an answer where that is refused."""
@@ -66,6 +69,32 @@ def attempted(
         rest=rest,
         text=written_of(outcome),
         body=body,
+    )
+
+
+def seen_refusal(
+    request: http.Request, response: http.Response | None, outcome: Outcome, sent: bytes, accounts: Iterable[Account]
+) -> SeenRefusal:
+    """A refusal that no rule knew, as it is handed over to be written down for a report of the user's.
+
+    Args:
+        request: of the client.
+        response: the refusal, without tokens; None: it came inside a stream.
+        outcome: what it was judged to be.
+        sent: the client's body, uncompressed.
+        accounts: all that are stored; their logins and labels are left out of what is written.
+
+    """
+    raw = outcome.text.encode() if response is None else (response.raw_content or b"")
+    encoding = response.headers.get("content-encoding", "") if response is not None else ""
+    return SeenRefusal(
+        at=time.time(),
+        status=None if response is None else response.status_code,
+        path=request.path.partition("?")[0],
+        code=outcome.code,
+        body=inflated(raw, encoding) if encoding else raw,
+        request=sent,
+        names=tuple(name for one in accounts for name in (one.login, one.label) if name),
     )
 
 
